@@ -1,0 +1,1 @@
+"""Postern's gateway: everything that runs with power over the network, and the analysis of captures."""

@@ -1,0 +1,1 @@
+"""The session core: what a client may do, decided from events alone (see `machine`)."""

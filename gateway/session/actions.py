@@ -1,0 +1,164 @@
+"""What is to be done: orders of the session core that the hub hands to the shells, in the imperative.
+
+The hub performs the actions of one event in order. Those that must survive (`SaveSession`, `ForgetSession`,
+`QueueAccounting`) are appended to the journal as one atomic record before any other action of that event is performed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from gateway.session.model import (
+    AccountingRecord,
+    ClientKey,
+    Credentials,
+    Limits,
+    LoginResult,
+    PapCredentials,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BindAddress:
+    """Let the kernel accept this MAC with this address (anti-spoofing); not yet a permission to pass."""
+
+    key: ClientKey
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class UnbindAddress:
+    """Let the kernel accept this MAC with this address no longer."""
+
+    key: ClientKey
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class SendAccessRequest:
+    """Ask the RADIUS servers of the zone; answered by AccessAccepted, AccessRejected or AccessFailed."""
+
+    key: ClientKey
+    login_id: int
+    credentials: Credentials
+    address: IPv4Address
+    client_number: int
+    acct_session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyLocalUser:
+    """Ask the local accounts; answered by AccessAccepted or AccessRejected."""
+
+    key: ClientKey
+    login_id: int
+    credentials: PapCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class AllowTraffic:
+    """Open the kernel for a client; answered by TrafficAllowed or TrafficRefused.
+
+    `lifetime_s` is the kernel's own limit (the remaining time plus a little), None when the session has no end.
+    """
+
+    key: ClientKey
+    address: IPv4Address
+    client_number: int
+    lifetime_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DenyTraffic:
+    """Close the kernel for a client and read its last counters; answered by TrafficDenied, later by NumberSwept."""
+
+    key: ClientKey
+    address: IPv4Address
+    client_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyLimits:
+    """A live session's limits changed: the kernel's lifetime (and, with shaping, its rates) follow."""
+
+    key: ClientKey
+    address: IPv4Address
+    client_number: int
+    lifetime_s: int | None
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCounters:
+    """Read the counters of these clients, answered by CountersRead; an empty tuple means all that are online."""
+
+    keys: tuple[ClientKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSession:
+    """Keep the session as it is now (the hub asks the store for its record when it performs this)."""
+
+    key: ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSession:
+    """The session has ended; its record is removed."""
+
+    key: ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAccounting:
+    """Keep the record until a RADIUS server has answered for it."""
+
+    record: AccountingRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLogin:
+    """Answer a LoginRequested or AuthorizeRequested."""
+
+    request_id: int
+    key: ClientKey
+    result: LoginResult
+    message: str = ""  # the server's Reply-Message or our sentence; escaped where it is shown
+    redirection_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRequest:
+    """Answer a LogoutRequested or ChangeRequested: whether it was done, else why not."""
+
+    request_id: int
+    done: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the client's timeline: what happened and why, in words. `kind` is a short fixed name."""
+
+    key: ClientKey
+    kind: str
+    text: str
+
+
+Action = (
+    BindAddress
+    | UnbindAddress
+    | SendAccessRequest
+    | VerifyLocalUser
+    | AllowTraffic
+    | DenyTraffic
+    | ApplyLimits
+    | ReadCounters
+    | SaveSession
+    | ForgetSession
+    | QueueAccounting
+    | ReplyLogin
+    | ReplyRequest
+    | Note
+)

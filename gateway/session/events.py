@@ -1,0 +1,188 @@
+"""What happened: facts that the shells report to the session core, in the past tense.
+
+Every event about one client names its `ClientKey`. `request_id` ties a question (of the control socket, of a RADIUS
+server) to the `Reply…` action that answers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from gateway.session.model import (
+    ClientKey,
+    Counters,
+    Credentials,
+    Grant,
+    GrantChange,
+    LoginMethod,
+    TerminateCause,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseBound:
+    """DHCP bound an address to a client, anew or again."""
+
+    key: ClientKey
+    address: IPv4Address
+    expires_at: float
+    hostname: str = ""
+    renewed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A client no longer holds its address."""
+
+    key: ClientKey
+    address: IPv4Address
+    reason: Literal["released", "expired", "declined", "replaced", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6AddressSeen:
+    """A client was seen to use an IPv6 address (neighbour table)."""
+
+    key: ClientKey
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequested:
+    """A guest asked to be let in."""
+
+    key: ClientKey
+    request_id: int
+    method: LoginMethod
+    credentials: Credentials | None = field(default=None)  # None for click-through
+
+
+@dataclass(frozen=True, slots=True)
+class AccessAccepted:
+    """An authentication source accepted the login."""
+
+    key: ClientKey
+    login_id: int
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRejected:
+    """An authentication source refused the login; `unknown_user` lets the next source of the zone try."""
+
+    key: ClientKey
+    login_id: int
+    message: str = ""
+    unknown_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFailed:
+    """No authentication server gave a usable answer; `reason` is a sentence for the operator."""
+
+    key: ClientKey
+    login_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficAllowed:
+    """The kernel lets the client through."""
+
+    key: ClientKey
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficRefused:
+    """The kernel did not take the client's elements."""
+
+    key: ClientKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficDenied:
+    """The client's elements are gone; these are their last values (since they were added)."""
+
+    key: ClientKey
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class NumberSwept:
+    """No connection-tracking entry carries this client number any more; it may be given out again."""
+
+    client_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountersRead:
+    """Kernel counters of online clients, since their elements were added."""
+
+    readings: tuple[tuple[ClientKey, Counters], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogoutRequested:
+    """The guest, an operator or a RADIUS server wants the session to end."""
+
+    key: ClientKey
+    request_id: int | None
+    cause: TerminateCause
+    by: str  # "guest", "operator alice", "RADIUS server 192.0.2.1": for the timeline
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizeRequested:
+    """An operator lets a client in without asking anybody."""
+
+    key: ClientKey
+    request_id: int
+    grant: Grant
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequested:
+    """A CoA-Request or an operator changes a live session."""
+
+    key: ClientKey
+    request_id: int | None
+    change: GrantChange
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClonedClientSeen:
+    """A MAC was learned on another bridge port while its session was online (a clone, or a roaming device)."""
+
+    key: ClientKey
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSet:
+    """The relation of the wall clock to ours: unix time = now + offset; None while it was never set."""
+
+    unix_offset_s: float | None
+
+
+ClientEvent = (
+    LeaseBound
+    | LeaseEnded
+    | Ipv6AddressSeen
+    | LoginRequested
+    | AccessAccepted
+    | AccessRejected
+    | AccessFailed
+    | TrafficAllowed
+    | TrafficRefused
+    | TrafficDenied
+    | LogoutRequested
+    | AuthorizeRequested
+    | ChangeRequested
+    | ClonedClientSeen
+)
+Event = ClientEvent | NumberSwept | CountersRead | ClockSet

@@ -1,0 +1,200 @@
+"""The values of a session: what may be granted, what was used, what accounting must say.
+
+Frozen values that travel between rooms inside events and actions. Directions are seen from the client: `upload` is what
+the client sent. Only `radius/accounting.py` maps them to Input and Output (RFC 2866 §5.3). Times are seconds on the
+monotonic clock, wall-clock times are in fields named `*_unix`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from gateway.addresses import MacAddress
+
+
+class ClientKey(NamedTuple):
+    """Who a session belongs to: one MAC in one zone."""
+
+    zone: str
+    mac: MacAddress
+
+
+class TerminateCause(IntEnum):
+    """Acct-Terminate-Cause values that we send (RFC 2866 §5.10, RFC 3580 §2.1)."""
+
+    USER_REQUEST = 1
+    LOST_CARRIER = 2
+    IDLE_TIMEOUT = 4
+    SESSION_TIMEOUT = 5
+    ADMIN_RESET = 6
+    ADMIN_REBOOT = 7
+    NAS_ERROR = 9
+    NAS_REQUEST = 10
+    NAS_REBOOT = 11
+    SERVICE_UNAVAILABLE = 15
+    REAUTHENTICATION_FAILURE = 20
+
+
+class AuthenticatedBy(IntEnum):
+    """Acct-Authentic values (RFC 2866 §5.6)."""
+
+    RADIUS = 1
+    LOCAL = 2
+    REMOTE = 3
+
+
+class AccountingStatus(IntEnum):
+    """Acct-Status-Type values (RFC 2866 §5.1)."""
+
+    START = 1
+    STOP = 2
+    INTERIM = 3
+    ON = 7
+    OFF = 8
+
+
+class LoginMethod(Enum):
+    """How a guest asks to be let in."""
+
+    CLICK = "click"
+    PASSWORD = "password"
+
+
+class LoginResult(Enum):
+    """How a login ended, as the portal needs to know it."""
+
+    SUCCESS = "success"
+    ALREADY = "already"  # the client was online before it asked
+    REJECT = "reject"  # the credentials were refused
+    TIMEOUT = "timeout"  # no authentication server answered in time
+    LIMIT = "limit"  # too many sessions of this user, or the gateway is full
+    BUSY = "busy"  # another login of this client is under way
+    NO_LEASE = "no_lease"  # the address is not one that we gave out
+    FORBIDDEN = "forbidden"  # the method is not offered in this zone, or the client is blocked
+    ERROR = "error"  # we could not open the gate
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be granted to a session; None means no limit. RADIUS, local accounts and CoA all produce one."""
+
+    session_time_s: int | None = None  # from the moment the gate opened
+    idle_time_s: int | None = None  # without a packet from the client
+    upload_bytes: int | None = None
+    download_bytes: int | None = None
+    total_bytes: int | None = None
+    upload_bps: int | None = None
+    download_bps: int | None = None
+    terminate_unix: float | None = None  # wall-clock end, whatever the session time says
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Octets and packets of one client, layer 3, IPv4 and IPv6 together."""
+
+    upload_bytes: int = 0
+    upload_packets: int = 0
+    download_bytes: int = 0
+    download_packets: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.upload_bytes + other.upload_bytes,
+            self.upload_packets + other.upload_packets,
+            self.download_bytes + other.download_bytes,
+            self.download_packets + other.download_packets,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A permission as the authenticating side gave it: limits, and what must be echoed or shown."""
+
+    username: str
+    authenticated_by: AuthenticatedBy
+    limits: Limits = Limits()
+    interim_interval_s: int | None = None  # None: the configured default; 0: no interim records
+    class_values: tuple[bytes, ...] = ()  # RFC 2865 §5.25, echoed in order
+    chargeable_user_identity: bytes | None = None  # RFC 4372
+    reply_message: str = ""
+    redirection_url: str = ""
+    filter_ids: tuple[str, ...] = ()
+    reauthenticate_at_end: bool = False  # Termination-Action = RADIUS-Request
+
+
+@dataclass(frozen=True, slots=True)
+class GrantChange:
+    """What a CoA-Request or an operator changes on a live session: the fields of `limits` named in `changed`."""
+
+    limits: Limits
+    changed: frozenset[str]  # names of Limits fields that are present in the request
+    interim_interval_s: int | None = None
+    filter_ids: tuple[str, ...] | None = None
+    redirection_url: str | None = None
+    log_off: bool = False  # Session-State 2 (ChilliSpot 14559:15)
+
+
+@dataclass(frozen=True, slots=True)
+class PapCredentials:
+    """A name and a clear password; never logged and never saved."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"PapCredentials(username={self.username!r}, password=…)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChapCredentials:
+    """A name and a CHAP response (RFC 2865 §5.3): identifier, 16-octet response, challenge."""
+
+    username: str
+    ident: int
+    response: bytes
+    challenge: bytes
+
+    def __repr__(self) -> str:
+        return f"ChapCredentials(username={self.username!r}, …)"
+
+
+Credentials = PapCredentials | ChapCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class AccountingRecord:
+    """One accounting message, fixed when its event happened: sent again, it is sent with the same values.
+
+    `record_id` rises by one per record for the life of the state directory; the queue keeps the record under it.
+    """
+
+    record_id: int
+    status: AccountingStatus
+    acct_session_id: str
+    event_unix: float | None  # None while the wall clock has never been set
+    zone: str = ""  # empty for ON and OFF, which speak for the whole gateway
+    mac: MacAddress | None = None
+    address: IPv4Address | None = None
+    ipv6_addresses: tuple[IPv6Address, ...] = ()
+    client_number: int = 0  # NAS-Port
+    username: str = ""
+    authenticated_by: AuthenticatedBy = AuthenticatedBy.RADIUS
+    class_values: tuple[bytes, ...] = ()
+    chargeable_user_identity: bytes | None = None
+    session_time_s: int = 0
+    counters: Counters = Counters()
+    terminate_cause: TerminateCause | None = None
+
+
+class SessionState(Enum):
+    """Where a client's session stands; the rows of the table in `machine`."""
+
+    HELD = "held"  # has a lease, may reach the portal only
+    AUTHENTICATING = "authenticating"  # a login is being decided
+    OPENING = "opening"  # accepted; the kernel is being told
+    ONLINE = "online"
+    CLOSING = "closing"  # the end is decided; the kernel is being told
