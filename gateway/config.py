@@ -1,9 +1,8 @@
 """The configuration: one tree of frozen dataclasses, every default, unit and range written once, here.
 
-`load(text)` reads the UCI file (`uci`) into a `Config` or raises `ConfigError` with all problems at once, each a
-sentence with file, line, section, option, value and remedy. Nothing else in the project reads the file, the environment
-or argv for settings; functions take the smallest subtree that they need. An option's description, unit and range live in its
-field's metadata, from which the reference page, the commented example and `config show` are made.
+`config_loader.load` reads the UCI file into this tree. Nothing else in the project reads the file, the environment or
+argv for settings; functions take the smallest subtree that they need. An option's description, unit and range live in
+its field's metadata, from which the loader checks it, and the commented example and `config show` are made.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A file is a row of sections, `config TYPE ['NAME']`, each with `option NAME VALUE` and `list NAME VALUE` lines. Values
 may be bare, in single quotes (taken literally) or in double quotes (with backslash escapes), pieces side by side join,
-quotes may run over lines, `#` starts a comment where a word could start, and `;` ends a statement. This module knows syntax
-only; what the options mean is in `config`.
+quotes may run over lines, `#` starts a comment where a word could start, and `;` ends a statement. This module knows
+syntax only; what the options mean is in `config`.
 """
 
 from __future__ import annotations

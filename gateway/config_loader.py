@@ -1,0 +1,510 @@
+"""From the UCI file to the typed tree: reading, checking, and saying all that is wrong at once.
+
+Pure: text in, `Loaded` out or `ConfigError`. What the tree holds and what each option accepts is in `config`; this
+module knows how a value is written. Every problem is one sentence with file, line, section, option, value and remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields, replace
+from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, Final
+
+from gateway.addresses import Ipv4Range, MacAddress
+from gateway.config import (
+    SCHEMA_VERSION,
+    Accounts,
+    Config,
+    Dhcp,
+    Dns,
+    Endpoint,
+    Garden,
+    General,
+    Metrics,
+    Network,
+    Performance,
+    Radius,
+    RadiusServer,
+    Reservation,
+    Secret,
+    Sessions,
+    Uam,
+    Zone,
+)
+from gateway.uci import Section, UciSyntaxError, Value, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and how to mend it."""
+
+    file: str
+    line: int
+    place: str  # "zone 'guest', option lease_time"
+    value: str | None
+    sentence: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        place = f"{self.place}: " if self.place else ""
+        value = f"{self.value!r} " if self.value is not None else ""
+        return f"{where}{place}{value}{self.sentence}"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; `problems` has everything that is wrong."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A usable configuration, where each value came from, and what was passed over."""
+
+    config: Config
+    origins: Mapping[tuple[str, str, str], int]  # (section type, section name, option) -> line
+    warnings: tuple[Problem, ...] = ()
+
+
+SINGLE: Final[Mapping[str, tuple[str, type[Any]]]] = {
+    "postern": ("general", General),
+    "network": ("network", Network),
+    "performance": ("performance", Performance),
+    "sessions": ("sessions", Sessions),
+    "dhcp": ("dhcp", Dhcp),
+    "dns": ("dns", Dns),
+    "uam": ("uam", Uam),
+    "radius": ("radius", Radius),
+    "accounts": ("accounts", Accounts),
+    "metrics": ("metrics", Metrics),
+}
+REPEATED: Final[Mapping[str, tuple[str, type[Any]]]] = {
+    "zone": ("zones", Zone),
+    "radius_server": ("servers", RadiusServer),
+    "garden": ("gardens", Garden),
+    "reservation": ("reservations", Reservation),
+}
+_TRUE: Final = frozenset({"1", "on", "true", "yes", "enabled"})
+_FALSE: Final = frozenset({"0", "off", "false", "no", "disabled"})
+
+
+def load(text: str, filename: str = "postern", *, lenient: bool = False) -> Loaded:
+    """Read a configuration; raises ConfigError with all its problems.
+
+    `lenient` is for the start of the system only: when the file's schema is newer than ours (a rolled-back system),
+    what we do not know becomes a warning instead of a problem.
+    """
+    return _Reader(filename, lenient).read(text)
+
+
+def option_name(item: Field[Any]) -> str:
+    """The UCI name of a field."""
+    return str(item.metadata["name"] or item.name)
+
+
+def option_fields(section_class: type[Any]) -> tuple[Field[Any], ...]:
+    """The fields of a section's class that are options of the file."""
+    return tuple(item for item in fields(section_class) if "doc" in item.metadata)
+
+
+def check_interfaces(loaded: Loaded, present: Iterable[str], filename: str = "postern") -> list[Problem]:
+    """What the configuration names and this system does not have; `present` are the names of its interfaces."""
+    have = set(present)
+    wanted = [("zone", zone.name, "interface", zone.interface) for zone in loaded.config.zones]
+    wanted += [("network", "", "uplink", uplink) for uplink in loaded.config.network.uplinks]
+    problems = []
+    for section, name, option, interface in wanted:
+        if interface not in have:
+            line = loaded.origins.get((section, name, option), 0)
+            known = ", ".join(sorted(have - {"lo"})) or "none"
+            sentence = f"is not an interface of this system (it has: {known}); create it, or name the right one"
+            problems.append(Problem(filename, line, _place(section, name, option), interface, sentence))
+    return problems
+
+
+class _Reader:
+    def __init__(self, filename: str, lenient: bool) -> None:
+        self._file = filename
+        self._lenient = lenient
+        self._newer = False
+        self._problems: list[Problem] = []
+        self._warnings: list[Problem] = []
+        self._origins: dict[tuple[str, str, str], int] = {}
+
+    def read(self, text: str) -> Loaded:
+        try:
+            sections = parse(text)
+        except UciSyntaxError as error:
+            raise ConfigError(
+                [Problem(self._file, item.line, "", None, item.sentence) for item in error.problems]
+            ) from None
+        self._newer = _declared_schema(sections) > SCHEMA_VERSION
+        single: dict[str, Any] = {}
+        repeated: dict[str, list[Any]] = {attribute: [] for attribute, _ in REPEATED.values()}
+        lines: dict[str, int] = {}
+        for section in sections:
+            if section.type in SINGLE:
+                attribute, section_class = SINGLE[section.type]
+                if attribute in single:
+                    self._report(section.line, f"section {section.type}", None, "stands twice; keep one")
+                    continue
+                single[attribute] = self._section(section, section_class, "")
+            elif section.type in REPEATED:
+                attribute, section_class = REPEATED[section.type]
+                name = section.name or f"{section.type}{len(repeated[attribute]) + 1}"
+                if any(item.name == name for item in repeated[attribute]):
+                    self._report(section.line, f"{section.type} {name!r}", None, "stands twice; give one another name")
+                    continue
+                lines[f"{section.type} {name}"] = section.line
+                repeated[attribute].append(replace(self._section(section, section_class, name), name=name))
+            else:
+                known = [*SINGLE, *REPEATED]
+                self._unknown(section.line, "", section.type, "section type", known)
+        servers = tuple(repeated.pop("servers"))
+        if servers:
+            single["radius"] = replace(single.get("radius", Radius()), servers=servers)
+        config = Config(**single, **{name: tuple(items) for name, items in repeated.items()})
+        if not self._problems:
+            self._check_whole(config, lines)
+        if self._problems:
+            raise ConfigError(sorted(self._problems, key=lambda problem: problem.line))
+        return Loaded(config, self._origins, tuple(self._warnings))
+
+    def _section(self, section: Section, section_class: type[Any], name: str) -> Any:
+        hints = typing.get_type_hints(section_class)
+        known = {option_name(item): item for item in option_fields(section_class)}
+        by_alias = {alias: item for item in known.values() for alias in item.metadata["aliases"]}
+        given: dict[str, list[Value]] = {key: [value] for key, value in section.options.items()}
+        for key, items in section.lists.items():
+            given.setdefault(key, []).extend(items)
+        values: dict[str, Any] = {}
+        for key, written in given.items():
+            item = known.get(key) or by_alias.get(key)
+            if item is None:
+                self._unknown(
+                    written[0].line, f"{section.type} {name!r}" if name else section.type, key, "option", list(known)
+                )
+                continue
+            option = option_name(item)
+            self._origins[(section.type, name, option)] = written[-1].line
+            try:
+                values[item.name] = _convert(hints[item.name], item, [value.text for value in written])
+            except ValueError as error:
+                shown = None if hints[item.name] is Secret else " ".join(value.text for value in written)
+                self._report(written[-1].line, _place(section.type, name, option), shown, str(error))
+                values[item.name] = item.default
+        for option, item in known.items():
+            if item.metadata["required"] and item.name not in values:
+                example = f" such as {item.metadata['example']!r}" if item.metadata["example"] else ""
+                place = _place(section.type, name, option)
+                self._report(section.line, place, None, f"is missing; give a value{example} ({item.metadata['doc']})")
+        return section_class(**values)
+
+    def _unknown(self, line: int, place: str, key: str, what: str, known: list[str]) -> None:
+        near = difflib.get_close_matches(key, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+        problem = Problem(self._file, line, place, None, f"{key!r} is not a known {what}; {remedy}")
+        if self._lenient and self._newer:
+            self._warnings.append(problem)
+        else:
+            self._problems.append(problem)
+
+    def _report(self, line: int, place: str, value: str | None, sentence: str) -> None:
+        self._problems.append(Problem(self._file, line, place, value, sentence))
+
+    def _line(self, section: str, name: str, option: str, lines: Mapping[str, int]) -> int:
+        return self._origins.get((section, name, option)) or lines.get(f"{section} {name}", 0)
+
+    def _check_whole(self, config: Config, lines: Mapping[str, int]) -> None:
+        """What no single option can know: how sections fit together."""
+
+        def complain(section: str, name: str, option: str, value: object, sentence: str) -> None:
+            line = self._line(section, name, option, lines)
+            self._report(line, _place(section, name, option), None if value is None else str(value), sentence)
+
+        if config.zones and not config.network.uplinks:
+            complain("network", "", "uplink", None, "is missing; name the interface that leads to the Internet")
+        for index, zone in enumerate(config.zones):
+            for earlier in config.zones[:index]:
+                if earlier.interface == zone.interface:
+                    complain(
+                        "zone",
+                        zone.name,
+                        "interface",
+                        zone.interface,
+                        f"is already that of zone {earlier.name!r}; each zone needs its own",
+                    )
+                if earlier.address.network.overlaps(zone.address.network):
+                    complain(
+                        "zone",
+                        zone.name,
+                        "address",
+                        zone.address,
+                        f"overlaps zone {earlier.name!r} ({earlier.address.network}); choose another prefix",
+                    )
+            if zone.interface in config.network.uplinks:
+                complain(
+                    "zone",
+                    zone.name,
+                    "interface",
+                    zone.interface,
+                    "is an uplink as well; guests need an interface of their own",
+                )
+            self._check_zone(zone, complain)
+        zones = {zone.name: zone for zone in config.zones}
+        for garden in config.gardens:
+            if garden.zone and garden.zone not in zones:
+                complain("garden", garden.name, "zone", garden.zone, f"is not a zone; {_nearest(garden.zone, zones)}")
+        self._check_reservations(config, zones, complain)
+        for section, option, port in (("uam", "port", config.uam.port),):
+            if port == 53:
+                complain(section, "", option, port, "is the port of DNS; choose another, such as 3990")
+
+    def _check_zone(self, zone: Zone, complain: Callable[[str, str, str, object, str], None]) -> None:
+        network = zone.address.network
+        if network.prefixlen > 30 or network.prefixlen < 12:
+            complain(
+                "zone",
+                zone.name,
+                "address",
+                zone.address,
+                "has a prefix that is too long or too short; use /12 to /30, such as 10.41.0.1/24",
+            )
+            return
+        if zone.address.ip in (network.network_address, network.broadcast_address):
+            complain(
+                "zone",
+                zone.name,
+                "address",
+                zone.address,
+                f"is not a host's address; use one such as {network.network_address + 1}/{network.prefixlen}",
+            )
+        if zone.pool is not None:
+            if zone.pool.first not in network or zone.pool.last not in network:
+                complain(
+                    "zone",
+                    zone.name,
+                    "pool",
+                    zone.pool,
+                    f"is not within the zone's prefix {network}; choose addresses of that prefix",
+                )
+            elif zone.pool.first == network.network_address or zone.pool.last == network.broadcast_address:
+                complain(
+                    "zone",
+                    zone.name,
+                    "pool",
+                    zone.pool,
+                    f"holds the network or broadcast address of {network}; leave those out",
+                )
+            if zone.address.ip in zone.pool:
+                complain(
+                    "zone",
+                    zone.name,
+                    "pool",
+                    zone.pool,
+                    f"holds the gateway's own address {zone.address.ip}; begin behind it",
+                )
+        for mac in set(zone.allow_macs) & set(zone.block_macs):
+            complain("zone", zone.name, "block_mac", mac, "is also in allow_mac; keep it in one of them")
+
+    def _check_reservations(
+        self, config: Config, zones: Mapping[str, Zone], complain: Callable[[str, str, str, object, str], None]
+    ) -> None:
+        taken: dict[tuple[str, object], str] = {}
+        for item in config.reservations:
+            zone = zones.get(item.zone)
+            if zone is None:
+                complain("reservation", item.name, "zone", item.zone, f"is not a zone; {_nearest(item.zone, zones)}")
+                continue
+            network = zone.address.network
+            if item.address not in network or item.address in (network.network_address, network.broadcast_address):
+                complain(
+                    "reservation",
+                    item.name,
+                    "address",
+                    item.address,
+                    f"is not a host's address of zone {item.zone!r} ({network})",
+                )
+            if item.address == zone.address.ip:
+                complain(
+                    "reservation", item.name, "address", item.address, "is the gateway's own address; choose another"
+                )
+            for option, value in (("address", item.address), ("mac", item.mac)):
+                owner = taken.setdefault((item.zone, value), item.name)
+                if owner != item.name:
+                    complain(
+                        "reservation", item.name, option, value, f"is already reserved by {owner!r}; keep one of them"
+                    )
+
+
+def _declared_schema(sections: Iterable[Section]) -> int:
+    for section in sections:
+        if section.type == "postern" and (value := section.options.get("schema")):
+            return int(value.text) if value.text.isdecimal() else 0
+    return 0
+
+
+def _place(section: str, name: str, option: str) -> str:
+    return f"{section} {name!r}, option {option}" if name else f"{section}, option {option}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    return f"there are: {', '.join(names)}" if names else "there is none"
+
+
+def _convert(hint: Any, item: Field[Any], texts: list[str]) -> Any:
+    """Turn written values into the field's type; raises ValueError with what would be accepted."""
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        words = [word for text in texts for word in text.split()]
+        return tuple(_checked(_scalar(element, word), word, item) for word in words)
+    if len(texts) > 1:
+        raise ValueError(f"is given {len(texts)} times; keep one")
+    text = texts[0]
+    if text == "" and type(None) in typing.get_args(hint):
+        return None
+    return _checked(_scalar(hint, text), text, item)
+
+
+def _checked(value: Any, text: str, item: Field[Any]) -> Any:
+    """Hold one value against the range, the choices and the length of its option."""
+    low, high, unit = item.metadata["low"], item.metadata["high"], item.metadata["unit"]
+    choices, minimum_length = item.metadata["choices"], item.metadata["minimum_length"]
+    suffix = f" {unit}" if unit else ""
+    if choices and text not in choices:
+        near = difflib.get_close_matches(text, choices, n=1)
+        raise ValueError(f"is not one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else ""))
+    if low is not None and value < low and high is not None:
+        raise ValueError(f"is too small; give {low:g} to {high:g}{suffix}")
+    if low is not None and value < low:
+        raise ValueError(f"is too small; give at least {low:g}{suffix}")
+    if high is not None and value > high:
+        raise ValueError(f"is too large; give at most {high:g}{suffix}")
+    if minimum_length and 0 < len(value) < minimum_length:
+        raise ValueError(
+            f"is too short ({len(value)} characters); use at least {minimum_length}, better 16 random ones"
+        )
+    if item.metadata["required"] and isinstance(value, str) and not value:
+        raise ValueError("is empty; give a value")
+    return value
+
+
+def _scalar(hint: Any, text: str) -> Any:
+    """Read one word as the type `hint`; raises ValueError with an example of what is accepted."""
+    members = [member for member in typing.get_args(hint) if member is not type(None)]
+    if isinstance(hint, types.UnionType) and len(members) == 1:
+        return _scalar(members[0], text)
+    if isinstance(hint, types.UnionType):
+        return _either(members, text)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        accepted = [str(member.value) for member in hint]
+        if text not in accepted:
+            raise ValueError(f"is not one of {', '.join(accepted)}")
+        return hint(text)
+    reader = _READERS.get(hint)
+    if reader is None:
+        raise TypeError(f"no way to read {hint!r} from a configuration file")
+    return reader(text)
+
+
+def _either(members: list[Any], text: str) -> Any:
+    """Read a value that may be of IPv4 or IPv6."""
+    try:
+        if IPv4Network in members:
+            return ip_network(text, strict=True)
+        return ip_address(text)
+    except ValueError:
+        what = (
+            "a prefix such as 192.0.2.0/24 or 2001:db8::/32"
+            if IPv4Network in members
+            else "an IP address such as 192.0.2.1"
+        )
+        raise ValueError(f"is not {what}") from None
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError("is neither 1 nor 0")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise ValueError("is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("is not a number such as 2.5") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError("is not a number such as 2.5")
+    return value
+
+
+def _endpoint(text: str) -> Endpoint:
+    """Read `192.0.2.1`, `192.0.2.1:53` or `[2001:db8::1]:53`; the port of DNS is the default."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        endpoint = Endpoint(ip_address(host), int(port, 10))
+    except ValueError:
+        raise ValueError("is not an address and port such as 192.0.2.1:53 or [2001:db8::1]:53") from None
+    if not 1 <= endpoint.port <= 65535:
+        raise ValueError("has a port outside 1 to 65535")
+    return endpoint
+
+
+def _example(reader: Callable[[str], Any], example: str) -> Callable[[str], Any]:
+    """Replace a library's message by one with an example of what is accepted."""
+
+    def read(text: str) -> Any:
+        try:
+            return reader(text)
+        except ValueError:
+            raise ValueError(f"is not {example}") from None
+
+    return read
+
+
+_READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
+    bool: _boolean,
+    int: _whole,
+    float: _number,
+    str: str,
+    Secret: Secret,
+    MacAddress: _example(MacAddress.parse, "a MAC address such as 02:00:5e:10:00:2a"),
+    Ipv4Range: _example(Ipv4Range.parse, "a range such as 10.41.0.10-10.41.0.250"),
+    IPv4Address: _example(IPv4Address, "an IPv4 address such as 192.0.2.1"),
+    IPv6Address: _example(IPv6Address, "an IPv6 address such as 2001:db8::1"),
+    IPv4Interface: _example(IPv4Interface, "an address with its prefix such as 10.41.0.1/24"),
+    IPv4Network: _example(IPv4Network, "an IPv4 prefix such as 192.0.2.0/24"),
+    IPv6Network: _example(IPv6Network, "an IPv6 prefix such as 2001:db8::/32"),
+    Endpoint: _endpoint,
+}
