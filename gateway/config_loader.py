@@ -178,7 +178,8 @@ class _Reader:
         servers = tuple(repeated.pop("servers"))
         if servers:
             single["radius"] = replace(single.get("radius", Radius()), servers=servers)
-        config = Config(**single, **{name: tuple(items) for name, items in repeated.items()})
+        single.update((name, tuple(items)) for name, items in repeated.items())
+        config = Config(**single)
         if not self._problems:
             self._check_whole(config, lines)
         if self._problems:

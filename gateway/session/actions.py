@@ -97,6 +97,21 @@ class ReadCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadActivity:
+    """Ask which clients sent a packet since this was asked last; answered by ClientsActive.
+
+    Upload counters only: this is asked every few seconds to know when an idle time began.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class CancelLogin:
+    """Nobody waits for this login any more; an answer that still comes is ignored."""
+
+    login_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SaveSession:
     """Keep the session as it is now (the hub asks the store for its record when it performs this)."""
 
@@ -155,6 +170,8 @@ Action = (
     | DenyTraffic
     | ApplyLimits
     | ReadCounters
+    | ReadActivity
+    | CancelLogin
     | SaveSession
     | ForgetSession
     | QueueAccounting

@@ -125,6 +125,13 @@ class CountersRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientsActive:
+    """These clients sent at least one packet since the last such event."""
+
+    keys: tuple[ClientKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogoutRequested:
     """The guest, an operator or a RADIUS server wants the session to end."""
 
@@ -185,4 +192,4 @@ ClientEvent = (
     | ChangeRequested
     | ClonedClientSeen
 )
-Event = ClientEvent | NumberSwept | CountersRead | ClockSet
+Event = ClientEvent | NumberSwept | CountersRead | ClientsActive | ClockSet

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.addresses import MacAddress
 
@@ -92,6 +92,9 @@ class Limits:
     role: str | None = None
 
 
+NO_LIMITS: Final = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """Octets and packets of one client, layer 3, IPv4 and IPv6 together."""
@@ -110,13 +113,16 @@ class Counters:
         )
 
 
+NOTHING: Final = Counters()
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A permission as the authenticating side gave it: limits, and what must be echoed or shown."""
 
     username: str
     authenticated_by: AuthenticatedBy
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     interim_interval_s: int | None = None  # None: the configured default; 0: no interim records
     class_values: tuple[bytes, ...] = ()  # RFC 2865 §5.25, echoed in order
     chargeable_user_identity: bytes | None = None  # RFC 4372
@@ -124,6 +130,7 @@ class Grant:
     redirection_url: str = ""
     filter_ids: tuple[str, ...] = ()
     reauthenticate_at_end: bool = False  # Termination-Action = RADIUS-Request
+    devices: int | None = None  # how many of this user's devices may be online at once (Port-Limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,7 @@ class AccountingRecord:
     class_values: tuple[bytes, ...] = ()
     chargeable_user_identity: bytes | None = None
     session_time_s: int = 0
-    counters: Counters = Counters()
+    counters: Counters = NOTHING
     terminate_cause: TerminateCause | None = None
 
 

@@ -1,0 +1,859 @@
+"""The session machine: events in, actions out; the one place that decides who is let through.
+
+A client's session moves through the states of `SessionState`:
+
+    HELD ── login ──► AUTHENTICATING ── accepted ──► OPENING ── kernel open ──► ONLINE
+      ▲                    │ refused                    │ kernel refused          │ logout, limit, lease gone, kick
+      ├────────────────────┴────────────────────────────┘                         ▼
+      └──────────────────────────────── kernel closed ◄───────────────────────── CLOSING
+
+`TABLE` maps (state, event type) to what happens. A pair that can only be the echo of something already decided (an
+answer to a login that was given up) is in the table as `_stale`; a pair that is absent is a programming error and raises.
+
+What must survive is said before what is seen: the actions of one event that save (`SaveSession`, `QueueAccounting`) are
+performed by the hub as one journal record before the client is told that it is online.
+
+Limits are looked at when they could be reached: each session has one time at which it must be looked at again (a heap,
+entries of old times are passed over), and counters are read then, not all of them all the time. Only the idle time
+needs to know when a client last sent: `ReadActivity` asks that for all clients together.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from gateway.session.actions import (
+    Action,
+    AllowTraffic,
+    ApplyLimits,
+    BindAddress,
+    CancelLogin,
+    DenyTraffic,
+    ForgetSession,
+    Note,
+    QueueAccounting,
+    ReadActivity,
+    ReadCounters,
+    ReplyLogin,
+    ReplyRequest,
+    SaveSession,
+    SendAccessRequest,
+    UnbindAddress,
+    VerifyLocalUser,
+)
+from gateway.session.events import (
+    AccessAccepted,
+    AccessFailed,
+    AccessRejected,
+    AuthorizeRequested,
+    ChangeRequested,
+    ClientEvent,
+    ClientsActive,
+    ClockSet,
+    ClonedClientSeen,
+    CountersRead,
+    Event,
+    Ipv6AddressSeen,
+    LeaseBound,
+    LeaseEnded,
+    LoginRequested,
+    LogoutRequested,
+    NumberSwept,
+    TrafficAllowed,
+    TrafficDenied,
+    TrafficRefused,
+)
+from gateway.session.model import (
+    NOTHING,
+    AccountingRecord,
+    AccountingStatus,
+    ClientKey,
+    Counters,
+    Grant,
+    LoginMethod,
+    LoginResult,
+    PapCredentials,
+    SessionState,
+    TerminateCause,
+)
+from gateway.session.numbers import ClientNumbers
+from gateway.session.policy import Policy, changed_limits, click_grant, offers
+from gateway.session.store import SavedSession, restore_into
+from gateway.session.table import Attempt, Ending, Session, SessionTable
+
+# The kernel closes the gate by itself this much after we should have done it.
+KERNEL_MARGIN_S: Final = 60
+# How often the clients' upload counters are compared, so that an idle time ends within two seconds of being reached.
+# With more clients the rounds grow apart: a round costs some µs a client, and is held to a fixed share of the processor.
+ACTIVITY_ROUND_S: Final = 1.5
+ACTIVITY_CLIENTS_PER_ROUND: Final = 3000
+# A quota is looked at when it could be used up at the fastest rate, but not more often than this.
+QUOTA_LOOK_S: Final = 1.0
+MAX_IPV6_ADDRESSES: Final = 16  # per client; privacy addresses come and go, the oldest is forgotten
+IDENTITY_BITS: Final = 32
+
+
+class UnplannedEvent(AssertionError):
+    """An event came in a state for which the table has no entry."""
+
+
+class SessionMachine:
+    """Holds all sessions; `receive` and `tick` return what is to be done.
+
+    `epoch` is a number that rises with every start of the gateway; session ids and record ids begin with it, which
+    makes them unique over restarts. `spread` returns a random fraction for the jitter of interim records.
+    """
+
+    def __init__(self, policy: Policy, epoch: int, spread: Callable[[], float]) -> None:
+        self.sessions = SessionTable()
+        self.numbers = ClientNumbers()
+        self._policy = policy
+        self._epoch = epoch & ((1 << IDENTITY_BITS) - 1)
+        self._spread = spread
+        self._unix_offset_s: float | None = None
+        self._last_login_id = 0
+        self._last_session_id = 0
+        self._last_record_id = self._epoch << IDENTITY_BITS
+        self._wakes: list[tuple[float, ClientKey]] = []
+        self._activity_due_at: float | None = None
+        self._all_counters_due_at: float | None = None
+        self._save_due_at: float | None = None
+        self._out: list[Action] = []
+
+    # -- the verbs that every core has ------------------------------------------------------------------------------
+
+    def receive(self, event: Event, now: float) -> list[Action]:
+        """Take an event; returns what is to be done, in order. Raises UnplannedEvent for a pair not in the table."""
+        if isinstance(event, CountersRead):
+            for key, counters in event.readings:
+                session = self.sessions.get(key)
+                if session is not None and session.online:
+                    self._counters_read(session, counters, now)
+        elif isinstance(event, ClientsActive):
+            for key in event.keys:
+                session = self.sessions.get(key)
+                if session is not None and session.online:
+                    session.active_at = now
+        elif isinstance(event, NumberSwept):
+            self.numbers.swept(event.client_number)
+        elif isinstance(event, ClockSet):
+            self._clock_set(event, now)
+        else:
+            self._client_event(event, now)
+        return self._take()
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what has become due."""
+        look: list[ClientKey] = []
+        while self._wakes and self._wakes[0][0] <= now:
+            due_at, key = heapq.heappop(self._wakes)
+            session = self.sessions.get(key)
+            if session is None or session.wake_at != due_at:
+                continue
+            session.wake_at = None
+            if session.online and self._due(session, now):
+                look.append(key)
+            elif session.online:
+                self._schedule(session, now)
+        if look:
+            self._out.append(ReadCounters(tuple(look)))
+        self._rounds(now)
+        return self._take()
+
+    def deadline(self) -> float | None:
+        """When `tick` is to be called next."""
+        candidates = [self._activity_due_at, self._all_counters_due_at, self._save_due_at]
+        if self._wakes:
+            candidates.append(self._wakes[0][0])
+        return min((due for due in candidates if due is not None), default=None)
+
+    def snapshot(self) -> Iterator[Session]:
+        """The sessions that must survive a restart."""
+        return (session for session in self.sessions if session.state in (SessionState.ONLINE, SessionState.CLOSING))
+
+    # -- around the verbs -------------------------------------------------------------------------------------------
+
+    def reconfigure(self, policy: Policy, now: float) -> list[Action]:
+        """Use a new configuration; sessions of zones that are gone are ended."""
+        self._policy = policy
+        for session in list(self.sessions):
+            if session.key.zone not in policy.zones and session.online:
+                self._end(session, TerminateCause.NAS_REQUEST, "the zone was removed from the configuration", now)
+        return self._take()
+
+    def restore(self, saved: SavedSession, now: float, *, kept: Counters | None) -> list[Action]:
+        """Take a saved session back as online; its client must hold its lease (LeaseBound came first).
+
+        `kept` is what its kernel elements counted, when they outlived us; None when they were made anew, and then what
+        was saved is the base that they count on from. No second Start is sent. The client number must be claimed
+        already (`claim`), because the kernel was told of it.
+        """
+        session = self.sessions.get(saved.key)
+        assert session is not None
+        restore_into(session, saved, now)
+        session.base = session.counters if kept is None else session.base
+        session.counters = session.counters if kept is None else _not_less(session.counters, session.base + kept)
+        session.read_at = session.active_at = now
+        session.state = SessionState.ONLINE
+        self._set_end(session, now)
+        if session.interim_interval_s:
+            session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
+        self.sessions.mark_online(session)
+        self._plan(session, now)
+        self._note(session, "resumed", f"goes on after a restart as {saved.grant.username}")
+        self._out.append(SaveSession(session.key))
+        return self._take()
+
+    def claim(self, number: int) -> int | None:
+        """The same client number again for a saved session, or another when that is taken; None when there is none."""
+        return number if self.numbers.claim(number) else self.numbers.take()
+
+    def lost(self, saved: SavedSession, cause: TerminateCause, reason: str, now: float) -> list[Action]:
+        """End a saved session that cannot go on: its Stop says what was saved."""
+        session = Session(saved.key)
+        restore_into(session, saved, now)
+        session.ending = Ending(cause, reason, saved.address)
+        self._note(session, "gate_closed", reason)
+        self._account(session, AccountingStatus.STOP, now, cause)
+        self._out.append(ForgetSession(session.key))
+        return self._take()
+
+    def lifetime_s(self, session: Session, now: float) -> int | None:
+        """How long the kernel may let this session through without hearing from us."""
+        return kernel_lifetime_s(session.ends_at, now)
+
+    def saved_lifetime_s(self, saved: SavedSession, now: float) -> int | None:
+        """The same for a session that is about to be restored."""
+        session = Session(saved.key)
+        restore_into(session, saved, now)
+        self._set_end(session, now)
+        return kernel_lifetime_s(session.ends_at, now)
+
+    def gateway_record(self, status: AccountingStatus, now: float) -> QueueAccounting:
+        """An Accounting-On or Accounting-Off for the gateway as a whole."""
+        record = AccountingRecord(self._record_id(), status, self._session_id(), self._unix(now))
+        return QueueAccounting(record)
+
+    def end_all(self, cause: TerminateCause, reason: str, now: float) -> list[Action]:
+        """End every session that is online."""
+        for session in list(self.sessions.online()):
+            self._end(session, cause, reason, now)
+        return self._take()
+
+    # -- events of one client ---------------------------------------------------------------------------------------
+
+    def _client_event(self, event: ClientEvent, now: float) -> None:
+        session = self.sessions.get(event.key)
+        if session is None:
+            self._of_stranger(event)
+            if not isinstance(event, LeaseBound):
+                return
+            session = self.sessions.create(event.key)
+        handler = TABLE.get((session.state, type(event)))
+        if handler is None:
+            raise UnplannedEvent(f"{type(event).__name__} in state {session.state.value}")
+        handler(self, session, event, now)
+
+    def _of_stranger(self, event: ClientEvent) -> None:
+        """Answer what is asked about a client that has no lease."""
+        if isinstance(event, LoginRequested | AuthorizeRequested):
+            text = "this device has no address from this gateway"
+            self._out.append(ReplyLogin(event.request_id, event.key, LoginResult.NO_LEASE, text))
+        elif isinstance(event, LogoutRequested | ChangeRequested) and event.request_id is not None:
+            self._out.append(ReplyRequest(event.request_id, False, "no such session"))
+
+    def _stale(self, session: Session, event: ClientEvent, now: float) -> None:
+        """The echo of something that was decided otherwise meanwhile."""
+
+    def _lease_bound(self, session: Session, event: LeaseBound, now: float) -> None:
+        session.lease_expires_at = event.expires_at
+        if event.hostname:
+            session.hostname = event.hostname
+        if session.address == event.address:
+            return
+        previous = session.address
+        if session.state in (SessionState.ONLINE, SessionState.OPENING):
+            # The kernel's elements name the old address; its traffic ends here, whatever the client does next.
+            self._end(session, TerminateCause.LOST_CARRIER, f"the client moved to {event.address}", now)
+        if previous is not None:
+            self._out.append(UnbindAddress(session.key, previous))
+        self.sessions.move(session, event.address)
+        self._out.append(BindAddress(session.key, event.address))
+        self._note(session, "lease", f"got {event.address}" + (f" as {event.hostname}" if event.hostname else ""))
+
+    def _lease_ended(self, session: Session, event: LeaseEnded, now: float) -> None:
+        if session.address != event.address:
+            return
+        self._note(session, "lease_ended", f"{event.address} {event.reason}")
+        if session.state is SessionState.AUTHENTICATING:
+            self._cancel(session)
+            self._give_up(session, LoginResult.NO_LEASE, "the device gave its address back")
+        elif session.state in (SessionState.ONLINE, SessionState.OPENING):
+            self._end(session, TerminateCause.LOST_CARRIER, f"the address was {event.reason}", now)
+        self._out.append(UnbindAddress(session.key, event.address))
+        self.sessions.move(session, None)
+        if session.state is SessionState.HELD:
+            self.sessions.remove(session)
+
+    def _ipv6_seen(self, session: Session, event: Ipv6AddressSeen, now: float) -> None:
+        if event.address not in session.ipv6_addresses:
+            session.ipv6_addresses = (*session.ipv6_addresses, event.address)[-MAX_IPV6_ADDRESSES:]
+            self._note(session, "ipv6", f"uses {event.address}")
+
+    def _cloned(self, session: Session, event: ClonedClientSeen, now: float) -> None:
+        self._note(session, "clone", f"seen in two places, a copied address or a roaming device: {event.detail}")
+
+    # -- logging in -------------------------------------------------------------------------------------------------
+
+    def _login(self, session: Session, event: LoginRequested, now: float) -> None:
+        zone = self._policy.zones.get(session.key.zone)
+        if zone is None or not offers(zone, event.method) or session.key.mac in zone.block_macs:
+            self._refuse(event.request_id, session, LoginResult.FORBIDDEN, "this way to log in is not offered here")
+            return
+        if not self._take_number(session):
+            self._refuse(event.request_id, session, LoginResult.LIMIT, "the gateway is full; try again later")
+            return
+        session.acct_session_id = self._session_id()
+        credentials = event.credentials
+        attempt = Attempt(self._login_id(), event.method, credentials, [], [event.request_id])
+        session.attempt = attempt
+        session.state = SessionState.AUTHENTICATING
+        if event.method is LoginMethod.CLICK:
+            self._note(session, "login", "accepted the terms")
+            self._accepted(session, click_grant(session.key), now)
+            return
+        if credentials is None or not (sources := self._policy.sources(zone, credentials)):
+            self._give_up(session, LoginResult.FORBIDDEN, "nobody here can check this kind of login")
+            return
+        attempt.sources = sources
+        self._note(session, "login", f"asks to be let in as {credentials.username}")
+        self._ask_next(session)
+
+    def _ask_next(self, session: Session) -> None:
+        """Ask the next authentication source of the attempt."""
+        attempt, address = session.attempt, session.address
+        assert attempt is not None
+        assert attempt.credentials is not None
+        assert address is not None
+        source = attempt.sources.pop(0)
+        if source == "radius":
+            self._out.append(
+                SendAccessRequest(
+                    session.key,
+                    attempt.login_id,
+                    attempt.credentials,
+                    address,
+                    session.number,
+                    session.acct_session_id,
+                )
+            )
+        else:
+            assert isinstance(attempt.credentials, PapCredentials)
+            self._out.append(VerifyLocalUser(session.key, attempt.login_id, attempt.credentials))
+
+    def _join_login(self, session: Session, event: LoginRequested, now: float) -> None:
+        """A phone that asks the same again (a sheet closed and reopened) gets the answer of the first question."""
+        attempt = session.attempt
+        if attempt is not None and attempt.credentials == event.credentials and attempt.method is event.method:
+            attempt.waiters.append(event.request_id)
+            return
+        self._refuse(event.request_id, session, LoginResult.BUSY, "another login of this device is being decided")
+
+    def _already_online(self, session: Session, event: LoginRequested | AuthorizeRequested, now: float) -> None:
+        url = session.grant.redirection_url if session.grant else ""
+        self._out.append(ReplyLogin(event.request_id, session.key, LoginResult.ALREADY, "", url))
+
+    def _busy(self, session: Session, event: LoginRequested | AuthorizeRequested, now: float) -> None:
+        self._refuse(event.request_id, session, LoginResult.BUSY, "the last session of this device is being closed")
+
+    def _authorize(self, session: Session, event: AuthorizeRequested, now: float) -> None:
+        waiters = [event.request_id]
+        if session.attempt is not None:
+            self._cancel(session)
+            waiters += session.attempt.waiters
+        elif not self._take_number(session):
+            self._refuse(event.request_id, session, LoginResult.LIMIT, "the gateway is full")
+            return
+        session.acct_session_id = self._session_id()
+        session.attempt = Attempt(self._login_id(), LoginMethod.PASSWORD, None, [], waiters, by=event.by)
+        self._accepted(session, event.grant, now)
+
+    def _access_accepted(self, session: Session, event: AccessAccepted, now: float) -> None:
+        if session.attempt is not None and session.attempt.login_id == event.login_id:
+            self._accepted(session, event.grant, now)
+
+    def _access_rejected(self, session: Session, event: AccessRejected, now: float) -> None:
+        attempt = session.attempt
+        if attempt is None or attempt.login_id != event.login_id:
+            return
+        if event.unknown_user and attempt.sources:
+            self._ask_next(session)
+            return
+        self._give_up(session, LoginResult.REJECT, event.message)
+
+    def _access_failed(self, session: Session, event: AccessFailed, now: float) -> None:
+        attempt = session.attempt
+        if attempt is None or attempt.login_id != event.login_id:
+            return
+        if attempt.sources:
+            self._note(session, "auth_failed", event.reason)
+            self._ask_next(session)
+            return
+        self._give_up(session, LoginResult.TIMEOUT, "", why=event.reason)
+
+    def _accepted(self, session: Session, grant: Grant, now: float) -> None:
+        """Somebody vouches for the client: open the kernel, unless the user has enough devices or time has run out."""
+        attempt, address = session.attempt, session.address
+        assert attempt is not None
+        assert address is not None
+        zone = self._policy.zones.get(session.key.zone)
+        if zone is None:
+            self._give_up(session, LoginResult.FORBIDDEN, "this network is not served any more")
+            return
+        devices = self._policy.devices(zone, grant)
+        if devices is not None and not attempt.by and len(self.sessions.of_user(grant.username)) >= devices:
+            self._give_up(session, LoginResult.LIMIT, _enough_devices(devices))
+            return
+        attempt.grant = session.grant = grant
+        session.method = attempt.method
+        session.limits = self._policy.limits(zone, grant.limits)
+        session.started_at = now
+        session.started_unix = self._unix(now)
+        self._set_end(session, now)
+        if session.ends_at is not None and session.ends_at <= now:
+            self._give_up(session, LoginResult.REJECT, "the time of this account has run out")
+            return
+        session.state = SessionState.OPENING
+        lifetime_s = self.lifetime_s(session, now)
+        self._out.append(AllowTraffic(session.key, address, session.number, lifetime_s))
+
+    def _traffic_allowed(self, session: Session, event: TrafficAllowed, now: float) -> None:
+        attempt, grant = session.attempt, session.grant
+        assert attempt is not None
+        assert grant is not None
+        session.state = SessionState.ONLINE
+        session.attempt = None
+        session.base = session.counters = NOTHING
+        session.read_at = session.active_at = now
+        session.interim_interval_s = self._policy.interim(grant)
+        if session.interim_interval_s:
+            # The first one is spread widely, or ten thousand phones that came with one train report in one second.
+            session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
+        self.sessions.mark_online(session)
+        self._plan(session, now)
+        self._out.append(SaveSession(session.key))
+        self._account(session, AccountingStatus.START, now)
+        by = f"by {attempt.by}" if attempt.by else f"as {grant.username}"
+        self._note(session, "gate_opened", f"let through {by}, {_limits_in_words(session, now)}")
+        for request_id in attempt.waiters:
+            self._out.append(
+                ReplyLogin(request_id, session.key, LoginResult.SUCCESS, grant.reply_message, grant.redirection_url)
+            )
+
+    def _traffic_refused(self, session: Session, event: TrafficRefused, now: float) -> None:
+        self._give_up(
+            session, LoginResult.ERROR, "the gateway could not open the way; tell its operator", why=event.reason
+        )
+
+    def _refuse(self, request_id: int, session: Session, result: LoginResult, message: str) -> None:
+        self._note(session, "login_refused", message)
+        self._out.append(ReplyLogin(request_id, session.key, result, message))
+
+    def _give_up(self, session: Session, result: LoginResult, message: str, why: str = "") -> None:
+        """The login failed: answer all who wait and hold the client again."""
+        attempt = session.attempt
+        assert attempt is not None
+        self._note(session, "login_failed", why or message or result.value)
+        for request_id in attempt.waiters:
+            self._out.append(ReplyLogin(request_id, session.key, result, message))
+        self.numbers.give_back(session.number)
+        self._hold(session)
+
+    def _cancel(self, session: Session) -> None:
+        """Tell who was asked that the answer is not awaited any more."""
+        if session.attempt is not None:
+            self._out.append(CancelLogin(session.attempt.login_id))
+
+    def _hold(self, session: Session) -> None:
+        """Back to the state of a client that has an address and nothing else."""
+        session.state = SessionState.HELD
+        session.number = 0
+        session.acct_session_id = ""
+        session.attempt = session.ending = session.grant = session.method = None
+        session.ends_at = session.interim_due_at = session.wake_at = None
+        session.base = session.counters = NOTHING
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _logout_held(self, session: Session, event: LogoutRequested, now: float) -> None:
+        if event.request_id is not None:
+            self._out.append(ReplyRequest(event.request_id, False, "this client is not online"))
+
+    def _logout_pending(self, session: Session, event: LogoutRequested, now: float) -> None:
+        self._cancel(session)
+        self._give_up(session, LoginResult.ERROR, f"the login was ended by {event.by}")
+        if event.request_id is not None:
+            self._out.append(ReplyRequest(event.request_id, True))
+
+    def _logout(self, session: Session, event: LogoutRequested, now: float) -> None:
+        waiters = [event.request_id] if event.request_id is not None else []
+        self._end(session, event.cause, f"ended by {event.by}", now, waiters)
+
+    def _join_logout(self, session: Session, event: LogoutRequested, now: float) -> None:
+        if event.request_id is not None and session.ending is not None:
+            session.ending.waiters.append(event.request_id)
+
+    def _end(
+        self, session: Session, cause: TerminateCause, reason: str, now: float, waiters: Iterable[int] = ()
+    ) -> None:
+        """Close the kernel; the rest follows when it has said what it counted last."""
+        assert session.address is not None
+        if session.attempt is not None:
+            for request_id in session.attempt.waiters:
+                self._out.append(ReplyLogin(request_id, session.key, LoginResult.ERROR, reason))
+            session.attempt = None
+        started = session.state is SessionState.ONLINE
+        session.state = SessionState.CLOSING
+        session.ending = Ending(cause, reason, session.address, list(waiters))
+        if started:
+            # Saved with its cause: killed between here and the kernel's answer, we finish this end and not the session.
+            self._out.append(SaveSession(session.key))
+        self._out.append(DenyTraffic(session.key, session.address, session.number))
+
+    def _traffic_denied(self, session: Session, event: TrafficDenied, now: float) -> None:
+        ending = session.ending
+        assert ending is not None
+        session.counters = _not_less(session.counters, session.base + event.counters)
+        if self.sessions.with_id(session.acct_session_id) is session:  # else it never was online: no Start, no Stop
+            self._account(session, AccountingStatus.STOP, now, ending.cause)
+            self._out.append(ForgetSession(session.key))
+        self._note(session, "gate_closed", f"{ending.reason}; {_usage_in_words(session, now)}")
+        for request_id in ending.waiters:
+            self._out.append(ReplyRequest(request_id, True))
+        self.sessions.mark_offline(session)
+        self.numbers.retire(session.number)
+        self._hold(session)
+        if session.address is None:
+            self.sessions.remove(session)
+
+    # -- changes of a live session ----------------------------------------------------------------------------------
+
+    def _change_refused(self, session: Session, event: ChangeRequested, now: float) -> None:
+        if event.request_id is not None:
+            self._out.append(ReplyRequest(event.request_id, False, "this client is not online"))
+
+    def _change(self, session: Session, event: ChangeRequested, now: float) -> None:
+        if event.change.log_off:
+            self._logout(
+                session, LogoutRequested(event.key, event.request_id, TerminateCause.ADMIN_RESET, event.by), now
+            )
+            return
+        address, grant = session.address, session.grant
+        assert address is not None
+        assert grant is not None
+        session.limits = changed_limits(session.limits, event.change)
+        if event.change.interim_interval_s is not None:
+            session.interim_interval_s = (
+                max(60, event.change.interim_interval_s) if event.change.interim_interval_s else 0
+            )
+            session.interim_due_at = now + session.interim_interval_s if session.interim_interval_s else None
+        self._set_end(session, now)
+        lifetime_s = self.lifetime_s(session, now)
+        self._out.append(ApplyLimits(session.key, address, session.number, lifetime_s, session.limits))
+        self._out.append(SaveSession(session.key))
+        self._note(session, "changed", f"by {event.by}: {_limits_in_words(session, now)}")
+        if event.request_id is not None:
+            self._out.append(ReplyRequest(event.request_id, True))
+        if session.interim_interval_s:
+            session.interim_due_at = now  # RFC 5176 practice: the server sees the change in a record of its own
+        self._plan(session, now)
+
+    # -- time and counters ------------------------------------------------------------------------------------------
+
+    def _clock_set(self, event: ClockSet, now: float) -> None:
+        self._unix_offset_s = event.unix_offset_s
+        for session in self.sessions.online():
+            if session.limits.terminate_unix is not None:
+                self._set_end(session, now)
+                self._schedule(session, now)
+
+    def _set_end(self, session: Session, now: float) -> None:
+        ends = []
+        if session.limits.session_time_s is not None:
+            ends.append(session.started_at + session.limits.session_time_s)
+        if session.limits.terminate_unix is not None and self._unix_offset_s is not None:
+            ends.append(session.limits.terminate_unix - self._unix_offset_s)
+        session.ends_at = min(ends, default=None)
+
+    def _due(self, session: Session, now: float) -> bool:
+        """Look at a session whose time has come; True when its counters must be read before more can be said."""
+        if session.ends_at is not None and now >= session.ends_at:
+            self._end(session, TerminateCause.SESSION_TIMEOUT, "the session time is over", now)
+            return False
+        idle_ends_at = _idle_ends_at(session)
+        quota_look_at = self._quota_look_at(session)
+        return any(due is not None and now >= due for due in (idle_ends_at, session.interim_due_at, quota_look_at))
+
+    def _counters_read(self, session: Session, kernel: Counters, now: float) -> None:
+        previous = session.counters
+        session.counters = _not_less(previous, session.base + kernel)
+        if session.counters.upload_packets > previous.upload_packets:
+            session.active_at = now
+        session.read_at = now
+        if used_up := _quota_used_up(session):
+            self._end(session, TerminateCause(self._policy.quota_cause), f"the {used_up} quota is used up", now)
+            return
+        idle_ends_at = _idle_ends_at(session)
+        if idle_ends_at is not None and now >= idle_ends_at:
+            self._end(
+                session, TerminateCause.IDLE_TIMEOUT, f"nothing sent for {_duration(now - session.active_at)}", now
+            )
+            return
+        if session.interim_due_at is not None and now >= session.interim_due_at:
+            self._account(session, AccountingStatus.INTERIM, now)
+            interval = session.interim_interval_s
+            # From the time it was due, so that the rhythm holds; never into the past after a long sleep.
+            jittered = session.interim_due_at + interval * (0.9 + 0.2 * self._spread())
+            session.interim_due_at = max(jittered, now + interval / 2)
+        self._schedule(session, now)
+
+    def _quota_look_at(self, session: Session) -> float | None:
+        """When the smallest remaining quota could be used up, at the fastest that the zone's link can be."""
+        remaining = _remaining_bytes(session)
+        if remaining is None:
+            return None
+        zone = self._policy.zones.get(session.key.zone)
+        link_rate = zone.link_rate if zone is not None else 1_000_000_000
+        return session.read_at + max(QUOTA_LOOK_S, remaining * 8 / link_rate)
+
+    def _plan(self, session: Session, now: float) -> None:
+        """Begin to watch a session that has just come online or changed."""
+        self._schedule(session, now)
+        if session.limits.idle_time_s is not None and self._activity_due_at is None:
+            self._activity_due_at = now + ACTIVITY_ROUND_S
+        if self._all_counters_due_at is None:
+            self._all_counters_due_at = now + self._policy.stats_interval_s
+        if self._save_due_at is None:
+            self._save_due_at = now + self._policy.save_interval_s
+
+    def _schedule(self, session: Session, now: float) -> None:
+        """Set the next time at which this session must be looked at."""
+        times = (session.ends_at, _idle_ends_at(session), session.interim_due_at, self._quota_look_at(session))
+        due = min((time for time in times if time is not None), default=None)
+        if due is not None:
+            due = max(due, now + 0.01)
+        if due != session.wake_at:
+            session.wake_at = due
+            if due is not None:
+                heapq.heappush(self._wakes, (due, session.key))
+
+    def _rounds(self, now: float) -> None:
+        """What is asked about all clients together."""
+        online = self.sessions.online_count
+        if self._activity_due_at is not None and now >= self._activity_due_at:
+            if self._idle_watched():
+                self._out.append(ReadActivity())
+                stretch = max(1.0, online / ACTIVITY_CLIENTS_PER_ROUND)
+                self._activity_due_at = now + ACTIVITY_ROUND_S * stretch
+            else:
+                self._activity_due_at = None
+        if self._all_counters_due_at is not None and now >= self._all_counters_due_at:
+            self._all_counters_due_at = now + self._policy.stats_interval_s if online else None
+            if online:
+                self._out.append(ReadCounters(()))
+        if self._save_due_at is not None and now >= self._save_due_at:
+            self._save_due_at = now + self._policy.save_interval_s if online else None
+            self._out.extend(SaveSession(session.key) for session in self.sessions.online())
+
+    def _idle_watched(self) -> bool:
+        return any(session.limits.idle_time_s is not None for session in self.sessions.online())
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _take(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out
+
+    def _take_number(self, session: Session) -> bool:
+        if self.numbers.in_use >= self._policy.max_sessions:
+            return False
+        number = self.numbers.take()
+        session.number = number or 0
+        return number is not None
+
+    def _login_id(self) -> int:
+        self._last_login_id += 1
+        return self._last_login_id
+
+    def _session_id(self) -> str:
+        self._last_session_id += 1
+        return f"{self._epoch:08x}-{self._last_session_id:08x}"
+
+    def _record_id(self) -> int:
+        self._last_record_id += 1
+        return self._last_record_id
+
+    def _unix(self, now: float) -> float | None:
+        return None if self._unix_offset_s is None else now + self._unix_offset_s
+
+    def _note(self, session: Session, kind: str, text: str) -> None:
+        self._out.append(Note(session.key, kind, text))
+
+    def _account(
+        self, session: Session, status: AccountingStatus, now: float, cause: TerminateCause | None = None
+    ) -> None:
+        if not self._policy.accounts:
+            return
+        grant = session.grant
+        assert grant is not None
+        self._out.append(
+            QueueAccounting(
+                AccountingRecord(
+                    record_id=self._record_id(),
+                    status=status,
+                    acct_session_id=session.acct_session_id,
+                    event_unix=self._unix(now),
+                    zone=session.key.zone,
+                    mac=session.key.mac,
+                    address=session.ending.address if session.ending is not None else session.address,
+                    ipv6_addresses=session.ipv6_addresses,
+                    client_number=session.number,
+                    username=grant.username,
+                    authenticated_by=grant.authenticated_by,
+                    class_values=grant.class_values,
+                    chargeable_user_identity=grant.chargeable_user_identity,
+                    session_time_s=int(now - session.started_at),
+                    counters=session.counters,
+                    terminate_cause=cause,
+                )
+            )
+        )
+
+
+# The handlers take the event type of their column; the table is read with that very type, which mypy cannot follow.
+Handler = Callable[[SessionMachine, Session, "ClientEvent", float], None]
+
+
+def _table() -> Mapping[tuple[SessionState, type[ClientEvent]], Handler]:
+    machine, held, authenticating = SessionMachine, SessionState.HELD, SessionState.AUTHENTICATING
+    opening, online, closing = SessionState.OPENING, SessionState.ONLINE, SessionState.CLOSING
+    columns: dict[type[ClientEvent], dict[SessionState, Callable[..., None]]] = {
+        LeaseBound: dict.fromkeys(SessionState, machine._lease_bound),
+        LeaseEnded: dict.fromkeys(SessionState, machine._lease_ended),
+        Ipv6AddressSeen: dict.fromkeys(SessionState, machine._ipv6_seen),
+        ClonedClientSeen: dict.fromkeys(SessionState, machine._cloned),
+        LoginRequested: {
+            held: machine._login,
+            authenticating: machine._join_login,
+            opening: machine._join_login,
+            online: machine._already_online,
+            closing: machine._busy,
+        },
+        AuthorizeRequested: {
+            held: machine._authorize,
+            authenticating: machine._authorize,
+            opening: machine._busy,
+            online: machine._already_online,
+            closing: machine._busy,
+        },
+        AccessAccepted: dict.fromkeys(SessionState, machine._stale) | {authenticating: machine._access_accepted},
+        AccessRejected: dict.fromkeys(SessionState, machine._stale) | {authenticating: machine._access_rejected},
+        AccessFailed: dict.fromkeys(SessionState, machine._stale) | {authenticating: machine._access_failed},
+        # Only an opening is answered by the one, only a closing by the other: elsewhere they are errors of ours.
+        TrafficAllowed: {opening: machine._traffic_allowed, closing: machine._stale},
+        TrafficRefused: {opening: machine._traffic_refused, closing: machine._stale, online: machine._stale},
+        TrafficDenied: {closing: machine._traffic_denied},
+        LogoutRequested: {
+            held: machine._logout_held,
+            authenticating: machine._logout_pending,
+            opening: machine._logout,
+            online: machine._logout,
+            closing: machine._join_logout,
+        },
+        ChangeRequested: dict.fromkeys(SessionState, machine._change_refused) | {online: machine._change},
+    }
+    return {(state, event): handler for event, column in columns.items() for state, handler in column.items()}
+
+
+TABLE: Final = _table()
+
+
+def kernel_lifetime_s(ends_at: float | None, now: float) -> int | None:
+    """Seconds until the kernel closes the gate by itself; None when the session has no end."""
+    return None if ends_at is None else max(1, int(ends_at - now) + KERNEL_MARGIN_S)
+
+
+def _not_less(known: Counters, read: Counters) -> Counters:
+    """Counters never run backwards, whatever happened to the kernel's."""
+    if read.upload_bytes >= known.upload_bytes and read.download_bytes >= known.download_bytes:
+        return read
+    return Counters(
+        max(known.upload_bytes, read.upload_bytes),
+        max(known.upload_packets, read.upload_packets),
+        max(known.download_bytes, read.download_bytes),
+        max(known.download_packets, read.download_packets),
+    )
+
+
+def _idle_ends_at(session: Session) -> float | None:
+    idle = session.limits.idle_time_s
+    return None if idle is None else session.active_at + idle
+
+
+def _remaining_bytes(session: Session) -> int | None:
+    limits, used = session.limits, session.counters
+    remaining = []
+    if limits.upload_bytes is not None:
+        remaining.append(limits.upload_bytes - used.upload_bytes)
+    if limits.download_bytes is not None:
+        remaining.append(limits.download_bytes - used.download_bytes)
+    if limits.total_bytes is not None:
+        remaining.append(limits.total_bytes - used.upload_bytes - used.download_bytes)
+    return max(0, min(remaining)) if remaining else None
+
+
+def _quota_used_up(session: Session) -> str:
+    """Which quota is used up, in words; empty when none is."""
+    limits, used = session.limits, session.counters
+    if limits.upload_bytes is not None and used.upload_bytes >= limits.upload_bytes:
+        return "upload"
+    if limits.download_bytes is not None and used.download_bytes >= limits.download_bytes:
+        return "download"
+    if limits.total_bytes is not None and used.upload_bytes + used.download_bytes >= limits.total_bytes:
+        return "total"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words, short."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _enough_devices(devices: int) -> str:
+    if devices == 1:
+        return "another device of this user is online; log it out first"
+    return f"{devices} devices of this user are online already; log one out first"
+
+
+def _limits_in_words(session: Session, now: float) -> str:
+    parts = []
+    if session.ends_at is not None:
+        parts.append(f"{_duration(session.ends_at - now)} left")
+    remaining = _remaining_bytes(session)
+    if remaining is not None:
+        parts.append(f"{remaining} octets left")
+    if session.limits.idle_time_s is not None:
+        parts.append(f"idle at most {_duration(session.limits.idle_time_s)}")
+    return ", ".join(parts) or "without limits"
+
+
+def _usage_in_words(session: Session, now: float) -> str:
+    used = session.counters
+    return f"{_duration(now - session.started_at)}, {used.upload_bytes} octets up, {used.download_bytes} down"
