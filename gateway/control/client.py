@@ -1,0 +1,269 @@
+"""The control socket for programs on an event loop: many requests at once over one connection.
+
+A call made after the connection was lost (the daemon was restarted) connects anew; requests that were under way when it
+was lost fail with `unreachable` and are not repeated here, because the caller alone knows whether that would be right.
+`SyncControlClient` for programs without a loop is found in `blocking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.control import protocol
+from gateway.control.blocking import SyncControlClient, connection_error
+from gateway.control.protocol import ControlError, FrameBuffer, FrameError, JsonValue, Params
+
+__all__ = ["ControlClient", "ControlError", "SyncControlClient"]
+
+MAX_PENDING: Final = 8192  # requests waiting for their answers; more is a fault of the caller
+MAX_EVENTS: Final = 2048  # events of one subscription that its consumer has not taken yet
+MAX_UNSENT_BYTES: Final = 4 << 20  # notices are dropped beyond it, requests refused
+CONNECT_TIMEOUT_S: Final = 5.0
+
+
+class ControlClient:
+    """A pipelined client for one event loop. Make it with `connect`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._link: _Link | None = None
+        self._closed = False
+        self._connecting = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, path: Path) -> ControlClient:
+        """Connect to the daemon at `path`; raises ControlError(unreachable or denied) with what to do."""
+        client = cls(path)
+        await client._connected()
+        return client
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now; a call makes one where there is none."""
+        return self._link is not None and not self._link.lost
+
+    async def call(self, method: str, params: Params | None = None, timeout_s: float = 30.0) -> JsonValue:
+        """Ask and wait for the answer; raises ControlError. Cancelling the caller cancels the request."""
+        link = self._link
+        if link is None or link.lost:
+            link = await self._connected()
+        return await link.call(method, params or {}, timeout_s)
+
+    def notify(self, method: str, params: Params | None = None) -> bool:
+        """Tell without waiting; False (and nothing sent) when there is no connection or the daemon does not read."""
+        return self._link is not None and self._link.notify(method, params or {})
+
+    async def subscribe(self, method: str, params: Params | None = None) -> AsyncIterator[JsonValue]:
+        """The events of a stream until it ends; leaving the loop (and closing the generator) ends it at the daemon."""
+        link = self._link
+        if link is None or link.lost:
+            link = await self._connected()
+        subscription = link.subscribe(method, params or {})
+        try:
+            while (event := await subscription.next()) is not _END:
+                assert not isinstance(event, _End)
+                yield event
+        finally:
+            link.unsubscribe(subscription)
+
+    async def close(self) -> None:
+        """Close the connection; requests under way fail."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+            await self._link.gone.wait()
+
+    async def _connected(self) -> _Link:
+        async with self._connecting:
+            if self._closed:
+                raise ControlError(protocol.UNREACHABLE, "this client was closed")
+            if self._link is not None and not self._link.lost:
+                return self._link
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    _, self._link = await loop.create_unix_connection(_Link, os.fspath(self._path))
+            except TimeoutError:
+                text = f"posternd does not accept connections at {self._path}; it may be overloaded"
+                raise ControlError(protocol.UNREACHABLE, text) from None
+            except OSError as err:
+                raise connection_error(self._path, err) from None
+            return self._link
+
+
+class _End:
+    """Type of the marker that a stream has ended."""
+
+
+_END: Final = _End()
+
+
+class _Subscription:
+    """Events between the connection and their consumer."""
+
+    __slots__ = ("_events", "_failure", "_waiter", "done", "id")
+
+    def __init__(self, request_id: int) -> None:
+        self.id = request_id
+        self.done = False  # the daemon will send nothing more
+        self._events: deque[JsonValue] = deque()
+        self._failure: ControlError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: JsonValue) -> bool:
+        """Keep an event; False when there are too many."""
+        if len(self._events) >= MAX_EVENTS:
+            return False
+        self._events.append(event)
+        self._wake()
+        return True
+
+    def finish(self, failure: ControlError | None) -> None:
+        self.done = True
+        self._failure = failure
+        self._wake()
+
+    async def next(self) -> JsonValue | _End:
+        while not self._events:
+            if self.done:
+                if self._failure is not None:
+                    raise self._failure
+                return _END
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._events.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Link(asyncio.Protocol):
+    """One connection."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._frames = FrameBuffer(protocol.MAX_REPLY_BYTES)
+        self._pending: dict[int, asyncio.Future[JsonValue]] = {}
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._next_id = 0
+        self._reason: ControlError | None = None  # why the daemon closed, if it said so
+        self.lost = False
+        self.gone = asyncio.Event()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        failure = self._reason or ControlError(
+            protocol.UNREACHABLE, "posternd closed the connection (it may be restarting)"
+        )
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(ControlError(failure.code, failure.message))
+        for subscription in self._subscriptions.values():
+            subscription.finish(ControlError(failure.code, failure.message))
+        self._pending.clear()
+        self._subscriptions.clear()
+        self.gone.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.feed(data)
+        try:
+            while (body := self._frames.take()) is not None:
+                self._take(protocol.decode(body))
+        except FrameError as err:
+            self._reason = ControlError(protocol.INTERNAL, f"the daemon's frame could not be read: {err}")
+            self.close()
+
+    def close(self) -> None:
+        self.lost = True
+        self._transport.close()
+
+    # Called by ControlClient.
+
+    async def call(self, method: str, params: Params, timeout_s: float) -> JsonValue:
+        request_id = self._request(method, params)
+        future: asyncio.Future[JsonValue] = self._loop.create_future()
+        self._pending[request_id] = future
+        timer = self._loop.call_later(timeout_s, partial(self._expire, request_id, method, timeout_s))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._pending.pop(request_id, None) is not None:
+                self._transport.write(protocol.cancel_frame(request_id))
+            raise
+        finally:
+            timer.cancel()
+
+    def notify(self, method: str, params: Params) -> bool:
+        if self.lost or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return False
+        self._transport.write(protocol.request_frame(None, method, params))
+        return True
+
+    def subscribe(self, method: str, params: Params) -> _Subscription:
+        subscription = _Subscription(self._request(method, params))
+        self._subscriptions[subscription.id] = subscription
+        return subscription
+
+    def unsubscribe(self, subscription: _Subscription) -> None:
+        if self._subscriptions.pop(subscription.id, None) is not None and not subscription.done and not self.lost:
+            self._transport.write(protocol.cancel_frame(subscription.id))
+
+    def _request(self, method: str, params: Params) -> int:
+        if len(self._pending) >= MAX_PENDING or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            raise ControlError(protocol.BUSY, "too many requests wait for posternd")
+        self._next_id += 1
+        self._transport.write(protocol.request_frame(self._next_id, method, params))
+        return self._next_id
+
+    def _expire(self, request_id: int, method: str, timeout_s: float) -> None:
+        future = self._pending.pop(request_id, None)
+        if future is not None and not future.done():
+            future.set_exception(
+                ControlError(protocol.TIMEOUT, f"posternd did not answer {method} within {timeout_s:g} s")
+            )
+            self._transport.write(protocol.cancel_frame(request_id))
+
+    def _take(self, message: dict[str, JsonValue]) -> None:
+        request_id = message.get("id")
+        if request_id is None:
+            self._reason = protocol.error_of(message)  # it concerns the connection, which the daemon may close now
+            return
+        if not isinstance(request_id, int):
+            return  # not one of ours
+        future = self._pending.pop(request_id, None)
+        if future is not None:
+            if not future.done():
+                error = protocol.error_of(message)
+                if error is None:
+                    future.set_result(message.get("result"))
+                else:
+                    future.set_exception(error)
+            return
+        subscription = self._subscriptions.get(request_id)
+        if subscription is None:
+            return  # answered after its caller stopped waiting
+        error = protocol.error_of(message)
+        if error is not None or message.get("end") is True:
+            del self._subscriptions[request_id]
+            subscription.finish(error)
+        elif not subscription.put(message.get("event")):
+            del self._subscriptions[request_id]
+            self._transport.write(protocol.cancel_frame(request_id))
+            subscription.finish(
+                ControlError(protocol.TOO_SLOW, f"{MAX_EVENTS} events wait to be taken; the stream is ended")
+            )

@@ -1,0 +1,259 @@
+"""Log lines: one event, one line, as text or JSON; no secret in any of them.
+
+Callers use the standard `logging` with a short fixed message followed by its fields:
+
+    LOG.info("session opened mac=%s ip=%s user=%s", key.mac, address, username)
+
+The text form quotes values that hold spaces or characters a terminal would act upon, so that a host name chosen by a
+guest can neither break the line nor forge a field. The JSON form takes the same fields apart. A value whose type or
+field name says that it is secret is replaced before it is formatted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final, TextIO
+
+from gateway.config import Secret
+from gateway.session.model import ChapCredentials, PapCredentials
+
+LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+HIDDEN: Final = "…"
+MAX_VALUE: Final = 512  # characters of one value; guests choose some of them
+MAX_MESSAGE: Final = 16384  # characters of a whole message: `postern debug` output never goes through here
+
+_SECRET_TYPES: Final = (Secret, PapCredentials, ChapCredentials)
+_SECRET_FIELDS: Final = frozenset(
+    {"password", "passwd", "secret", "coa_secret", "user_password", "chap_password", "chap_response", "authenticator"}
+)
+_FIELD: Final = re.compile(r"(?:(?<=\s)|^)([a-z][a-z0-9_]*)=(%(?:\.\d+)?[sdrfgx])(?=[\s,;.)]|$)")
+_PLACEHOLDER: Final = re.compile(r"(?<!%)%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")
+_PLAIN: Final = re.compile(r"[^\s\"=\\]+")
+_SYSLOG: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send all log lines of this process to `stream` (standard error), at `level`, as `form` (text or json).
+
+    Under systemd the lines carry the journal's severity prefix instead of a time that the journal knows better.
+    Called again (reload), it replaces what it did before.
+    """
+    target = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(target)
+    journal = _goes_to_journal(target)
+    handler.setFormatter(JsonFormatter(journal=journal) if form == "json" else TextFormatter(journal=journal))
+    handler.addFilter(SecretFilter())
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if any(isinstance(rule, SecretFilter) for rule in old.filters)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(LEVELS[level])
+    logging.raiseExceptions = False  # a full or closed standard error must not take the gateway down
+
+
+class SecretFilter(logging.Filter):
+    """Replaces secret arguments by `…`. A value is secret by its type, or by the name of its field in the message."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true: the line is kept, what it must not say is taken out."""
+        if record.args:
+            record.args = _redacted(str(record.msg), record.args)
+        if isinstance(record.msg, _SECRET_TYPES):
+            record.msg = HIDDEN
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z info dhcp lease bound mac=02:00:5e:10:00:2a hostname="a b"`."""
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback follows in the same line, its line ends escaped."""
+        template, fields = _take_apart(record)
+        words = [_escape(template, MAX_MESSAGE)] if template else []
+        words += [f"{name}={_quoted(value)}" for name, value in fields]
+        text = " ".join(words)
+        trace = _trace(record)
+        if trace:
+            text += " trace=" + json.dumps(trace, ensure_ascii=False)
+        head = f"{record.levelname.lower()} {_room(record.name)}"
+        if self._journal:
+            return f"<{_SYSLOG.get(record.levelno, 6)}>{_room(record.name)} {text}"
+        return f"{_iso(record.created)} {head} {text}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, then the message's fields under their own names."""
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; fields that would shadow ours get a trailing underscore."""
+        template, fields = _take_apart(record)
+        line: dict[str, object] = {
+            "time": _iso(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": template[:MAX_MESSAGE],
+        }
+        for name, value in fields:
+            key = name
+            while key in line:
+                key += "_"
+            line[key] = value if isinstance(value, bool | int | float) else str(value)[:MAX_VALUE]
+        trace = _trace(record)
+        if trace:
+            line["trace"] = trace
+        text = json.dumps(line, separators=(",", ":"))
+        return f"<{_SYSLOG.get(record.levelno, 6)}>{text}" if self._journal else text
+
+
+class LogLimiter:
+    """At most one line per source and interval, for what strangers can cause at will.
+
+    Sources are bounded: the least recently logged one is forgotten first, which can only make it log once more.
+    """
+
+    def __init__(
+        self, interval_s: float = 60.0, capacity: int = 1024, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval_s = interval_s
+        self._capacity = capacity
+        self._clock = clock
+        self._seen: OrderedDict[object, tuple[float, int]] = OrderedDict()  # source -> (logged at, held back since)
+
+    def __call__(self, source: object, logger: logging.Logger, level: int, message: str, *args: object) -> bool:
+        """Log unless `source` logged within the interval; the line tells how many were held back. True if logged."""
+        now = self._clock()
+        logged_at, held_back = self._seen.get(source, (None, 0))
+        if logged_at is not None and now - logged_at < self._interval_s:
+            self._seen[source] = (logged_at, held_back + 1)
+            return False
+        self._seen[source] = (now, 0)
+        self._seen.move_to_end(source)
+        if len(self._seen) > self._capacity:
+            self._seen.popitem(last=False)
+        if held_back:
+            logger.log(level, message + " held_back=%d", *args, held_back)
+        else:
+            logger.log(level, message, *args)
+        return True
+
+    def __len__(self) -> int:
+        """Sources remembered."""
+        return len(self._seen)
+
+
+once_per_minute: Final = LogLimiter()
+"""`once_per_minute(("dhcp", mac), LOG, logging.WARNING, "message refused mac=%s reason=%s", mac, reason)`."""
+
+
+def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]]]:
+    """The message without its `name=%s` fields, and the fields; a message of another shape is rendered whole."""
+    template = str(record.msg)
+    args = record.args
+    if not args:
+        return template, []
+    if not isinstance(args, tuple) or len(_PLACEHOLDER.findall(template)) != len(args):
+        return record.getMessage(), []
+    fields: list[tuple[str, object]] = []
+    rest: list[str] = []
+    remaining: list[object] = []
+    position = index = 0
+    named = {match.start(2): match for match in _FIELD.finditer(template)}
+    for placeholder in _PLACEHOLDER.finditer(template):
+        match = named.get(placeholder.start())
+        value = args[index]
+        index += 1
+        if match is None:
+            remaining.append(value)
+            continue
+        rest.append(template[position : match.start()])
+        position = match.end()
+        fields.append((match.group(1), value if match.group(2) in ("%s", "%d") else match.group(2) % (value,)))
+    rest.append(template[position:])
+    message = "".join(rest)
+    if remaining:
+        message = message % tuple(remaining)
+    return " ".join(message.replace("%%", "%").split()), fields
+
+
+def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) -> tuple[object, ...] | dict[str, object]:
+    if isinstance(args, Mapping):
+        return {name: HIDDEN if _is_secret(value, name) else value for name, value in args.items()}
+    names = {match.start(2): match.group(1) for match in _FIELD.finditer(template)}
+    starts = [match.start() for match in _PLACEHOLDER.finditer(template)]
+    starts += [-1] * (len(args) - len(starts))
+    return tuple(
+        HIDDEN if _is_secret(value, names.get(start, "")) else value
+        for value, start in zip(args, starts[: len(args)], strict=True)
+    )
+
+
+def _is_secret(value: object, name: str) -> bool:
+    return name in _SECRET_FIELDS or isinstance(value, _SECRET_TYPES)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if len(text) > MAX_VALUE:
+        text = text[: MAX_VALUE - 1] + "…"
+    if text.isprintable() and _PLAIN.fullmatch(text):
+        return text
+    return '"' + _escape(text, MAX_VALUE).replace('"', '\\"') + '"'
+
+
+def _escape(text: str, longest: int) -> str:
+    """Control, bidi and other unprintable characters as escapes; the backslash too, so that it stays unambiguous."""
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text.replace("\\", "\\\\")
+    )
+
+
+def _trace(record: logging.LogRecord) -> str:
+    """The traceback of a record made with exc_info: frames and the exception's type, never its values' repr."""
+    if not record.exc_info or record.exc_info[0] is None:
+        return ""
+    return "".join(traceback.format_exception(*record.exc_info)).strip()
+
+
+def _room(logger_name: str) -> str:
+    return logger_name.removeprefix("gateway.")
+
+
+def _iso(created: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
+    return f"{whole}.{int(created % 1 * 1000):03d}Z"
+
+
+def _goes_to_journal(stream: TextIO) -> bool:
+    """Whether systemd connected this stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # a stream without descriptor, as in tests
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
