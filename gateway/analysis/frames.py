@@ -77,6 +77,7 @@ class CaptureFile:
         self.is_pcapng = False
         self.preamble = b""  # file header, or the blocks before the first packet
         self.interfaces: list[Interface] = []
+        self.described: list[tuple[int, bytes]] = []  # section and interface blocks met behind the preamble
         self._read_preamble()
 
     @classmethod
@@ -158,6 +159,8 @@ class CaptureFile:
                 frame += 1
             elif offset >= self._first:
                 self._learn(kind, raw)
+                if kind in {SECTION, INTERFACE} and (not self.described or self.described[-1][0] < offset):
+                    self.described.append((offset, raw))
             offset += len(raw)
 
     def _packet(self, kind: int, raw: bytes, last_t_ns: int) -> tuple[int, int, int, bytes] | None:
@@ -229,6 +232,10 @@ class _Unpacked:
 
     def __init__(self, packed: BinaryIO) -> None:
         self._packed = packed
+        self._waiting: bytes = b""  # packed bytes not looked at yet
+        self._ready: bytes = b""
+        self._at: int = 0
+        self._ended: bool = False
         self._restart()
 
     def seek(self, offset: int) -> None:
@@ -253,10 +260,9 @@ class _Unpacked:
     def _restart(self) -> None:
         self._packed.seek(0)
         self._engine = zlib.decompressobj(GZIP)
-        self._waiting: bytes = b""  # packed bytes not looked at yet
-        self._ready: bytes = b""
-        self._at: int = 0
-        self._ended: bool = False
+        self._waiting = self._ready = b""
+        self._at = 0
+        self._ended = False
 
     def _fill(self, size: int) -> None:
         if self._engine.eof:
