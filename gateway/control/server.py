@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from gateway.control import protocol
 from gateway.control.protocol import Answer, ControlError, FrameBuffer, FrameError, JsonValue, Params, Request
@@ -292,10 +292,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn who it is; refuse whoever may do nothing."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
-        self._caller = _identify(transport, self._server._roles)
+        # A cast, because uvloop's transports have Transport's methods without being its subclass.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        self._caller = _identify(self._transport, self._server._roles)
         bounds = self._server._bounds
         portal_only = self._caller.access == Access.PORTAL
         self._limit = bounds.portal_requests_per_connection if portal_only else bounds.requests_per_connection
