@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Postern's tasks. A thin dispatcher: what a task does is in the Python program or tool that it calls.
+# Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something is missing that could not be installed.
+set -euo pipefail
+umask 022
+export LC_ALL=C.UTF-8 TZ=UTC PYTHONDONTWRITEBYTECODE=1
+cd "$(dirname "$(readlink -f "$0")")"
+
+PYTHON=${PYTHON:-python3}
+VENV=.venv
+
+# What the system must have, by task. Debian's names.
+RUN_PACKAGES=(python3-venv iproute2 nftables procps curl isc-dhcp-client)
+RADIUS_PACKAGES=(freeradius freeradius-utils)
+TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcpdump tshark dnsutils dnsmasq-base
+  iputils-ping iputils-arping ethtool shellcheck openssl)
+BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf)
+
+usage() {
+  cat <<'TEXT'
+usage: ./build.sh TASK [ARGUMENTS]
+
+  demo [--once] [--radius]  a whole hotspot in three network namespaces, walked through by a virtual phone (root)
+  test [PYTEST ARGUMENTS]   install what the tests need and pass them all (those that need root, when root)
+  check                     format, lint, types and shell scripts
+  golden                    rewrite the golden files; the difference is the review
+  bench gate|analysis       measure, next to other programs, in one table (root)
+  fuzz [SECONDS]            feed garbage to every parser, longer than the tests do
+  soak [SECONDS]            logins and logouts for half an hour; ends with the memory it had (root)
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Install the Debian packages that are missing. Their services are not started: the tests start their own, in namespaces.
+need_packages() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" -ne 0 ]; then
+    say "missing Debian packages: ${missing[*]}"
+    say "install them as root: apt-get install ${missing[*]}"
+    exit 3
+  fi
+  say "installing ${missing[*]}"
+  local policy=/usr/sbin/policy-rc.d made=
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    made=yes
+  fi
+  local status=0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+    >/dev/null || status=$?
+  [ -z "$made" ] || rm -f "$policy"
+  if [ "$status" -ne 0 ]; then
+    say "could not install ${missing[*]}; see the messages above"
+    exit 3
+  fi
+}
+
+# A virtual environment with the versions of the lock file, made anew when that changed.
+need_venv() {
+  local lock=tests/requirements.lock stamp=$VENV/.postern-lock
+  cmp -s "$lock" "$stamp" && return
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "Python 3.11 or later is needed; $PYTHON is older"
+    exit 3
+  }
+  say "making $VENV"
+  "$PYTHON" -m venv "$VENV"
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --requirement "$lock"
+  cp "$lock" "$stamp"
+}
+
+need_root() {
+  [ "$(id -u)" -eq 0 ] && return
+  say "$1 makes network namespaces and needs root: sudo ./build.sh $1"
+  exit 3
+}
+
+check() {
+  "$VENV/bin/ruff" format --check .
+  "$VENV/bin/ruff" check .
+  "$VENV/bin/mypy"
+  shellcheck build.sh .ci/run
+}
+
+task=${1:-}
+[ $# -gt 0 ] && shift
+case "$task" in
+  demo)
+    need_root demo
+    need_packages "${RUN_PACKAGES[@]}"
+    case " $* " in *" --radius "*) need_packages "${RADIUS_PACKAGES[@]}" ;; esac
+    need_venv
+    exec "$VENV/bin/python" -m tests.demo "$@"
+    ;;
+  test)
+    need_packages "${TEST_PACKAGES[@]}"
+    need_venv
+    check
+    exec "$VENV/bin/python" -m pytest "$@"
+    ;;
+  check)
+    need_packages python3-venv shellcheck
+    need_venv
+    check
+    ;;
+  golden)
+    need_packages "${RUN_PACKAGES[@]}"
+    need_venv
+    exec "$VENV/bin/python" -m pytest -p no:randomly --rewrite-golden tests/golden
+    ;;
+  bench)
+    need_root bench
+    need_packages "${BENCH_PACKAGES[@]}"
+    need_venv
+    case "${1:-}" in
+      gate | analysis) exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}" ;;
+      *)
+        say "usage: ./build.sh bench gate|analysis"
+        exit 2
+        ;;
+    esac
+    ;;
+  fuzz)
+    need_packages python3-venv
+    need_venv
+    exec "$VENV/bin/python" -m tests.fuzz "$@"
+    ;;
+  soak)
+    need_root soak
+    need_packages "${TEST_PACKAGES[@]}"
+    need_venv
+    exec "$VENV/bin/python" -m tests.bench.soak "$@"
+    ;;
+  "" | -h | --help | help) usage ;;
+  *)
+    say "unknown task: $task"
+    usage >&2
+    exit 2
+    ;;
+esac
