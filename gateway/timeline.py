@@ -18,7 +18,7 @@ from gateway.control.protocol import TOO_SLOW, ControlError
 from gateway.session.model import ClientKey
 
 LONGEST_TEXT_BYTES: Final = 400  # of one event; a Reply-Message alone may have 253 (RFC 2865 §5.18)
-MEAN_TEXT_BYTES: Final = 96  # what all events together may have per event that the ring holds
+MEAN_TEXT_BYTES: Final = 80  # what all events together may have per event that the ring holds
 FOLLOWER_EVENTS: Final = 1000  # events that a follower may leave untaken
 _NONE: Final = -1
 
@@ -34,9 +34,6 @@ class TimelineEvent(NamedTuple):
 
 class Timeline:
     """The ring. Its own times are whatever `at` is given; nothing here looks at a clock."""
-
-    __slots__ = ("_at", "_before", "_buckets", "_capacity", "_first", "_followers", "_keys", "_kinds", "_next")
-    __slots__ += ("_text_budget", "_text_bytes", "_texts", "total")
 
     def __init__(self, capacity: int) -> None:
         """A ring of at most `capacity` events (General.timeline_events)."""
