@@ -89,6 +89,9 @@ class General:
     nas_identifier: str = option("postern", "NAS-Identifier sent to RADIUS servers.", aliases=("radiusnasid",))
     state_dir: str = option("/var/lib/postern", "Where sessions, leases, accounts and queued accounting are kept.")
     run_dir: str = option("/run/postern", "Where the control socket is made.")
+    group: str = option("postern", "Group that may look through the control socket; the socket belongs to it.")
+    admin_group: str = option("postern-admin", "Group that may change things through the control socket.")
+    portal_user: str = option("postern-portal", "User of the guests' portal, which may call the portal's methods only.")
     event_loop: str = option(
         "auto", "Event loop; auto takes uvloop where it is installed.", choices=("auto", "uvloop", "asyncio")
     )

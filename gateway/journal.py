@@ -3,7 +3,8 @@
 A file is a row of records, each `length, CRC-32` (two big-endian 32-bit words) and a msgpack array
 `[format, node, sequence, unix time, changes]`. A change is `[kind, key, value]`; a value of nil removes the key. One
 record is one atomic step: it is read back whole or not at all. The state of a file is what its changes leave when
-played in order, so a change may stand in it twice. Sequence numbers rise by one, so that a standby can follow "from n on".
+played in order, so a change may stand in it twice. Sequence numbers rise by one, so that a standby can follow "from n
+on".
 
 Promise: `append` returns after the record was given to the kernel, which survives the death of this process (SIGKILL).
 `fdatasync` follows within `SYNC_INTERVAL_S`, many appends together, because flash wears out and its fsync takes tens of
@@ -119,8 +120,8 @@ def _play(body: bytes, into: Replayed) -> bool:
 class Journal:
     """An open journal file.
 
-    `state_of` gives every living change when the file is compacted. It is read in slices with other work between them, so
-    it must bear that keys come and go meanwhile.
+    `state_of` gives every living change when the file is compacted. It is read in slices with other work between them,
+    so it must bear that keys come and go meanwhile.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ A client's session moves through the states of `SessionState`:
       └──────────────────────────────── kernel closed ◄───────────────────────── CLOSING
 
 `TABLE` maps (state, event type) to what happens. A pair that can only be the echo of something already decided (an
-answer to a login that was given up) is in the table as `_stale`; a pair that is absent is a programming error and raises.
+answer to a login that was given up) is in the table as `_stale`; a pair that is absent is an error of ours and raises.
 
 What must survive is said before what is seen: the actions of one event that save (`SaveSession`, `QueueAccounting`) are
 performed by the hub as one journal record before the client is told that it is online.
@@ -86,7 +86,7 @@ from gateway.session.table import Attempt, Ending, Session, SessionTable
 # The kernel closes the gate by itself this much after we should have done it.
 KERNEL_MARGIN_S: Final = 60
 # How often the clients' upload counters are compared, so that an idle time ends within two seconds of being reached.
-# With more clients the rounds grow apart: a round costs some µs a client, and is held to a fixed share of the processor.
+# With more clients the rounds grow apart: a round costs some µs a client, and is held to a share of the processor.
 ACTIVITY_ROUND_S: Final = 1.5
 ACTIVITY_CLIENTS_PER_ROUND: Final = 3000
 # A quota is looked at when it could be used up at the fastest rate, but not more often than this.
@@ -118,6 +118,7 @@ class SessionMachine:
         self._last_record_id = self._epoch << IDENTITY_BITS
         self._wakes: list[tuple[float, ClientKey]] = []
         self._activity_due_at: float | None = None
+        self._activity_known_at = 0.0  # when it was last known who had sent until then
         self._all_counters_due_at: float | None = None
         self._save_due_at: float | None = None
         self._out: list[Action] = []
@@ -132,6 +133,7 @@ class SessionMachine:
                 if session is not None and session.online:
                     self._counters_read(session, counters, now)
         elif isinstance(event, ClientsActive):
+            self._activity_known_at = now
             for key in event.keys:
                 session = self.sessions.get(key)
                 if session is not None and session.online:
@@ -158,6 +160,8 @@ class SessionMachine:
             elif session.online:
                 self._schedule(session, now)
         if look:
+            if any(_idle_over(self.sessions.get(key), now) for key in look):
+                self._out.append(ReadActivity())  # one packet in the last second would have begun the idle time anew
             self._out.append(ReadCounters(tuple(look)))
         self._rounds(now)
         return self._take()
@@ -597,16 +601,13 @@ class SessionMachine:
         return any(due is not None and now >= due for due in (idle_ends_at, session.interim_due_at, quota_look_at))
 
     def _counters_read(self, session: Session, kernel: Counters, now: float) -> None:
-        previous = session.counters
-        session.counters = _not_less(previous, session.base + kernel)
-        if session.counters.upload_packets > previous.upload_packets:
-            session.active_at = now
+        session.counters = _not_less(session.counters, session.base + kernel)
         session.read_at = now
         if used_up := _quota_used_up(session):
             self._end(session, TerminateCause(self._policy.quota_cause), f"the {used_up} quota is used up", now)
             return
         idle_ends_at = _idle_ends_at(session)
-        if idle_ends_at is not None and now >= idle_ends_at:
+        if idle_ends_at is not None and self._activity_known_at >= idle_ends_at:
             self._end(
                 session, TerminateCause.IDLE_TIMEOUT, f"nothing sent for {_duration(now - session.active_at)}", now
             )
@@ -800,6 +801,11 @@ def _not_less(known: Counters, read: Counters) -> Counters:
 def _idle_ends_at(session: Session) -> float | None:
     idle = session.limits.idle_time_s
     return None if idle is None else session.active_at + idle
+
+
+def _idle_over(session: Session | None, now: float) -> bool:
+    idle_ends_at = _idle_ends_at(session) if session is not None else None
+    return idle_ends_at is not None and now >= idle_ends_at
 
 
 def _remaining_bytes(session: Session) -> int | None:

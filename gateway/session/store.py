@@ -1,7 +1,7 @@
 """What of a session goes into the journal, and back: plain maps that msgpack can carry.
 
-Records are read by field name with a default for every field that a later version may add, so that an older file is read
-by a newer gateway and the other way round. Times are saved as elapsed seconds, because the monotonic clock starts anew
+Records are read by field name with a default for every field that a later version may add, so that an older file is
+read by a newer gateway and the other way round. Times are saved as elapsed seconds, because the monotonic clock starts anew
 with each boot; within one boot (`boot_id` says so) the exact start is kept, and time went on while we were away.
 """
 
@@ -26,8 +26,8 @@ from gateway.session.model import (
 )
 from gateway.session.table import Session
 
-# Any in this module: a record is whatever msgpack read from a file that may be damaged or of another version; each field
-# is given its type here, once.
+# Any in this module: a record is whatever msgpack read from a file that may be damaged or of another version; each
+# field is given its type here, once.
 Record = dict[str, Any]
 
 
