@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from gateway.control.protocol import TOO_SLOW, ControlError
@@ -32,6 +33,38 @@ class TimelineEvent(NamedTuple):
     text: str
 
 
+class Follower:
+    """Events of the future, waiting to be taken: iterate over it asynchronously; it never ends by itself."""
+
+    def __init__(self, key: ClientKey | None) -> None:
+        self._key = key
+        self._waiting: deque[TimelineEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._missed = False
+
+    def note(self, event: TimelineEvent) -> None:
+        """Keep an event that this follower wants, up to a bound."""
+        if self._key is not None and event.key != self._key:
+            return
+        if len(self._waiting) < FOLLOWER_EVENTS:
+            self._waiting.append(event)
+        else:
+            self._missed = True
+        self._arrived.set()
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> TimelineEvent:
+        """The next event; raises ControlError(too_slow) after the last one before the first that was missed."""
+        while not self._waiting:
+            if self._missed:
+                raise ControlError(TOO_SLOW, f"more than {FOLLOWER_EVENTS} events were waiting; the stream is ended")
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.popleft()
+
+
 class Timeline:
     """The ring. Its own times are whatever `at` is given; nothing here looks at a clock."""
 
@@ -48,7 +81,7 @@ class Timeline:
         self._next = 0  # number of the next event; events are numbered from the start of the process
         self._text_bytes = 0
         self._text_budget = capacity * MEAN_TEXT_BYTES
-        self._followers: list[Callable[[TimelineEvent], None]] = []
+        self._followers: list[Follower] = []
         self.total = 0  # events ever added
 
     def __len__(self) -> int:
@@ -89,7 +122,7 @@ class Timeline:
         if self._followers:
             event = TimelineEvent(at, key, kind, words.decode("utf-8"))
             for follower in self._followers:
-                follower(event)
+                follower.note(event)
 
     def newest(self, limit: int) -> list[TimelineEvent]:
         """The last `limit` events of all clients, oldest first."""
@@ -106,27 +139,15 @@ class Timeline:
         found.reverse()
         return found
 
-    async def follow(self, wanted: Callable[[TimelineEvent], bool]) -> AsyncIterator[TimelineEvent]:
-        """Events for which `wanted` holds, from now on; raises ControlError(too_slow) when they are not taken."""
-        waiting: deque[TimelineEvent] = deque()
-        arrived = asyncio.Event()
-
-        def note(event: TimelineEvent) -> None:
-            if wanted(event) and len(waiting) <= FOLLOWER_EVENTS:
-                waiting.append(event)
-                arrived.set()
-
-        self._followers.append(note)
+    @contextmanager
+    def follower(self, key: ClientKey | None) -> Iterator[Follower]:
+        """The events from now on, of one client or (None) of all, for as long as the context lasts."""
+        follower = Follower(key)
+        self._followers.append(follower)
         try:
-            while True:
-                await arrived.wait()
-                arrived.clear()
-                while waiting:
-                    if len(waiting) > FOLLOWER_EVENTS:
-                        raise ControlError(TOO_SLOW, f"more than {FOLLOWER_EVENTS} events happened at once")
-                    yield waiting.popleft()
+            yield follower
         finally:
-            self._followers.remove(note)
+            self._followers.remove(follower)
 
     @property
     def followers(self) -> int:

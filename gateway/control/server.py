@@ -2,8 +2,8 @@
 
 One `Method` per name is given at construction; this module knows none of them. A handler that returns a value answers
 within the read of its request; one that returns a future answers when that is done, without a task; a coroutine gets a
-task. Everything is bounded: connections per user, requests under way per connection, octets that a subscriber may leave
-unread. What a peer does wrong is answered with an error of the protocol, counted, and logged once per user and minute.
+task. Everything is bounded: connections per user, requests under way per connection, the time for which a subscriber may
+leave its events unread. What a peer does wrong is answered with an error of the protocol, counted, and logged once per user and minute.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_PEER_GROUPS_BYTES: Final = 1024  # what getsockopt of Python takes: 256 gro
 _BACKLOG: Final = 128
 _FRAMES_PER_TURN: Final = 64  # requests of one connection handled before others get their turn
 _BATCH_BYTES: Final = 65536  # answers gathered before they are handed to the transport
-_WRITE_HIGH_BYTES: Final = 262144  # unread answers after which a connection's requests are left waiting
+_WRITE_HIGH_BYTES: Final = 262144  # unread answers after which a connection's requests and streams are left waiting
 _MAX_PATH: Final = 107  # sun_path, less its final NUL
 
 
@@ -100,7 +100,7 @@ class Bounds:
     connections_per_uid: int = 64
     requests_per_connection: int = 64  # under way, that is not answered at once
     portal_requests_per_connection: int = 2048  # the portal has every guest's login on one connection
-    subscriber_bytes: int = 262144  # unread events after which a subscription is ended
+    subscriber_patience_s: float = 10.0  # how long a subscription waits for its subscriber to read
 
 
 class ControlCounters:
@@ -269,6 +269,7 @@ class _Connection(asyncio.Protocol):
         "_running",
         "_server",
         "_transport",
+        "_writable",
         "_write_paused",
     )
 
@@ -285,6 +286,7 @@ class _Connection(asyncio.Protocol):
         self._limit = 0
         self._in_turn = False
         self._write_paused = False
+        self._writable: asyncio.Future[None] | None = None  # what streams wait for while writing is paused
         self._reading_paused = False
         self._closing = False
 
@@ -328,6 +330,9 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer read its answers."""
         self._write_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
         if self._reading_paused:
             self._turn()
 
@@ -470,14 +475,18 @@ class _Connection(asyncio.Protocol):
         self._spawn(request.id, self._stream(request.id, request.method, events), request.method)
 
     async def _stream(self, request_id: int | str, name: str, events: AsyncIterator[JsonValue]) -> None:
-        unread_limit = self._server._bounds.subscriber_bytes
+        count = 0
         try:
             async for event in events:
                 self._send(protocol.event_frame(request_id, event))
-                if self._transport.get_write_buffer_size() > unread_limit:
-                    text = f"more than {unread_limit} octets of {name} were not read; the stream is ended"
-                    self._wrong(request_id, protocol.TOO_SLOW, text)
+                count += 1
+                if self._write_paused and not await self._reads_again():
+                    self._wrong(
+                        request_id, protocol.TOO_SLOW, f"the events of {name} are not read; the stream is ended"
+                    )
                     return
+                if count % _FRAMES_PER_TURN == 0:
+                    await asyncio.sleep(0)  # a generator that never waits must not keep others from their turn
             self._send(protocol.end_frame(request_id))
         except ControlError as err:
             self._refuse(request_id, err)
@@ -489,6 +498,13 @@ class _Connection(asyncio.Protocol):
         finally:
             self._running.pop(request_id, None)
             await self._close_events(name, events)
+
+    async def _reads_again(self) -> bool:
+        """Wait until the peer has read what it was sent; False when that takes too long."""
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+        done, _ = await asyncio.wait((self._writable,), timeout=self._server._bounds.subscriber_patience_s)
+        return bool(done)
 
     async def _close_events(self, name: str, events: AsyncIterator[JsonValue]) -> None:
         """Let the generator undo what it set up; its faults stay here, as those of any method."""

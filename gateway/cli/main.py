@@ -1,0 +1,143 @@
+"""`postern`: look into the gateway and steer it.
+
+Exit status: 0 done; 1 it failed, or what was asked for does not exist; 2 wrong usage; 3 posternd cannot be reached;
+4 not permitted. Only the module of the command that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from gateway.cli.options import Subparsers, add_common
+from gateway.control import protocol
+from gateway.control.blocking import DEFAULT_SOCKET
+from gateway.control.protocol import ControlError
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+DENIED: Final = 4
+INTERRUPTED: Final = 130  # as the shell has it for SIGINT
+
+_STATUS_OF_CODE: Final = {
+    protocol.UNREACHABLE: UNREACHABLE,
+    protocol.TIMEOUT: UNREACHABLE,
+    protocol.TOO_MANY_CONNECTIONS: UNREACHABLE,
+    protocol.DENIED: DENIED,
+    protocol.BAD_PARAMS: USAGE,
+}
+
+
+class Command(NamedTuple):
+    """A command: the module that has its `add_parser`, and its line in the overview."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "status": Command("gateway.cli.status", "how the gateway is doing"),
+    "sessions": Command("gateway.cli.sessions", "who is online, and letting clients in or out"),
+    "leases": Command("gateway.cli.leases", "addresses given out by DHCP"),
+    "events": Command("gateway.cli.events", "what happened to clients, in order and in words"),
+    "users": Command("gateway.cli.users", "local accounts"),
+    "config": Command("gateway.cli.config", "check, show or reload the configuration"),
+    "ruleset": Command("gateway.cli.ruleset", "the packet filter's rules"),
+    "radius": Command("gateway.cli.radius", "RADIUS servers and queued accounting"),
+    "metrics": Command("gateway.cli.metrics", "metrics as Prometheus reads them"),
+    "debug": Command("gateway.cli.debug", "profile, heap, tasks and rate limiters of posternd"),
+    "analyze": Command("gateway.cli.analyze", "analyse a capture file"),
+    "capture": Command("gateway.cli.capture", "record packets to a file"),
+    "completion": Command("gateway.cli.completion", "completion for the shell"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (argparse itself exits with 2)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(command_in(words))
+    arguments = parser.parse_args(words)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return USAGE
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+    except ControlError as err:
+        print(f"postern: {err}", file=sys.stderr)
+        return _STATUS_OF_CODE.get(err.code, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (less, head) has gone: not a failure. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as err:
+        print(f"postern: {err.filename or 'error'}: {err.strerror or err}", file=sys.stderr)
+        return FAILED
+    assert isinstance(status, int)
+    return status
+
+
+def command_in(words: Sequence[str]) -> str | None:
+    """The first word that is not an option or an option's value."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--socket":
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def make_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser, with the options of `command` only; the others are there by name."""
+    parser = argparse.ArgumentParser(
+        prog="postern",
+        description="Look into the gateway and steer it.",
+        epilog="Exit status: 0 done, 1 failed or not found, 2 wrong usage, 3 posternd not reachable, 4 not permitted.",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    add_common(parser)
+    parser.set_defaults(json=False, socket=DEFAULT_SOCKET)
+    subparsers: Subparsers[argparse.ArgumentParser] = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, (module, summary) in COMMANDS.items():
+        if name == command:
+            importlib.import_module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: object) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=str(options.get("help", "")))
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit."""
+        print(f"postern {version()}")
+        parser.exit()
+
+
+def version() -> str:
+    """The installed version, or that of the source tree this runs from."""
+    from importlib import metadata  # slow to import, and only needed here
+
+    try:
+        return metadata.version("postern")
+    except metadata.PackageNotFoundError:
+        return "from a source tree"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

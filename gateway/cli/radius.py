@@ -1,0 +1,40 @@
+"""`postern radius`: RADIUS servers and queued accounting."""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.render import Output, generic_columns, generic_pairs, object_of, rows_of
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`postern radius status`."""
+    parser = subparsers.add_parser(
+        "radius", help="RADIUS servers and queued accounting", description="RADIUS servers and queued accounting."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser("status", help="state of each server, and what waits to be delivered")
+    add_common(verb)
+    verb.set_defaults(run=run_status)
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    """The servers and the queue."""
+    with client_of(arguments) as client:
+        answer = client.call("radius.status")
+    output = Output()
+    if arguments.json:
+        output.json(answer)
+        return 0
+    servers = rows_of(answer, "servers")
+    if servers:
+        output.table(servers, generic_columns(servers, ("name", "address", "state")))
+    else:
+        output.line("no RADIUS server is configured")
+    queue = object_of(answer, "queue")
+    if queue:
+        output.line()
+        output.heading("ACCOUNTING QUEUE")
+        output.pairs(generic_pairs(queue))
+    return 0

@@ -1,0 +1,68 @@
+"""`postern status`: how the gateway is doing, on one screen."""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.render import Column, Output, duration, generic_columns, object_of, octets, rows_of, text
+from gateway.control.protocol import JsonValue
+
+_ZONES = (
+    Column("ZONE", "name"),
+    Column("INTERFACE", "interface"),
+    Column("ONLINE", "online", right=True),
+    Column("WAITING", "held", right=True),
+    Column("LEASES", "leases", right=True),
+    Column("POOL", "pool", right=True),
+)
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`postern status`."""
+    parser = subparsers.add_parser("status", help="how the gateway is doing", description="How the gateway is doing.")
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status; 0 also when it holds warnings."""
+    with client_of(arguments) as client:
+        answer = client.call("status")
+    output = Output()
+    if arguments.json:
+        output.json(answer)
+    else:
+        _print(output, answer)
+    return 0
+
+
+def _print(output: Output, answer: JsonValue) -> None:
+    status = object_of(answer)
+    sessions = object_of(answer, "sessions")
+    libraries = ", ".join(
+        f"{name} {text(status[name])}" for name in ("python", "loop", "msgpack", "parser") if status.get(name)
+    )
+    pairs = [
+        ("postern", f"{text(status.get('version'))} ({libraries})"),
+        ("up for", duration(status.get("uptime_s"))),
+        ("sessions", f"{text(sessions.get('online'))} online, {text(sessions.get('total'))} known"),
+        ("memory", octets(status.get("memory_rss_bytes"))),
+        ("clock", "set" if status.get("clock_set") else "not set yet (no time from the network or an RTC so far)"),
+    ]
+    pairs += [(room, text(status.get(room))) for room in ("datapath", "journal") if status.get(room)]
+    output.pairs(pairs)
+    zones = rows_of(answer, "zones")
+    if zones:
+        output.line()
+        output.table(zones, _ZONES)
+    servers = rows_of(answer, "radius")
+    if servers:
+        output.line()
+        output.heading("RADIUS")
+        output.table(servers, generic_columns(servers, ("name", "address", "state")))
+    warnings = status.get("warnings")
+    if isinstance(warnings, list) and warnings:
+        output.line()
+        for warning in warnings:
+            output.line(f"! {text(warning)}")
