@@ -1,0 +1,88 @@
+"""The entry of `postern-web`: arguments, event loop (uvloop where it is installed), role, exit code.
+
+Exit codes: 0 after a stop by SIGTERM or SIGINT, 1 when the process cannot run here, 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.control.client import ControlClient
+from webui.parsing import DEFAULT_PARSER, PARSERS
+from webui.portal.service import PortalService
+from webui.privileges import UserError, become
+
+try:
+    import uvloop
+except ImportError:  # armhf and OpenWrt have no build of it
+    uvloop = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+_STOP_GRACE_S: Final = 5.0
+
+Role = Callable[[argparse.Namespace], Coroutine[None, None, None]]
+
+
+async def serve_portal(options: argparse.Namespace) -> None:
+    """Run the guest side until a signal."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        service = PortalService(partial(ControlClient.connect, options.socket), options.parser, group, time.monotonic)
+        service.start()
+        await stop.wait()
+        log.info("stopping")
+        await service.stop(_STOP_GRACE_S)
+
+
+ROLES: Final[dict[str, Role]] = {"portal": serve_portal}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `postern-web`; returns the exit code."""
+    options = _parse(argv)
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        if options.user:
+            become(options.user)
+        elif os.geteuid() == 0:
+            log.warning("running as root; give --user NAME to become an ordinary user")
+        make_loop = (
+            asyncio.new_event_loop if uvloop is None or options.event_loop == "asyncio" else uvloop.new_event_loop
+        )
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(ROLES[options.role](options))
+    except UserError as err:
+        print(f"postern-web: {err}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="postern-web", description="The web pages of a Postern gateway.")
+    parser.add_argument("--role", choices=sorted(ROLES), required=True, help="which pages: portal is the guests' side")
+    parser.add_argument(
+        "--socket", type=Path, default=Path("/run/postern/control.sock"), help="the daemon's control socket"
+    )
+    parser.add_argument("--user", default="", help="become this user when started as root")
+    parser.add_argument("--parser", choices=sorted(PARSERS), default=DEFAULT_PARSER, help="what reads HTTP heads")
+    parser.add_argument("--event-loop", choices=("auto", "asyncio"), default="auto", help="auto takes uvloop if there")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
