@@ -1,8 +1,8 @@
 """What of a session goes into the journal, and back: plain maps that msgpack can carry.
 
 Records are read by field name with a default for every field that a later version may add, so that an older file is
-read by a newer gateway and the other way round. Times are saved as elapsed seconds, because the monotonic clock starts anew
-with each boot; within one boot (`boot_id` says so) the exact start is kept, and time went on while we were away.
+read by a newer gateway and the other way round. Times are saved as elapsed seconds, because the monotonic clock starts
+anew with each boot; within one boot (`boot_id` says so) the exact start is kept, and time went on while we were away.
 """
 
 from __future__ import annotations
