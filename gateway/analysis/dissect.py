@@ -106,18 +106,6 @@ def dissect(records: Sequence[Record]) -> list[Dissected]:
     ]
 
 
-def hex_lines(data: bytes, limit: int = 512) -> list[str]:
-    """Bytes as offset, hexadecimal and printable characters, sixteen to a line."""
-    lines = []
-    for at in range(0, min(len(data), limit), 16):
-        row = data[at : at + 16]
-        letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{at:04x}  {row[:8].hex(' '):<23}  {row[8:].hex(' '):<23}  {letters}")
-    if len(data) > limit:
-        lines.append(f"…     {len(data) - limit} more bytes")
-    return lines
-
-
 def _child() -> int:
     """Decode what comes on standard input; scapy is in memory before the process gives everything up."""
     import logging

@@ -85,10 +85,16 @@ class CaptureFile:
         """Open a capture, compressed or not; raises AnalysisRefused if it is none and OSError if it cannot be read."""
         file = path.open("rb")
         try:
-            return cls(_Unpacked(file) if file.read(2) == b"\x1f\x8b" else file)
+            return cls.of(file)
         except BaseException:
             file.close()
             raise
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> CaptureFile:
+        """A capture in an open file that can seek, compressed or not; raises AnalysisRefused if it is none."""
+        file.seek(0)
+        return cls(_Unpacked(file) if file.read(2) == b"\x1f\x8b" else file)
 
     def __enter__(self) -> CaptureFile:
         return self

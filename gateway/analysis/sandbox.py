@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+GRACE_CPU_S: Final = 10
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 PR_SET_DUMPABLE: Final = 4
@@ -238,8 +239,8 @@ def _limit_resources(limits: Limits) -> Layer:
     for name, which, value in wanted:
         _, hard = resource.getrlimit(which)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # One CPU second between the soft limit (SIGXCPU, which can be reported) and the hard one (SIGKILL).
-        upper = value + 1 if which == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
+        # Some seconds between the soft limit (SIGXCPU, on which a report of what was read is made) and SIGKILL.
+        upper = value + GRACE_CPU_S if which == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
         try:
             resource.setrlimit(which, (value, upper))
         except (OSError, ValueError):

@@ -120,11 +120,9 @@ def finding_records(capture: CaptureFile, report: ReportLike, finding: Mapping[s
             yield record
 
 
-def trace_flow(path: Path, report: ReportLike, row: Mapping[str, Any]) -> Trace:
+def trace_flow(capture: CaptureFile, report: ReportLike, row: Mapping[str, Any]) -> Trace:
     """Follow one TCP flow of the report through the capture."""
-    with CaptureFile.open(path) as capture:
-        records = between(capture, report, row["first_frame"], row["last_frame"])
-        return build(records, FlowKey.of_row(row))
+    return build(between(capture, report, row["first_frame"], row["last_frame"]), FlowKey.of_row(row))
 
 
 def _packed(host: str) -> bytes:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
 
-from gateway.analysis.headers import TCP, Packet, locate
 from gateway.analysis.frames import Record
+from gateway.analysis.headers import TCP, Packet, locate
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 FLAG_NAMES: Final = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"), (URG, "URG"))
