@@ -392,11 +392,11 @@ def _checked(value: Any, text: str, item: Field[Any]) -> Any:
         near = difflib.get_close_matches(text, choices, n=1)
         raise ValueError(f"is not one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else ""))
     if low is not None and value < low and high is not None:
-        raise ValueError(f"is too small; give {low:g} to {high:g}{suffix}")
+        raise ValueError(f"is too small; give {plain(low)} to {plain(high)}{suffix}")
     if low is not None and value < low:
-        raise ValueError(f"is too small; give at least {low:g}{suffix}")
+        raise ValueError(f"is too small; give at least {plain(low)}{suffix}")
     if high is not None and value > high:
-        raise ValueError(f"is too large; give at most {high:g}{suffix}")
+        raise ValueError(f"is too large; give at most {plain(high)}{suffix}")
     if minimum_length and 0 < len(value) < minimum_length:
         raise ValueError(
             f"is too short ({len(value)} characters); use at least {minimum_length}, better 16 random ones"
@@ -404,6 +404,11 @@ def _checked(value: Any, text: str, item: Field[Any]) -> Any:
     if item.metadata["required"] and isinstance(value, str) and not value:
         raise ValueError("is empty; give a value")
     return value
+
+
+def plain(number: float) -> str:
+    """A number without an exponent."""
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _scalar(hint: Any, text: str) -> Any:
