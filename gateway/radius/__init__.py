@@ -1,0 +1,1 @@
+"""RADIUS: asking servers, telling them (accounting), and being told by them (dynamic authorization)."""

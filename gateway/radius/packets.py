@@ -1,0 +1,339 @@
+"""RADIUS packets: octets in, checked values out, and back (RFC 2865, 2866, 5176; the only door to pyrad).
+
+pyrad decodes, verifies answers and dynamic-authorization requests, hides passwords and reads our dictionary files. What
+it lets through is refused here first: a broken attribute chain, packets over 4096 octets, more than one
+Message-Authenticator (RFC 3579 §3.2). Requests are put together here from attributes that are already octets: pyrad's
+generic way costs 36 µs for a login, this one 6 µs, and most attributes of a gateway never change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import IntEnum
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, Final
+
+from pyrad import packet as pyrad_packet
+from pyrad.dictionary import Dictionary
+
+HEADER_OCTETS: Final = 20
+MAX_OCTETS: Final = 4096  # RFC 2865 §3
+_ZEROS: Final = bytes(16)
+
+
+Key = int | tuple[int, int]  # attribute number, or vendor and number
+
+
+class DecodeError(Exception):
+    """The peer is wrong. `reason` is one short word for counters, the text a sentence for the log."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class MessageAuthenticatorMissing(DecodeError):
+    """A correct answer that lacks the Message-Authenticator which is demanded of this server."""
+
+
+class Code(IntEnum):
+    """Packet codes."""
+
+    ACCESS_REQUEST = 1
+    ACCESS_ACCEPT = 2
+    ACCESS_REJECT = 3
+    ACCOUNTING_REQUEST = 4
+    ACCOUNTING_RESPONSE = 5
+    ACCESS_CHALLENGE = 11
+    STATUS_SERVER = 12
+    DISCONNECT_REQUEST = 40
+    DISCONNECT_ACK = 41
+    DISCONNECT_NAK = 42
+    COA_REQUEST = 43
+    COA_ACK = 44
+    COA_NAK = 45
+
+
+class Type(IntEnum):
+    """Numbers of the attributes that we write."""
+
+    USER_NAME = 1
+    USER_PASSWORD = 2
+    CHAP_PASSWORD = 3
+    NAS_IP_ADDRESS = 4
+    NAS_PORT = 5
+    SERVICE_TYPE = 6
+    FRAMED_IP_ADDRESS = 8
+    REPLY_MESSAGE = 18
+    STATE = 24
+    CLASS = 25
+    CALLED_STATION_ID = 30
+    CALLING_STATION_ID = 31
+    NAS_IDENTIFIER = 32
+    PROXY_STATE = 33
+    ACCT_STATUS_TYPE = 40
+    ACCT_DELAY_TIME = 41
+    ACCT_INPUT_OCTETS = 42
+    ACCT_OUTPUT_OCTETS = 43
+    ACCT_SESSION_ID = 44
+    ACCT_AUTHENTIC = 45
+    ACCT_SESSION_TIME = 46
+    ACCT_INPUT_PACKETS = 47
+    ACCT_OUTPUT_PACKETS = 48
+    ACCT_TERMINATE_CAUSE = 49
+    ACCT_INPUT_GIGAWORDS = 52
+    ACCT_OUTPUT_GIGAWORDS = 53
+    EVENT_TIMESTAMP = 55
+    CHAP_CHALLENGE = 60
+    NAS_PORT_TYPE = 61
+    MESSAGE_AUTHENTICATOR = 80
+    NAS_PORT_ID = 87
+    CHARGEABLE_USER_IDENTITY = 89
+    NAS_IPV6_ADDRESS = 95
+    ERROR_CAUSE = 101
+    FRAMED_IPV6_ADDRESS = 168
+
+
+# Put before all other attributes, it is filled in when the packet is signed (RFC 3579 §3.2; first against BlastRADIUS).
+SIGNATURE_SLOT: Final = bytes((Type.MESSAGE_AUTHENTICATOR, 18)) + _ZEROS
+
+_ANSWERS: Final = {
+    Code.ACCESS_REQUEST: (Code.ACCESS_ACCEPT, Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE),
+    Code.ACCOUNTING_REQUEST: (Code.ACCOUNTING_RESPONSE,),
+    Code.STATUS_SERVER: (Code.ACCESS_ACCEPT, Code.ACCOUNTING_RESPONSE),
+}
+
+
+class Packet:
+    """A decoded packet: its header, and its attributes by the names of our dictionary.
+
+    Readers return the values of all occurrences in order, an empty tuple when there is none, and raise DecodeError for
+    a value of the wrong length. Attributes that the dictionary does not know are in `names` by number.
+    """
+
+    __slots__ = ("_attributes", "authenticator", "code", "identifier")
+
+    def __init__(self, decoded: Any) -> None:  # Any: pyrad has no types, and this is its door
+        self.code: int = decoded.code
+        self.identifier: int = decoded.id
+        self.authenticator: bytes = decoded.authenticator
+        self._attributes: dict[Key, list[bytes]] = dict(decoded.items())
+
+    def names(self) -> tuple[str | Key, ...]:
+        """What is in the packet: names, or numbers where the dictionary has no name."""
+        names = _dictionary_names()
+        return tuple(names.get(key, key) for key in self._attributes)
+
+    def has(self, name: str) -> bool:
+        """Whether an attribute is present."""
+        return _dictionary_keys()[name] in self._attributes
+
+    def octets(self, name: str) -> tuple[bytes, ...]:
+        """The raw values of an attribute."""
+        return tuple(self._attributes.get(_dictionary_keys()[name], ()))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The values as text; what is not UTF-8 is replaced, control characters are dropped."""
+        return tuple(_printable(value) for value in self._attributes.get(_dictionary_keys()[name], ()))
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """The values as unsigned 32-bit numbers (RFC 2865 §5)."""
+        values = self._attributes.get(_dictionary_keys()[name], ())
+        for value in values:
+            _demand_length(name, value, 4)
+        return tuple(int.from_bytes(value, "big") for value in values)
+
+    def integer(self, name: str) -> int | None:
+        """The first value as a number, None when the attribute is absent; every occurrence is checked."""
+        values = self.integers(name)
+        return values[0] if values else None
+
+    def ipv4(self, name: str) -> tuple[IPv4Address, ...]:
+        """The values as IPv4 addresses."""
+        return tuple(IPv4Address(_demand_length(name, value, 4)) for value in self.octets(name))
+
+    def ipv6(self, name: str) -> tuple[IPv6Address, ...]:
+        """The values as IPv6 addresses (RFC 3162 §2.1)."""
+        return tuple(IPv6Address(_demand_length(name, value, 16)) for value in self.octets(name))
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """Write one attribute; raises ValueError when the value is longer than 253 octets or empty (RFC 2865 §5)."""
+    if not 0 < len(value) <= 253:
+        raise ValueError(f"attribute {number} would have {len(value)} octets; 1 to 253 fit")
+    return bytes((number, len(value) + 2)) + value
+
+
+def vendor_attribute(vendor: int, number: int, value: bytes) -> bytes:
+    """Write one attribute of a vendor (RFC 2865 §5.26); raises ValueError over 247 octets."""
+    return attribute(26, vendor.to_bytes(4, "big") + bytes((number, len(value) + 2)) + value)
+
+
+def integer_attribute(number: int, value: int) -> bytes:
+    """Write one attribute with a 32-bit number; raises OverflowError outside its range."""
+    return bytes((number, 6)) + value.to_bytes(4, "big")
+
+
+def address_attribute(value: IPv4Address | IPv6Address) -> bytes:
+    """Write NAS-IP-Address or NAS-IPv6-Address, by the family."""
+    number = Type.NAS_IP_ADDRESS if value.version == 4 else Type.NAS_IPV6_ADDRESS
+    return attribute(number, value.packed)
+
+
+def hide_password(password: bytes, secret: bytes, authenticator: bytes) -> bytes:
+    """The value of User-Password (RFC 2865 §5.2); raises ValueError over 128 octets."""
+    hidden: bytes = pyrad_packet.AuthPacket(Code.ACCESS_REQUEST, 0, secret, authenticator).PwCrypt(password)
+    return hidden
+
+
+def chap_response(ident: int, password: bytes, challenge: bytes) -> bytes:
+    """The 16 octets that answer a CHAP challenge (RFC 1994 §4.1, RFC 2865 §5.3)."""
+    return hashlib.md5(bytes((ident,)) + password + challenge).digest()
+
+
+def encode_request(
+    code: int, identifier: int, secret: bytes, attributes: bytes, authenticator: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """Put a request together and sign it; returns the packet and its Request Authenticator.
+
+    Access-Request and Status-Server bring a random authenticator; without one it is computed from the content, as for
+    accounting and dynamic authorization (RFC 2866 §3, RFC 5176 §2.3), the signature before it (RFC 5176 §3.4).
+    """
+    head = _head(code, identifier, attributes)
+    attributes = _sign(head + (authenticator or _ZEROS), attributes, secret)
+    if authenticator is None:
+        authenticator = hashlib.md5(head + _ZEROS + attributes + secret).digest()
+    return head + authenticator + attributes, authenticator
+
+
+def encode_answer(code: int, identifier: int, secret: bytes, attributes: bytes, request_authenticator: bytes) -> bytes:
+    """Put an answer together and sign it with the authenticator of its request (RFC 2865 §3, RFC 5176 §3.4)."""
+    head = _head(code, identifier, attributes)
+    attributes = _sign(head + request_authenticator, attributes, secret)
+    return head + hashlib.md5(head + request_authenticator + attributes + secret).digest() + attributes
+
+
+def decode(data: bytes) -> Packet:
+    """Read a packet without verifying who sent it; raises DecodeError for anything that is not well formed."""
+    return Packet(_decode(data))
+
+
+def decode_answer(
+    data: bytes,
+    code: int,
+    identifier: int,
+    authenticator: bytes,
+    secret: bytes,
+    *,
+    require_message_authenticator: bool,
+) -> Packet:
+    """Read the answer to our request and verify it (RFC 2865 §3, RFC 3579 §3.2, CVE-2024-3596).
+
+    Raises DecodeError with reason malformed, identifier, code, proxy_state or authenticator, and
+    MessageAuthenticatorMissing for an answer that is right but for that.
+    """
+    decoded = _decode(data)
+    if decoded.id != identifier:
+        raise DecodeError("identifier", f"identifier {decoded.id} instead of {identifier}")
+    if decoded.code not in _ANSWERS[Code(code)]:
+        raise DecodeError("code", f"code {decoded.code} does not answer code {code}")
+    if Type.PROXY_STATE in decoded:
+        raise DecodeError("proxy_state", "it carries a Proxy-State that we did not send")
+    request = pyrad_packet.Packet(code, identifier, secret, authenticator)
+    if not request.VerifyReply(decoded):
+        raise DecodeError("authenticator", "its authenticator is wrong (is the secret the same on both sides?)")
+    if require_message_authenticator and Type.MESSAGE_AUTHENTICATOR not in decoded:
+        raise MessageAuthenticatorMissing("message_authenticator_missing", "it has no Message-Authenticator")
+    return Packet(decoded)
+
+
+def decode_dynamic_request(data: bytes, secret: bytes, *, require_message_authenticator: bool) -> Packet:
+    """Read a Disconnect-Request or CoA-Request and verify who sent it, in constant time (RFC 5176 §2.3, §3.4).
+
+    Raises DecodeError with reason malformed, code, authenticator or message_authenticator.
+    """
+    decoded = _decode(data, pyrad_packet.CoAPacket, secret)
+    if decoded.code not in (Code.DISCONNECT_REQUEST, Code.COA_REQUEST):
+        raise DecodeError("code", f"code {decoded.code} is no Disconnect-Request or CoA-Request")
+    if not decoded.VerifyCoARequest():
+        raise DecodeError("authenticator", "its authenticator is wrong (is the secret the same on both sides?)")
+    if Type.MESSAGE_AUTHENTICATOR not in decoded:
+        if require_message_authenticator:
+            raise DecodeError("message_authenticator", "it has no Message-Authenticator, which is demanded")
+    elif not decoded.verify_message_authenticator():
+        raise DecodeError("message_authenticator", "its Message-Authenticator is wrong")
+    return Packet(decoded)
+
+
+def _decode(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -> Any:
+    """Check the chain of attributes, then let pyrad read the packet. Any: pyrad's packet classes have no types."""
+    _check_chain(data)
+    try:
+        return kind(secret=secret, packet=bytes(data), dict=_dictionary())
+    except pyrad_packet.PacketError as err:
+        raise DecodeError("malformed", str(err)) from err
+
+
+def _check_chain(data: bytes) -> None:
+    if len(data) < HEADER_OCTETS:
+        raise DecodeError("malformed", f"it has {len(data)} octets; a header has {HEADER_OCTETS}")
+    length = int.from_bytes(data[2:4], "big")
+    if not HEADER_OCTETS <= length <= min(MAX_OCTETS, len(data)):
+        raise DecodeError("malformed", f"its length field says {length}, and {len(data)} octets came")
+    at = HEADER_OCTETS
+    signatures = 0
+    while at < length:
+        size = data[at + 1] if at + 1 < length else 0
+        if size < 2 or at + size > length:
+            raise DecodeError("malformed", f"the attribute at octet {at} is cut off or has no length")
+        if data[at] == Type.MESSAGE_AUTHENTICATOR:
+            signatures += 1
+            if signatures > 1 or size != 18:
+                raise DecodeError("malformed", "it has two Message-Authenticators, or one of the wrong length")
+        at += size
+
+
+def _head(code: int, identifier: int, attributes: bytes) -> bytes:
+    length = HEADER_OCTETS + len(attributes)
+    if length > MAX_OCTETS:
+        raise ValueError(f"a packet of {length} octets; {MAX_OCTETS} are allowed")
+    return bytes((code, identifier)) + length.to_bytes(2, "big")
+
+
+def _sign(header: bytes, attributes: bytes, secret: bytes) -> bytes:
+    if not attributes.startswith(SIGNATURE_SLOT):
+        return attributes
+    return attributes[:2] + hmac.digest(secret, header + attributes, "md5") + attributes[18:]
+
+
+def _demand_length(name: str, value: bytes, length: int) -> bytes:
+    if len(value) != length:
+        raise DecodeError("attribute", f"{name} has {len(value)} octets instead of {length}")
+    return value
+
+
+def _printable(value: bytes) -> str:
+    return "".join(letter for letter in value.decode("utf-8", "replace") if letter >= " " or letter == "\n")
+
+
+@cache
+def _dictionary() -> Any:
+    """All our dictionary files, read once. Any: pyrad has no types."""
+    return Dictionary(*(str(path) for path in sorted((Path(__file__).parent / "dictionary").iterdir())))
+
+
+@cache
+def _dictionary_keys() -> dict[str, Key]:
+    dictionary = _dictionary()
+    return {
+        name: (dictionary.vendors.GetForward(found.vendor), found.code) if found.vendor else found.code
+        for name, found in dictionary.attributes.items()
+    }
+
+
+@cache
+def _dictionary_names() -> dict[Key, str]:
+    return {key: name for name, key in _dictionary_keys().items()}
