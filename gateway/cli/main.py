@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from gateway.analysis.escape import show
 from gateway.cli.options import Subparsers, add_common
 from gateway.control import protocol
 from gateway.control.blocking import DEFAULT_SOCKET
@@ -23,6 +24,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 DENIED: Final = 4
+LONGEST_MESSAGE: Final = 2000  # characters of the daemon's sentence, which may repeat a guest's words
 INTERRUPTED: Final = 130  # as the shell has it for SIGINT
 
 _STATUS_OF_CODE: Final = {
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = arguments.run(arguments)
         sys.stdout.flush()
     except ControlError as err:
-        print(f"postern: {err}", file=sys.stderr)
+        print(f"postern: {show(err.message, LONGEST_MESSAGE)}", file=sys.stderr)
         return _STATUS_OF_CODE.get(err.code, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED

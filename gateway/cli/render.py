@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from gateway.analysis.escape import show
 from gateway.control.protocol import JsonValue
@@ -42,8 +42,7 @@ _COLOURS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column: its heading, the field it shows, how, and what happens to it where space is short."""
 
     title: str
@@ -174,6 +173,23 @@ def duration(value: JsonValue) -> str:
     return f"{sign}{days}d {hours:02}h"
 
 
+def rate(value: JsonValue) -> str:
+    """`512 kbit/s`, `2.0 Mbit/s`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text(value)
+    return octets(value).removesuffix("B") + "bit/s"
+
+
+def moment(value: JsonValue) -> str:
+    """Unix time in the box's own time zone."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text(value)
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    except (OverflowError, ValueError, OSError):  # a clock far outside of what calendars hold
+        return text(value)
+
+
 def counted(number: int, noun: str) -> str:
     """`1 session`, `2 sessions`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -219,11 +235,11 @@ def display_width(string: str) -> int:
 
 
 def _generic_column(name: str, position: int) -> Column:
-    for suffix, form in (("_bytes", octets), ("_s", duration)):
+    for suffix, form in (("_bytes", octets), ("_bps", rate), ("_unix", moment), ("_s", duration)):
         if name.endswith(suffix):
-            title = name.removesuffix(suffix).replace("_", " ").upper()
+            title = show(name.removesuffix(suffix).replace("_", " "), LONGEST_CELL).upper()
             return Column(title, name, form, right=True, rank=position)
-    return Column(name.replace("_", " ").upper(), name, least=8, rank=position)
+    return Column(show(name.replace("_", " "), LONGEST_CELL).upper(), name, least=8, rank=position)
 
 
 def _cell(value: JsonValue, column: Column) -> str:

@@ -2,8 +2,9 @@
 
 One `Method` per name is given at construction; this module knows none of them. A handler that returns a value answers
 within the read of its request; one that returns a future answers when that is done, without a task; a coroutine gets a
-task. Everything is bounded: connections per user, requests under way per connection, the time for which a subscriber may
-leave its events unread. What a peer does wrong is answered with an error of the protocol, counted, and logged once per user and minute.
+task. Everything is bounded: connections per user, requests under way per connection, the time for which a subscriber
+may leave its events unread. What a peer does wrong is answered with an error of the protocol, counted, and logged once
+per user and minute.
 """
 
 from __future__ import annotations
