@@ -79,7 +79,8 @@ def summary(report: ReportLike) -> Safe:
             f'<a href="#{markup(name)}">finding {index + 1}</a>'
             for index, name in enumerate(name for name in entry["findings"] if name in known)
         )
-        frame = f"first at frame {entry['frame']}" if entry["frame"] is not None else ""
+        told = entry["frame"] is None or f"frame {entry['frame']}" in entry["sentence"]
+        frame = "" if told else f"first at frame {entry['frame']}"
         small = " · ".join(part for part in (frame, links) if part)
         about = "all clear" if entry["about"] == "none" else entry["about"]
         lines.append(
@@ -103,10 +104,10 @@ def health(report: ReportLike) -> Safe:
     """What the score is made of."""
     part = report["health"]
     bars = "".join(
-        f"<span>{markup(METRIC_TITLES.get(metric['name'], metric['name']))}</span>"
+        f"<div><span>{markup(METRIC_TITLES.get(metric['name'], metric['name']))}</span>"
         f'<meter min="0" max="100" low="20" high="50" optimum="0" value="{metric["penalty"]:.4g}"></meter>'
         f'<span>{_metric_value(metric)} <small class="quiet">of {metric["n"]:,}, '
-        f"weight {metric['weight']}</small></span>"
+        f"weight {metric['weight']}</small></span></div>"
         for metric in part["metrics"]
     )
     excluded = "".join(
@@ -139,19 +140,20 @@ def capture(report: ReportLike) -> Safe:
     """How good the capture itself is, and how that limits the rest."""
     part, facts_of = report["capture_health"], report["capture"]
     side = {"client": "near the client", "server": "near the server", "middle": "in the middle"}.get(part["side"])
-    shown = tiles(
-        [
-            ("Taken", side or "unknown"),
-            ("Cut packets", part["cut"]),
-            ("Recorded twice", part["duplicates"]),
-            ("Offload-sized", part["offload"]),
-            ("Lost by the capture", part["drops_proved"]),
-            ("One-sided flows", part["one_sided"]),
-            ("Clock went back", part["backwards"]),
-            ("Malformed", part["malformed"]),
-            ("Unknown link type", part["unknown_linktype"]),
-        ]
+    counts = (
+        ("Cut packets", part["cut"]),
+        ("Recorded twice", part["duplicates"]),
+        ("Offload-sized", part["offload"]),
+        ("Lost by the capture", part["drops_proved"]),
+        ("One-sided flows", part["one_sided"]),
+        ("Clock went back", part["backwards"]),
+        ("Malformed", part["malformed"]),
+        ("Unknown link type", part["unknown_linktype"]),
     )
+    shown = tiles([("Taken", side or "at an unknown place"), *((title, count or None) for title, count in counts)])
+    clean = ", ".join(title.lower() for title, count in counts if not count)
+    if clean:
+        shown = Safe(f'{shown}<p class="quiet">None of these: {clean}.</p>')
     notes = "".join(
         f"<li>{markup(note['sentence'], 400)}"
         + (f' <span class="quiet">frame {note["frame"]}</span>' if note["frame"] is not None else "")
@@ -193,8 +195,9 @@ def traffic(report: ReportLike) -> Safe:
     ]
     graph = plots.io_graph(series["bin_s"], series["packets"], series["bytes"], marks)
     legend = (
-        '<p class="legend"><span class="l-data">bits per second</span><span class="l-line">packets per second</span>'
-        f"vertical marks are findings · one bin is {plots.seconds_text(series['bin_s'])}</p>"
+        '<p class="legend"><span class="l-data">bits per second</span><span class="l-line">packets per second, '
+        f"at most {plots.count_text(max(series['packets']) / series['bin_s'])}</span>"
+        f"dashed marks are findings, one bin is {plots.seconds_text(series['bin_s'])}</p>"
     )
     temporal = report["temporal"]
     bursts = table(

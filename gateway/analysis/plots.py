@@ -14,9 +14,9 @@ from typing import Final
 from gateway.analysis.escape import markup
 from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, RST, SEEN_AGAIN, SYN, Segment, Trace
 
-WIDTH: Final = 720
-HEIGHT: Final = 260
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 28
+WIDTH: Final = 900
+HEIGHT: Final = 280
+LEFT, RIGHT, TOP, BOTTOM = 74, 14, 14, 28
 MOST_MARKS: Final = 400
 LADDER_ROWS: Final = 60
 
@@ -70,9 +70,7 @@ def io_graph(
             f"({t:.3f} s)</title>"
             f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/><circle cx="{x:.1f}" cy="{TOP + 4}" r="4.5"/></a>'
         )
-    return _paper(
-        frame, "".join(body), "Traffic over time", rate_text, seconds_text, extra=_right_axis(second, "packets/s")
-    )
+    return _paper(frame, "".join(body), "Traffic over time", rate_text)
 
 
 def time_sequence(trace: Trace, from_orig: bool) -> str:
@@ -109,7 +107,7 @@ def time_sequence(trace: Trace, from_orig: bool) -> str:
     for kind, parts in groups.items():
         if parts:
             body += f'<path class="{kind}" d="{"".join(parts)}"/>'
-    return _paper(frame, body, "Time and sequence", bytes_text, seconds_text)
+    return _paper(frame, body, "Time and sequence", bytes_text)
 
 
 def round_trip(trace: Trace) -> str:
@@ -128,7 +126,7 @@ def round_trip(trace: Trace) -> str:
         dots = "".join(f"M{x} {y}h.1" for x, y in list(places)[:1500])
         if dots:
             body += f'<path class="{kind}" d="{dots}"/>'
-    return _paper(frame, body, "Round trip", milliseconds_text, seconds_text)
+    return _paper(frame, body, "Round trip", milliseconds_text)
 
 
 def window(trace: Trace, from_orig: bool) -> str:
@@ -146,7 +144,7 @@ def window(trace: Trace, from_orig: bool) -> str:
     zeros = {round(frame.x(t)): f"M{round(frame.x(t))} {TOP}V{HEIGHT - BOTTOM}" for t, count in offers if count == 0}
     if zeros:
         body += f'<path class="p-zero" d="{"".join(list(zeros.values())[:MOST_MARKS])}"/>'
-    return _paper(frame, body, "Bytes in flight and window", bytes_text, seconds_text)
+    return _paper(frame, body, "Bytes in flight and window", bytes_text)
 
 
 def ladder(segments: Sequence[Segment], left_name: str, right_name: str) -> str:
@@ -154,7 +152,7 @@ def ladder(segments: Sequence[Segment], left_name: str, right_name: str) -> str:
     rows = segments[:LADDER_ROWS]
     if not rows:
         return ""
-    left, right, row = 150, WIDTH - 90, 22
+    left, right, row = 170, WIDTH - 110, 22
     height = 46 + row * len(rows)
     body = [
         f'<text class="p-name" x="{left}" y="18" text-anchor="middle">{markup(left_name, 44)}</text>',
@@ -274,33 +272,33 @@ def _ticks(high: float, wanted: int) -> list[float]:
     return [step * index for index in range(int(high / step) + 1)]
 
 
-def _right_axis(frame: _Frame, unit: str) -> str:
-    return (
-        f'<text class="p-tick p-second" x="{WIDTH - RIGHT}" y="{TOP + 10}" text-anchor="end">'
-        f"line: up to {count_text(frame.y_high / 1.05)} {unit}</text>"
-    )
+def _time_ticks(high: float, wanted: int) -> list[tuple[float, str]]:
+    """Round moments on a time axis and their text, in the unit that fits all of them."""
+    unit, name = next(((u, n) for u, n in _UNITS if high >= 2 * u), _UNITS[-1])
+    steps = (1, 2, 5, 10, 15, 30) if unit in {60.0, 3600.0} or 2 * 60 > high >= 2 else None
+    raw = high / unit / wanted
+    if steps is not None and raw <= steps[-1]:
+        step = next(float(step) for step in steps if step >= raw)
+        ticks = [step * index for index in range(int(high / unit / step) + 1)]
+    else:
+        ticks = _ticks(high / unit, wanted)
+    return [(tick * unit, f"{tick:g} {name}" if tick else "0") for tick in ticks]
 
 
-def _paper(
-    frame: _Frame,
-    body: str,
-    title: str,
-    y_text: Callable[[float], str],
-    x_text: Callable[[float], str],
-    *,
-    extra: str = "",
-) -> str:
+_UNITS: Final = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def _paper(frame: _Frame, body: str, title: str, y_text: Callable[[float], str]) -> str:
     grid, words = [], []
     for value in _ticks(frame.y_high, 4):
         y = frame.y(value)
         grid.append(f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
         words.append(f'<text class="p-tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{y_text(value)}</text>')
-    for value in _ticks(frame.x_high, 6):
+    for value, text in _time_ticks(frame.x_high, 6):
         x = frame.x(value)
-        if x < WIDTH - RIGHT - 16:
-            words.append(f'<text class="p-tick" x="{x:.1f}" y="{frame.height - 8}" text-anchor="middle">')
-            words.append(f"{x_text(value)}</text>")
+        anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"
+        words.append(f'<text class="p-tick" x="{x:.1f}" y="{frame.height - 8}" text-anchor="{anchor}">{text}</text>')
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="img"><title>{markup(title)}</title>'
-        f'<path class="p-grid" d="{"".join(grid)}"/>{"".join(words)}{body}{extra}</svg>'
+        f'<path class="p-grid" d="{"".join(grid)}"/>{"".join(words)}{body}</svg>'
     )

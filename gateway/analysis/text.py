@@ -53,6 +53,7 @@ class Style:
 
 def summary(report: ReportLike, style: Style, *, details: int = 8) -> str:
     """The whole summary; `details` rows of each list."""
+    report = _safe(report)
     parts = [
         _head(report, style),
         _verdict(report, style),
@@ -73,6 +74,7 @@ _ASCII: Final = str.maketrans("→·…–µ×▁▂▃▄▅▆▇█─▶◀"
 
 def finding_text(finding: Mapping[str, Any], style: Style) -> str:
     """One finding with everything that is known about it."""
+    finding = _safe(finding)
     lines = [
         style.paint(f"{finding['severity'].upper()}  {show(finding['title'])}", finding["severity"]),
         *wrapped(show(finding["sentence"], 800), style, "  "),
@@ -99,6 +101,7 @@ def finding_text(finding: Mapping[str, Any], style: Style) -> str:
 
 def flow_text(row: Mapping[str, Any], style: Style) -> str:
     """The facts of one flow."""
+    row = _safe(row)
     title = f"{row['uid']}  {row['orig_host']}:{row['orig_port']} → {row['resp_host']}:{row['resp_port']}"
     what = show(row["name"] or row["service"] or row["proto"], 80)
     facts = [
@@ -148,6 +151,17 @@ def progress_line(phase: str, done: int, total: int | None, packets: int, rate: 
     return f"{phase} [{'#' * filled}{'.' * (room - filled)}] {share * 100:3.0f} %{right}"[: width - 1]
 
 
+def _safe(value: Any) -> Any:  # Any: a JSON document
+    """The same document with every string fit for a terminal, so that no field can be forgotten below."""
+    if isinstance(value, str):
+        return show(value, 2000)
+    if isinstance(value, dict):
+        return {show(key): _safe(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_safe(item) for item in value]
+    return value
+
+
 def _head(report: ReportLike, style: Style) -> str:
     capture, health = report["capture"], report["health"]
     score = "not enough data" if health["score"] is None else f"{health['score']:.1f} of 100, {health['grade']}"
@@ -169,7 +183,8 @@ def _head(report: ReportLike, style: Style) -> str:
 def _verdict(report: ReportLike, style: Style) -> str:
     lines = [_heading("Verdict", style)]
     for entry in report["verdict"]:
-        where = f" (frame {entry['frame']})" if entry["frame"] is not None else ""
+        told = entry["frame"] is None or f"frame {entry['frame']}" in entry["sentence"]
+        where = "" if told else f" (frame {entry['frame']})"
         label = "" if entry["about"] == "none" else entry["about"]
         lines += wrapped(show(entry["sentence"], 600) + where, style, " " * 12, first=f"  {label:<8}  ")
     return "\n".join([*lines, ""])
@@ -253,7 +268,7 @@ def _flows(report: ReportLike, style: Style, details: int) -> str:
     head = ["Flow", "From", "To", "What", "Bytes", "End", "Again", "RTT"]
     total = report["flows"]["total"]
     title = f"Flows, worst first ({len(rows)} of {total:,})" if total > len(rows) else "Flows, worst first"
-    return "\n".join([_heading(title, style), *_columns(head, cells, style, right={4, 6, 7}), ""])
+    return "\n".join([_heading(title, style), *_columns(head, cells, style, right={4, 6, 7}, shrink=(3, 2, 1)), ""])
 
 
 def _names(report: ReportLike, style: Style, details: int) -> str:
@@ -288,7 +303,7 @@ def _hosts(report: ReportLike, style: Style, details: int) -> str:
     if not rows:
         return ""
     head = ["Host", "Names", "Sent", "Received", "Flows"]
-    return "\n".join([_heading("Hosts", style), *_columns(head, rows, style, right={2, 3, 4}), ""])
+    return "\n".join([_heading("Hosts", style), *_columns(head, rows, style, right={2, 3, 4}, shrink=(1, 0)), ""])
 
 
 def _foot(report: ReportLike, style: Style) -> str:
@@ -315,21 +330,34 @@ def wrapped(text: str, style: Style, indent: str, *, first: str | None = None) -
     )
 
 
-def _columns(head: list[str], rows: list[list[str]], style: Style, *, right: set[int]) -> list[str]:
-    """Rows under their headings; the widest column is cut until a line fits."""
+def _columns(
+    head: list[str], rows: list[list[str]], style: Style, *, right: set[int], shrink: tuple[int, ...]
+) -> list[str]:
+    """Rows under their headings; columns give way in the order of `shrink` until a line fits."""
     widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
-    while sum(widths) + 2 * len(widths) > style.width and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
+    for least in (16, 8):
+        for index in shrink:
+            excess = sum(widths) + 2 * len(widths) - style.width + 1
+            widths[index] = max(min(widths[index], least), widths[index] - max(0, excess))
     lines = []
     for number, row in enumerate([head, *rows]):
         cells = []
         for index, (value, width) in enumerate(zip(row, widths, strict=True)):
-            if len(value) > width:
-                value = value[: width - 1] + "…"
+            value = _squeezed(value, width)
             cells.append(value.rjust(width) if index in right else value.ljust(width))
         line = ("  " + "  ".join(cells)).rstrip()
         lines.append(style.paint(line, "dim") if number == 0 else line)
     return lines
+
+
+def _squeezed(value: str, width: int) -> str:
+    """Text cut to a width; of an address with a port the port stays."""
+    if len(value) <= width:
+        return value
+    tail = value.rpartition(":")[2]
+    if tail.isdecimal() and len(tail) < 6 and width > len(tail) + 4:
+        return f"{value[: width - len(tail) - 2]}…:{tail}"
+    return value[: width - 1] + "…"
 
 
 def _frames(frames: Sequence[int], count: int) -> str:

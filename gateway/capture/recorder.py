@@ -31,6 +31,7 @@ KEEP_FREE_SHARE: Final = 0.1  # of the file system; a full disk harms more than 
 RECORD_EVERY_S: Final = 1.0
 WAIT_S: Final = 0.2
 START_WAIT_S: Final = 5.0
+NOBODY: Final = 65534
 
 
 def start(
@@ -112,6 +113,7 @@ def record(directory: Path, sock: socket.socket, user: tuple[int, int] | None) -
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
+    started = recording.process_started(os.getpid())  # before the process table is out of reach
     ring = Ring(sock)
     limits = sandbox.Limits(
         memory_bytes=256 << 20, cpu_s=int(bounds.max_seconds) + 60, file_bytes=bounds.max_bytes + (1 << 20)
@@ -120,7 +122,7 @@ def record(directory: Path, sock: socket.socket, user: tuple[int, int] | None) -
     current = dataclasses.replace(
         current,
         pid=os.getpid(),
-        pid_started=recording.process_started(os.getpid()),
+        pid_started=started,
         sandbox=tuple(f"{layer.name}: {'on' if layer.active else 'off'} {layer.detail}".rstrip() for layer in layers),
     )
     files = RingFiles(
@@ -208,8 +210,8 @@ def _user(name: str) -> tuple[int, int] | None:
         return None
     try:
         entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
+    except KeyError:  # not installed as a service: anybody but root
+        return NOBODY, NOBODY
     return entry.pw_uid, entry.pw_gid
 
 

@@ -21,6 +21,7 @@ from gateway.capture.kernel_filter import attach, compile_filter
 
 SOL_PACKET: Final = 263
 PACKET_ADD_MEMBERSHIP, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION = 1, 5, 6, 10
+PACKET_IGNORE_OUTGOING: Final = 23
 PACKET_MR_PROMISC: Final = 1
 TPACKET_V3: Final = 2
 ETH_P_ALL: Final = 3
@@ -79,6 +80,8 @@ def open_tap(interface: str, tree: Expression | None, *, snap_bytes: int, promis
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
         ring = struct.pack("=7I", BLOCK_BYTES, BLOCKS, 2048, BLOCK_BYTES // 2048 * BLOCKS, RETIRE_MS, 0, 0)
         sock.setsockopt(SOL_PACKET, PACKET_RX_RING, ring)
+        if interface == "lo":  # whatever leaves there comes back, and would be recorded twice
+            sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         sock.bind((interface, ETH_P_ALL))
         if promiscuous:
             request = struct.pack("=iHH8s", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0, b"")
