@@ -1,0 +1,318 @@
+"""The batch loop: every packet of a block, in one function.
+
+It is one long function on purpose. A call, an attribute or an object per packet costs more than the work itself, so state lives
+in locals, a direction of a flow is a list read by constant positions, and the two usual segments (data at exactly the expected
+sequence number, an ACK that advances) are dealt with in place. Everything else goes to `tcp.segment`, one call further.
+
+`run(buffer, records, state)` is the seam: a native helper that fills the same state could take its place.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import TYPE_CHECKING
+
+from gateway.analysis.applications import feed
+from gateway.analysis.decode import decode
+from gateway.analysis.flows import (
+    APP,
+    APP_NEXT,
+    BYTES,
+    CARE,
+    CONN,
+    HALF,
+    LA,
+    LAST,
+    LAST_FRAME,
+    LIMIT,
+    MASK,
+    MAX_FLIGHT,
+    NORM,
+    NSEQ,
+    NSEQ_TIME,
+    OLD,
+    OUT,
+    PACKETS,
+    PAYLOAD,
+    REV,
+    ROLL,
+    ROOM,
+    RTTS,
+    SEGMENTS,
+    SHIFT,
+    SIGNATURE,
+    TIGHT,
+    VLAN,
+    WIN,
+    WMAX,
+    WMIN,
+)
+from gateway.analysis.handshake import established, opening
+from gateway.analysis.link import DECODED
+from gateway.analysis.tcp import roll, segment
+from gateway.analysis.udp import datagram
+
+if TYPE_CHECKING:
+    from gateway.analysis.records import Record
+    from gateway.analysis.state import State
+
+# From the ethertype on: type, version and header length, total length, id, fragment, TTL, protocol, addresses and ports
+# together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence number is).
+_IPV4 = struct.Struct(">HBxHHHBBxx12sIIHHH").unpack_from
+# The same for IPv6 without extension headers.
+_IPV6 = struct.Struct(">HIHBB36sIIHHH").unpack_from
+# Where the ethertype is in each link type that ends with one
+_ETHERTYPE_AT = {1: 12, 113: 14}
+_MAX_SAMPLES = 4096
+
+
+def run(buf: bytes, records: list[Record], st: State) -> None:  # noqa: C901 - see the module's text
+    """Take all records of one buffer into the tables of `st`."""
+    unpack4, unpack6 = _IPV4, _IPV6
+    tcp = st.tcp
+    interfaces = st.interfaces
+    before = [_ETHERTYPE_AT.get(item.linktype, -1) for item in interfaces]
+    frame, wire_total, previous = st.frame, st.wire_bytes, st.last_ns
+    bin_low, bin_high = st.bin_low, st.bin_high
+    interface_counts = [0] * len(interfaces)
+    cut = st.cut
+    plain_tcp = plain_tcp_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
+    captured = 0
+    if st.first_ns is None:
+        st.first_ns = previous = records[0][3]
+    for start, end, wire, t, interface in records:
+        frame += 1
+        wire_total += wire
+        size = end - start
+        if size != wire:
+            cut += size < wire
+            captured += size - wire
+        if not bin_low <= t < bin_high:
+            _next_bin(st, t, previous, frame, wire_total - wire)
+            bin_low, bin_high = st.bin_low, st.bin_high
+        if t < previous:
+            st.backwards += 1
+            if st.backwards == 1:
+                st.notes.add("clock-backwards", "the clock runs backwards between two packets", None, frame, 0)
+        previous = t
+        interface_counts[interface] += 1
+        at = before[interface]
+        if at >= 0 and size >= at + 42:
+            if buf[start + at] == 8:
+                if size < at + 52:
+                    # Padded away below a whole TCP header: too short for the structure, not for UDP.
+                    kind = 0
+                else:
+                    (kind, version, total, ip_id, fragment, ttl, protocol, key, seq, ack, of, win, checksum) = unpack4(
+                        buf, start + at
+                    )
+                if kind == 0x0800 and version == 0x45 and not fragment & 0x3FFF:
+                    if protocol == 6:
+                        length = total - 20 - (of >> 10 & 0x3C)
+                        if length < 0 or of < 0x5000:
+                            kind = 0
+                        else:
+                            header = start + at + 22
+                            vlan = 0
+                            plain_tcp += 1
+                            plain_tcp_bytes += wire
+                    elif protocol == 17 and not st.decapsulate:
+                        length = (seq >> 16) - 8
+                        if 0 <= length <= total - 28:
+                            plain_udp += 1
+                            plain_udp_bytes += wire
+                            datagram(st, key, buf, start, start + at + 22, end, length, wire, t, frame, 0, ttl)
+                            continue
+                        kind = 0
+                    else:
+                        kind = 0
+                else:
+                    kind = 0
+            elif buf[start + at] == 0x86 and size >= at + 62:
+                kind, ip_id, total, protocol, ttl, key, seq, ack, of, win, checksum = unpack6(buf, start + at)
+                length = total - (of >> 10 & 0x3C)
+                if kind == 0x86DD and protocol == 6 and ip_id >> 28 == 6 and length >= 0 and of >= 0x5000:
+                    header = start + at + 42
+                    ip_id = vlan = 0
+                    plain6 += 1
+                    plain6_bytes += wire
+                else:
+                    kind = 0
+            else:
+                kind = 0
+        else:
+            kind = 0
+        if not kind:
+            linktype = interfaces[interface].linktype
+            if linktype not in DECODED:
+                st.undecoded += 1
+                st.count(st.link, interfaces[interface].linktype_name, wire)
+                continue
+            decoded = decode(st, buf, start, end, wire, t, linktype, frame)
+            if decoded is None:
+                continue
+            key, seq, ack, of, win, ip_id, checksum, length, ttl, vlan, header = decoded
+        d = tcp.get(key)
+        if d is None or of & 2 or d[VLAN] != vlan:
+            if d is not None and d[VLAN] != vlan:
+                if d[VLAN] < 0:
+                    d[VLAN] = vlan
+                else:
+                    key += vlan.to_bytes(2, "big")
+                    d = tcp.get(key)
+            d = opening(
+                st, key, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, vlan, wire,
+                buf, start, header + 20, end,
+            )  # fmt: skip
+            if d is None:
+                continue
+        d[PACKETS] += 1
+        d[BYTES] += wire
+        if t >= d[ROLL]:
+            roll(d, t, st, frame)
+        if of & 0xFFF7 == d[NORM] and seq == d[NSEQ] and win and not d[CARE]:
+            r = d[REV]
+            acked = d[LA]
+            if ack == acked:
+                # Nothing new is acknowledged: only data is usual here.
+                usual = length > 1
+            else:
+                usual = (ack - acked & MASK) < HALF and (r[NSEQ] - ack & MASK) < HALF and length != 1
+            if usual and length:
+                stop = seq + length & MASK
+                room = r[LIMIT] - stop & MASK
+                if room <= r[ROOM]:
+                    if room:
+                        d[TIGHT] += 1
+                    else:
+                        usual = False
+            if usual:
+                if ack != acked:
+                    out = r[OUT]
+                    if out:
+                        entry = out[-1]
+                        if entry[0] == ack:
+                            out.clear()
+                            r[OLD] = entry
+                            sent = entry[1]
+                        else:
+                            count = 0
+                            for entry in out:
+                                if (ack - entry[0] & MASK) >= HALF:
+                                    break
+                                count += 1
+                            if count:
+                                r[OLD] = entry = out[count - 1]
+                                sent = entry[1]
+                                del out[:count]
+                            else:
+                                sent = -1
+                        if 0 <= sent <= t:
+                            samples = r[RTTS]
+                            if samples is None:
+                                r[RTTS] = array("Q", (t - sent,))
+                            elif len(samples) < _MAX_SAMPLES:
+                                samples.append(t - sent)
+                            else:
+                                samples[st.random(_MAX_SAMPLES)] = t - sent
+                    d[LA] = ack
+                    scaled = win << d[SHIFT]
+                    d[LIMIT] = ack + scaled & MASK
+                    if win != d[WIN]:
+                        d[WIN] = win
+                        if d[ROOM] >= 0:
+                            d[ROOM] = scaled // 10
+                        if win < d[WMIN]:
+                            d[WMIN] = win
+                        elif win > d[WMAX]:
+                            d[WMAX] = win
+                elif win != d[WIN]:
+                    d[WIN] = win
+                    scaled = win << d[SHIFT]
+                    d[LIMIT] = ack + scaled & MASK
+                    if d[ROOM] >= 0:
+                        d[ROOM] = scaled // 10
+                if length:
+                    d[NSEQ] = stop
+                    d[NSEQ_TIME] = t
+                    d[PAYLOAD] += length
+                    d[SEGMENTS] += 1
+                    out = d[OUT]
+                    out.append((stop, t, frame, ip_id, checksum, t, 1))
+                    if len(out) > 1:
+                        flight = stop - r[LA] & MASK
+                        if flight > d[MAX_FLIGHT] and flight < HALF:
+                            d[MAX_FLIGHT] = flight
+                        if len(out) > 512:
+                            del out[:256]
+                    app = d[APP]
+                    if app and (
+                        app == 1
+                        or (app == 2 and 0 < (stop - d[APP_NEXT] & MASK) < HALF)
+                        or (app > 2 and (position := header + (of >> 10 & 0x3C)) < end and buf[position] == app)
+                    ):
+                        feed(st, d, buf, header + (of >> 10 & 0x3C), end, seq, length, t, frame)
+                else:
+                    d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+                d[LAST] = t
+                d[LAST_FRAME] = frame
+                continue
+        if segment(st, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, buf, header + 20, end):
+            app = d[APP]
+            if app and (app != 2 or 0 < (seq + length - d[APP_NEXT] & MASK) < HALF):
+                position = header + (of >> 10 & 0x3C)
+                if app < 3 or (position < end and buf[position] == app):
+                    feed(st, d, buf, position, end, seq, length, t, frame)
+        if of & 0x10 and d[CONN].ack_time is None:
+            established(st, d, t, frame, ack, of & 0x3F)
+        d[LAST] = t
+        d[LAST_FRAME] = frame
+    st.frame, st.wire_bytes, st.last_ns, st.cut = frame, wire_total, previous, cut
+    st.captured_bytes += captured
+    for index, count in enumerate(interface_counts):
+        interfaces[index].packets += count
+    for table, name, packets, octets in (
+        (st.network, "IPv4", plain_tcp + plain_udp, plain_tcp_bytes + plain_udp_bytes),
+        (st.network, "IPv6", plain6, plain6_bytes),
+        (st.transport, "TCP", plain_tcp + plain6, plain_tcp_bytes + plain6_bytes),
+        (st.transport, "UDP", plain_udp, plain_udp_bytes),
+    ):
+        if packets:
+            row = table.setdefault(name, [0, 0])
+            row[0] += packets
+            row[1] += octets
+
+
+def _next_bin(st: State, t: int, previous: int, frame: int, wire_before: int) -> None:
+    """Close the running bin of the time series and open the one `t` falls into."""
+    if frame > 1:
+        number = st.bin_low // st.bin_ns
+        row = st.bins.get(number)
+        packets, octets = frame - 1 - st.bin_frame, wire_before - st.bin_bytes
+        if row is None:
+            st.bins[number] = [packets, octets]
+        else:
+            row[0] += packets
+            row[1] += octets
+        silence = t - previous
+        if silence > st.pause_ns and len(st.pauses) < 100:
+            st.pauses.append((silence, frame - 1, frame))
+    st.bin_frame, st.bin_bytes = frame - 1, wire_before
+    st.max_ns = max(st.max_ns, t, previous)
+    if len(st.bins) > 20_000:
+        st.bin_ns *= 2
+        merged: dict[int, list[int]] = {}
+        for number, (packets, octets) in st.bins.items():
+            row = merged.setdefault(number // 2, [0, 0])
+            row[0] += packets
+            row[1] += octets
+        st.bins = merged
+    st.bin_low = t // st.bin_ns * st.bin_ns
+    st.bin_high = st.bin_low + st.bin_ns
+
+
+def close(st: State) -> None:
+    """Close the running bin when the file has ended."""
+    _next_bin(st, st.last_ns, st.last_ns, st.frame + 1, st.wire_bytes)
+    st.bin_low, st.bin_high = 1, 0

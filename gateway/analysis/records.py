@@ -1,0 +1,77 @@
+"""What the readers of both formats share: interfaces, notes on damage, blocks of records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+# No real record is longer than this (BIG TCP ends at 512 KiB); a header that promises more is damaged.
+MAX_RECORD: Final = 4 << 20
+
+# Stands for a link type where a record is no packet; the registry's numbers have 16 bits.
+CUSTOM_BLOCK: Final = 0x1_0000
+
+Record = tuple[int, int, int, int, int]
+
+
+class Block(NamedTuple):
+    """Whole records of one buffer: see `reader` for what a record is; `base` is the buffer's offset in the file."""
+
+    buffer: bytes
+    records: list[Record]
+    base: int
+
+
+@dataclass(slots=True)
+class Interface:
+    """One recording interface; `header` is the length of what precedes the packet in its record."""
+
+    name: str
+    linktype: int
+    linktype_name: str
+    resolution: str
+    snaplen: int
+    header: int
+    multiply: int = 1000  # ticks * multiply // divide + offset_ns = nanoseconds
+    divide: int = 1
+    offset_ns: int = 0
+    packets: int = 0
+    wire_bytes: int = 0
+    twin_of: int | None = None  # records without time stand in a twin of their interface, with another header length
+
+
+@dataclass(slots=True)
+class Notes:
+    """Damage and oddities of the file by name: how many, where first, and a sentence about the first."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    sentences: dict[str, str] = field(default_factory=dict)
+    offsets: dict[str, int | None] = field(default_factory=dict)
+    frames: dict[str, int | None] = field(default_factory=dict)
+
+    def add(
+        self, name: str, sentence: str, offset: int | None = None, frame: int | None = None, count: int = 1
+    ) -> None:
+        """Count a note; the first occurrence gives the sentence and the place."""
+        if name not in self.counts:
+            self.sentences[name] = sentence
+            self.offsets[name] = offset
+            self.frames[name] = frame
+        self.counts[name] = self.counts.get(name, 0) + count
+
+
+class Walk:
+    """Turns buffers into records; one subclass for each format."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
+        self.interfaces: list[Interface] = []
+        self.stopped = False
+
+    def rest_of(self, head: bytes) -> bytes:
+        """The part of the first bytes of the file that `step` must see again."""
+        raise AssertionError("each format has its own")
+
+    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Record], int]:
+        """Whole records of `buffer` and how many of its bytes they used; `last` when no more bytes will come."""
+        raise AssertionError("each format has its own")

@@ -1,0 +1,809 @@
+"""Rules for every TCP segment that is not on the short path of the batch loop.
+
+Two things are said about a late segment. Its *label* follows tshark's definitions, so that the two can be compared. Its
+*evidence* comes from what was seen: the bytes lie in ranges seen before (`seen-range`, a retransmission for certain), or they
+fall into a hole (`hole-fill`, lost or reordered upstream of the capture; IP ids, timestamps and timing decide which), or
+partly both. Copies of a packet that the capture recorded twice take no part in any rule.
+
+An unacknowledged segment is a tuple (end, time or -1 if sent twice, frame, IP id, checksum, last time, transmissions).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.analysis.flows import (
+    ACKED,
+    BASE,
+    CARE,
+    CONN,
+    DUP,
+    FIN,
+    HALF,
+    HOLES,
+    IDLE,
+    ISN,
+    KEEPALIVE,
+    KNOWN,
+    LA,
+    LAST,
+    LAST_FRAME,
+    LIMIT,
+    MASK,
+    MAX_FLIGHT,
+    NORM,
+    NSEQ,
+    NSEQ_TIME,
+    OLD,
+    OUT,
+    PACKETS,
+    PAYLOAD,
+    PEAK,
+    PEAK_BASE,
+    PROBE,
+    RECOVER,
+    REV,
+    ROLL,
+    ROLL_FROM,
+    ROOM,
+    RTTS,
+    SEGMENTS,
+    SHIFT,
+    SIGNATURE,
+    TIGHT,
+    TROUBLE,
+    TTL,
+    WIN,
+    WMAX,
+    WMIN,
+    ZERO_SINCE,
+    Connection,
+    Direction,
+    round_trips,
+    trouble_of,
+)
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+
+SECOND = 1_000_000_000
+_MAX_HOLES = 64
+_MAX_OUT = 256
+_MAX_SAMPLES = 4096
+_MAX_GAPS = 16
+_KEEP_LABEL_FRAMES = 200
+
+
+def segment(
+    st: State,
+    d: Direction,
+    frame: int,
+    t: int,
+    seq: int,
+    ack: int,
+    of: int,
+    win: int,
+    length: int,
+    ip_id: int,
+    checksum: int,
+    ttl: int,
+    buf: bytes,
+    options: int,
+    end_of_packet: int,
+) -> bool:
+    """Apply the rules to one segment of direction `d`; `of` is the field of header length and flags.
+
+    `options` is where the TCP options begin in `buf`. Returns whether the payload is new and may be looked at.
+    """
+    flags = of & 0x3F
+    sfr = flags & 7
+    rst = flags & 4
+    extra = 1 if flags & 3 else 0
+    r: Direction | None = d[REV]
+    conn: Connection = d[CONN]
+    nseq: int | None = d[NSEQ]
+    la: int | None = d[LA]
+    end = seq + length + extra & MASK
+    if nseq is not None and _copy(st, d, t, frame, seq, ack, end, length, of, ip_id, checksum, ttl):
+        return False
+    after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
+    stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
+    if d[NORM] < 0 and not sfr:
+        d[NORM] = 0x8010 if stamp is not None and of >> 12 == 8 else 0x5010
+    if r is None:
+        _first_way(st, d, conn, frame, t, seq, ack, of, win, length, end, stamp, ip_id, checksum)
+        return length > 0
+
+    # 1 to 8: what the segment says about windows, gaps and acknowledgements
+    probe = keepalive = goes_on = False
+    lost_before = 0
+    r_la: int | None = r[LA]
+    here = nseq is not None and seq == nseq
+    same_ack = la is not None and ack == la
+    scaled_same = win == d[WIN]
+    if length == 1 and here and r[WIN] == 0 and r_la is not None:
+        probe = True
+        trouble_of(d).probes += 1
+        st.label("zero_window_probe", conn, frame, t)
+    else:
+        if win == 0 and not sfr:
+            trouble_of(d).zero_count += 1
+            st.label("zero_window", conn, frame, t)
+            if d[ZERO_SINCE] is None:
+                d[ZERO_SINCE] = (t, frame)
+        if nseq is not None and not rst:
+            ahead = seq - nseq & MASK
+            if 0 < ahead < HALF:
+                lost_before = ahead
+                trouble_of(d).lost += 1
+                st.label("lost_segment", conn, frame, t)
+        if length <= 1 and nseq is not None and seq == (nseq - 1) & MASK and not sfr:
+            keepalive = True
+            trouble_of(d).keepalives += 1
+            st.label("keep_alive", conn, frame, t)
+        if length == 0 and here and not sfr:
+            if win and not scaled_same and same_ack:
+                st.label("window_update", conn, frame, t)
+            if win and scaled_same and same_ack and r[KEEPALIVE]:
+                st.label("keep_alive_ack", conn, frame, t)
+                goes_on = True
+            elif not win and scaled_same and r[PROBE] and la is not None and ack in (la, (la + 1) & MASK):
+                st.label("zero_window_probe_ack", conn, frame, t)
+                goes_on = True
+            elif win and scaled_same and same_ack:
+                d[DUP] += 1
+                trouble_of(d).duplicate_acks += 1
+                st.label("duplicate_ack", conn, frame, t)
+        elif length and not sfr and r[KNOWN] and r_la is not None and not goes_on:
+            room = r[LIMIT] - (seq + length) & MASK
+            if room == 0 and r[ROOM] >= 0:
+                trouble_of(d).full += 1
+                st.label("window_full", conn, frame, t)
+            if room <= r[ROOM]:
+                d[TIGHT] += 1
+    # 9
+    if not same_ack:
+        d[DUP] = 0
+    # 10: acknowledgement of what the capture never saw
+    if flags & 0x10 and r[NSEQ] is not None:
+        _acknowledged(st, d, r, conn, frame, t, ack, blocks, stamp)
+    # 11
+    fresh = True
+    if (length or extra) and not keepalive and nseq is not None:
+        late = 0 < (nseq - seq & MASK) < HALF and not (length > 1 and seq == (nseq - 1) & MASK)
+        spurious = bool(length) and r_la is not None and r_la != 0 and (r_la - seq - length & MASK) < HALF
+        if spurious or late:
+            filled = _late(st, d, r, conn, frame, t, seq, end, length, extra, spurious, stamp, ip_id, checksum)
+            fresh = filled or not late
+        elif length and not probe and not rst:
+            _sent(d, r, seq, end, t, frame, ip_id, checksum)
+    elif length and nseq is None and not rst:
+        _sent(d, r, seq, end, t, frame, ip_id, checksum)
+    # 12
+    if lost_before and nseq is not None:
+        _open_hole(st, d, nseq, seq, frame, t, stamp, ip_id)
+    if nseq is None:
+        if not rst:
+            d[NSEQ] = end
+            d[NSEQ_TIME] = t
+            d[BASE] = seq
+    elif not probe and not rst and 0 < (end - nseq & MASK) < HALF:
+        d[NSEQ] = end
+        d[NSEQ_TIME] = t
+    _remember_window(d, conn, frame, t, flags, ack, win)
+    d[KEEPALIVE] = keepalive
+    d[PROBE] = probe
+    if length:
+        d[PAYLOAD] += length
+        d[SEGMENTS] += 1
+    elif not sfr:
+        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+    if sfr:
+        _control(st, d, r, conn, frame, t, seq, flags, ttl, nseq)
+        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+    unseen = d[LA] is not None and r[NSEQ] is not None and 0 < (d[LA] - r[NSEQ] & MASK) < HALF
+    d[CARE] = bool(
+        r[NSEQ] is None or d[DUP] or keepalive or probe or d[HOLES] or r[HOLES] or d[ZERO_SINCE] or unseen or r[RECOVER]
+    )
+    if d[HOLES] or unseen or d[RECOVER] or keepalive or probe:
+        r[CARE] = True
+    return fresh and length > 0 and not keepalive and not probe
+
+
+def _first_way(
+    st: State,
+    d: Direction,
+    conn: Connection,
+    frame: int,
+    t: int,
+    seq: int,
+    ack: int,
+    of: int,
+    win: int,
+    length: int,
+    end: int,
+    stamp: int | None,
+    ip_id: int,
+    checksum: int,
+) -> None:
+    """A segment of a connection of which the other direction has not been seen: only gaps and repeats can be told."""
+    nseq = d[NSEQ]
+    flags = of & 0x3F
+    sfr = flags & 7
+    if win == 0 and not sfr:
+        trouble_of(d).zero_count += 1
+        st.label("zero_window", conn, frame, t)
+    if nseq is None:
+        if not flags & 4:
+            d[NSEQ] = end
+            d[NSEQ_TIME] = t
+            d[BASE] = seq
+            if length:
+                d[OUT].append((end, t, frame, ip_id, checksum, t, 1))
+    else:
+        ahead = seq - nseq & MASK
+        keepalive = length <= 1 and seq == (nseq - 1) & MASK and not sfr
+        if keepalive:
+            trouble_of(d).keepalives += 1
+            st.label("keep_alive", conn, frame, t)
+        elif length == 0 and ahead == 0 and not sfr and win and ack == d[LA]:
+            if win != d[WIN]:
+                st.label("window_update", conn, frame, t)
+            else:
+                d[DUP] += 1
+                trouble_of(d).duplicate_acks += 1
+                st.label("duplicate_ack", conn, frame, t)
+        if not flags & 4:
+            if 0 < ahead < HALF:
+                trouble_of(d).lost += 1
+                st.label("lost_segment", conn, frame, t)
+                _open_hole(st, d, nseq, seq, frame, t, stamp, ip_id)
+            elif ahead >= HALF and (length or flags & 3) and not keepalive:
+                if not (length > 1 and seq == (nseq - 1) & MASK):
+                    extra = 1 if flags & 3 else 0
+                    _late(st, d, None, conn, frame, t, seq, end, length, extra, False, stamp, ip_id, checksum)
+            elif length:
+                _append_out(d, (end, t, frame, ip_id, checksum, t, 1))
+            if 0 < (end - nseq & MASK) < HALF:
+                d[NSEQ] = end
+                d[NSEQ_TIME] = t
+        if ack != d[LA]:
+            d[DUP] = 0
+    _remember_window(d, conn, frame, t, flags, ack, win)
+    if length:
+        d[PAYLOAD] += length
+        d[SEGMENTS] += 1
+    else:
+        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+    if sfr:
+        _control(st, d, None, conn, frame, t, seq, flags, d[TTL], nseq)
+
+
+def _copy(
+    st: State,
+    d: Direction,
+    t: int,
+    frame: int,
+    seq: int,
+    ack: int,
+    end: int,
+    length: int,
+    of: int,
+    ip_id: int,
+    checksum: int,
+    ttl: int,
+) -> bool:
+    """Whether this is the same packet recorded again: by a span port, by two interfaces, before and behind a router."""
+    if not 0 <= t - d[LAST] < st.duplicate_ns:
+        return False
+    if length == 0:
+        signature = d[SIGNATURE]
+        if (
+            signature is None
+            or not (ip_id or of >= 0x8000)  # without an id, timestamps among the options make the checksum tell
+            or signature[0] != ip_id
+            or signature[1] != checksum
+            or signature[3:] != (of, seq, ack)
+            or t - signature[2] >= st.duplicate_ns
+        ):
+            return False
+    else:
+        for entry in (d[OLD], *reversed(d[OUT][-8:])):
+            if entry is None or entry[0] != end or entry[3] != ip_id or entry[4] != checksum:
+                continue
+            if 0 <= t - entry[5] < st.duplicate_ns and (ip_id or checksum):
+                break
+        else:
+            return False
+    st.copies(d[CONN], frame, t, ttl != d[TTL])
+    return True
+
+
+def _options(buf: bytes, position: int, end: int) -> tuple[int | None, list[tuple[int, int]] | None]:
+    """The timestamp value and the SACK blocks among TCP options (RFC 7323, RFC 2018)."""
+    stamp: int | None = None
+    blocks: list[tuple[int, int]] | None = None
+    while position < end:
+        kind = buf[position]
+        if kind == 0:
+            break
+        if kind == 1:
+            position += 1
+            continue
+        if position + 1 >= end:
+            break
+        size = buf[position + 1]
+        if size < 2 or position + size > end:
+            break
+        if kind == 8 and size == 10:
+            stamp = int.from_bytes(buf[position + 2 : position + 6], "big")
+        elif kind == 5 and size >= 10:
+            blocks = [
+                (int.from_bytes(buf[at : at + 4], "big"), int.from_bytes(buf[at + 4 : at + 8], "big"))
+                for at in range(position + 2, position + size - 7, 8)
+            ]
+        position += size
+    return stamp, blocks
+
+
+def _acknowledged(
+    st: State,
+    d: Direction,
+    r: Direction,
+    conn: Connection,
+    frame: int,
+    t: int,
+    ack: int,
+    blocks: list[tuple[int, int]] | None,
+    stamp: int | None,
+) -> None:
+    """What an ACK of `d` says about the data of `r`: captured at all, round trip, selective acknowledgements."""
+    beyond = ack - r[NSEQ] & MASK
+    if 0 < beyond < HALF:
+        known = r[ACKED] if r[ACKED] is not None and 0 < (r[ACKED] - r[NSEQ] & MASK) < HALF else r[NSEQ]
+        more = ack - known & MASK
+        if 0 < more < HALF and more < 1 << 30:
+            r[ACKED] = ack
+            st.drop_proved(conn, frame, t, more)
+            trouble = trouble_of(r)
+            trouble.ack_unseen += 1
+            trouble.missing_bytes += more
+    holes = r[HOLES]
+    if holes:
+        kept = []
+        for hole in holes:
+            if 0 < (ack - hole[0] & MASK) < HALF:
+                stop = hole[1] if (ack - hole[1] & MASK) < HALF else ack
+                missing = stop - hole[0] & MASK
+                st.drop_proved(conn, frame, t, missing)
+                trouble = trouble_of(r)
+                trouble.ack_unseen += 1
+                trouble.missing_bytes += missing
+                if stop != hole[1]:
+                    hole[0] = stop
+                    kept.append(hole)
+            else:
+                kept.append(hole)
+        r[HOLES] = kept or None
+    out = r[OUT]
+    count = 0
+    for entry in out:
+        if (ack - entry[0] & MASK) >= HALF:
+            break
+        count += 1
+    if count:
+        entry = out[count - 1]
+        repeated = any(item[1] < 0 for item in out[:count])
+        if repeated:
+            st.karn += 1
+        elif 0 <= t - entry[1]:
+            samples = round_trips(r)
+            if len(samples) < _MAX_SAMPLES:
+                samples.append(t - entry[1])
+            else:
+                samples[st.random(_MAX_SAMPLES)] = t - entry[1]
+        r[OLD] = entry
+        del out[:count]
+    recover = r[RECOVER]
+    if recover is not None and (ack - recover & MASK) < HALF:
+        r[RECOVER] = None
+    if blocks:
+        _selective(d, r, ack, blocks)
+    elif r[TROUBLE] is not None:
+        r[TROUBLE].sack_high = None
+
+
+def _selective(d: Direction, r: Direction, ack: int, blocks: list[tuple[int, int]]) -> None:
+    trouble = trouble_of(r)
+    trouble.sack_blocks += 1
+    first = blocks[0]
+    if (ack - first[1] & MASK) < HALF or (
+        len(blocks) > 1 and (first[0] - blocks[1][0] & MASK) < HALF and (blocks[1][1] - first[1] & MASK) < HALF
+    ):
+        trouble.dsack += 1
+        blocks = blocks[1:]
+    high: int | None = None
+    for _, right in blocks:
+        if high is None or (right - high & MASK) < HALF:
+            high = right
+    before = trouble.sack_high
+    if high is not None and before is not None and (before - high & MASK) < HALF and before != high:
+        if (before - ack & MASK) < HALF:
+            trouble.reneged += 1
+    trouble.sack_high = high
+
+
+def _late(
+    st: State,
+    d: Direction,
+    r: Direction | None,
+    conn: Connection,
+    frame: int,
+    t: int,
+    seq: int,
+    end: int,
+    length: int,
+    extra: int,
+    spurious: bool,
+    stamp: int | None,
+    ip_id: int,
+    checksum: int,
+) -> bool:
+    """Label a segment that brings bytes from before the highest one seen; returns whether it filled a hole."""
+    trouble = trouble_of(d)
+    since_ack = t - r[LAST] if r is not None else -1
+    since_new = t - d[NSEQ_TIME]
+    soon = conn.irtt if conn.irtt else st.unknown_irtt_ns
+    if spurious:
+        trouble.spurious += 1
+        st.label("spurious_retransmission", conn, frame, t)
+    elif r is not None and r[DUP] >= 2 and seq == r[LA] and 0 <= since_ack < st.fast_window_ns:
+        trouble.fast += 1
+        st.label("fast_retransmission", conn, frame, t)
+    elif 0 <= since_new < soon and end != d[NSEQ]:
+        trouble.out_of_order += 1
+        st.label("out_of_order", conn, frame, t)
+        return _evidence(st, d, r, conn, trouble, frame, t, seq, length, False, stamp, ip_id, checksum)
+    trouble.labelled += 1
+    st.label("retransmission", conn, frame, t)
+    return _evidence(st, d, r, conn, trouble, frame, t, seq, length, spurious, stamp, ip_id, checksum)
+
+
+def _evidence(
+    st: State,
+    d: Direction,
+    r: Direction | None,
+    conn: Connection,
+    trouble: Any,  # Any: Trouble; a local alias of a slot typed Any
+    frame: int,
+    t: int,
+    seq: int,
+    length: int,
+    spurious: bool,
+    stamp: int | None,
+    ip_id: int,
+    checksum: int,
+) -> bool:
+    if not length:
+        return False
+    base = d[BASE]
+    holes = d[HOLES]
+    data_end = seq + length & MASK
+    inside = overlap = None
+    if holes:
+        for hole in holes:
+            if (seq - hole[0] & MASK) < HALF and (hole[1] - data_end & MASK) < HALF:
+                inside = hole
+                break
+            if 0 < (data_end - hole[0] & MASK) < HALF and 0 < (hole[1] - seq & MASK) < HALF:
+                overlap = hole
+    if inside is not None:
+        trouble.hole_fills += 1
+        st.evidence["hole-fill"] += 1
+        if _reordered(d, conn, inside, t, stamp, ip_id, st):
+            trouble.reordered += 1
+            conn.event("reordered", frame, t, st.frames_cap)
+            st.note("reordered", frame)
+        else:
+            trouble.retransmitted += 1
+            trouble.retransmitted_bytes += length
+            conn.event("lost-upstream", frame, t, st.frames_cap)
+            _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=False, fill=inside)
+        _fill(d, inside, seq, data_end)
+        _append_sorted(d, (data_end, -1, frame, ip_id, checksum, t, 1))
+        return True
+    if base is not None and (seq - base & MASK) >= HALF:
+        # Before the first packet of this direction: nothing is known of what came there.
+        st.evidence["unknown"] += 1
+        trouble.unknown += 1
+        if (base - data_end & MASK) < HALF:
+            d[BASE] = seq
+        return False
+    if overlap is not None:
+        st.evidence["overlap"] += 1
+        trouble.overlap += 1
+        _fill(d, overlap, seq, data_end)
+    else:
+        st.evidence["seen-range"] += 1
+        trouble.seen_again += 1
+    trouble.retransmitted += 1
+    trouble.retransmitted_bytes += length
+    conn.event("retransmission", frame, t, st.frames_cap)
+    _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=spurious, fill=None)
+    if d[RECOVER] is None or (data_end - d[RECOVER] & MASK) < HALF:
+        d[RECOVER] = data_end
+    return overlap is not None
+
+
+def _reordered(
+    d: Direction, conn: Connection, hole: list[Any], t: int, stamp: int | None, ip_id: int, st: State
+) -> bool:
+    """Whether a segment that fills a hole was overtaken on the way (else it was lost and sent again)."""
+    if stamp is not None and hole[4] is not None and stamp != hole[4]:
+        # The sender stamps each transmission: a younger stamp than that of the overtaker means sent again.
+        return (stamp - hole[4] & MASK) >= HALF
+    if ip_id and hole[5] and ip_id != hole[5]:
+        # Ids rise by one with each packet of most senders; a large distance says they do not here.
+        behind = hole[5] - ip_id & 0xFFFF
+        if behind < 0x400:
+            return True
+        if behind > 0xFC00:
+            return False
+    samples = d[RTTS]
+    round_trip = conn.irtt or 0
+    if samples:
+        round_trip = min(round_trip or samples[0], min(samples[:64]))
+    if not round_trip:
+        round_trip = st.unknown_irtt_ns
+    return bool(0 <= t - hole[3] < round_trip * 9 // 10)
+
+
+def _cause(
+    st: State,
+    d: Direction,
+    r: Direction | None,
+    conn: Connection,
+    trouble: Any,  # Any: see _evidence
+    frame: int,
+    t: int,
+    seq: int,
+    end: int,
+    *,
+    spurious: bool,
+    fill: list[Any] | None,
+) -> None:
+    """Why the sender sent these bytes again: duplicate ACKs, a timeout, a tail probe."""
+    index = _find_out(d, end)
+    entry = d[OUT][index] if index is not None else None
+    sent_before = entry[5] if entry is not None else (fill[3] if fill is not None else d[NSEQ_TIME])
+    attempts = entry[6] if entry is not None else 1
+    delay = t - sent_before
+    if delay > trouble.max_delay:
+        trouble.max_delay = delay
+    samples = d[RTTS]
+    if samples:
+        recent = samples[-8:]
+        smooth = sum(recent) // len(recent)
+        spread = sum(abs(item - smooth) for item in recent) // len(recent)
+        timeout = max(SECOND // 5, smooth + 4 * spread)
+    else:
+        smooth = conn.irtt or 0
+        timeout = SECOND if not smooth else max(SECOND // 5, 3 * smooth)
+    sack_high = trouble.sack_high
+    if spurious:
+        cause = "spurious"
+    elif r is not None and (r[DUP] >= 3 or (sack_high is not None and 0 < (sack_high - seq & MASK) < HALF)):
+        cause = "fast"
+    elif delay >= timeout * 9 // 10:
+        cause = "rto-backoff" if attempts > 1 else "rto"
+    elif smooth and end == d[NSEQ] and delay * 2 >= smooth * 3:
+        cause = "tail-probe"
+    else:
+        cause = "unknown"
+    trouble.cause[cause] = trouble.cause.get(cause, 0) + 1
+    if cause in ("rto", "rto-backoff"):
+        conn.event("rto", frame, t, st.frames_cap)
+    if entry is not None:
+        d[OUT][index] = (entry[0], -1, entry[2], entry[3], entry[4], t, attempts + 1)
+
+
+def _find_out(d: Direction, end: int) -> int | None:
+    """Position in OUT of the segment that holds the byte before `end`; OUT is in order of sequence."""
+    out = d[OUT]
+    low, high = 0, len(out)
+    while low < high:
+        middle = (low + high) // 2
+        if 0 < (end - out[middle][0] & MASK) < HALF:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(out) else None
+
+
+def _fill(d: Direction, hole: list[Any], seq: int, end: int) -> None:
+    """Take [seq, end) out of a hole; the middle of one leaves two."""
+    holes: list[list[Any]] = d[HOLES]
+    left = (seq - hole[0] & MASK) if (seq - hole[0] & MASK) < HALF else 0
+    right = (hole[1] - end & MASK) if (hole[1] - end & MASK) < HALF else 0
+    if left and right:
+        rest = hole.copy()
+        rest[0] = end
+        hole[1] = seq
+        if len(holes) < _MAX_HOLES:
+            holes.append(rest)
+    elif left:
+        hole[1] = seq
+    elif right:
+        hole[0] = end
+    else:
+        holes.remove(hole)
+        if not holes:
+            d[HOLES] = None
+
+
+def _open_hole(
+    st: State, d: Direction, start: int, end: int, frame: int, t: int, stamp: int | None, ip_id: int
+) -> None:
+    if (end - start & MASK) >= 1 << 30:
+        return
+    holes = d[HOLES]
+    if holes is None:
+        holes = d[HOLES] = []
+    holes.append([start, end, frame, t, stamp, ip_id])
+    if len(holes) > _MAX_HOLES:
+        del holes[0]
+        st.holes_dropped += 1
+
+
+def _sent(d: Direction, r: Direction, seq: int, end: int, t: int, frame: int, ip_id: int, checksum: int) -> None:
+    """Remember a new segment until it is acknowledged."""
+    _append_out(d, (end, t, frame, ip_id, checksum, t, 1))
+    if r[LA] is not None:
+        flight = end - r[LA] & MASK
+        if d[MAX_FLIGHT] < flight < HALF:
+            d[MAX_FLIGHT] = flight
+
+
+def _append_out(d: Direction, entry: tuple[int, ...]) -> None:
+    out = d[OUT]
+    out.append(entry)
+    if len(out) > 2 * _MAX_OUT:
+        del out[:_MAX_OUT]
+
+
+def _append_sorted(d: Direction, entry: tuple[int, ...]) -> None:
+    """Put a segment that filled a hole where it belongs, so that OUT stays in order of sequence."""
+    index = _find_out(d, entry[0])
+    out = d[OUT]
+    if index is None:
+        _append_out(d, entry)
+    elif out[index][0] != entry[0]:
+        out.insert(index, entry)
+
+
+def _remember_window(d: Direction, conn: Connection, frame: int, t: int, flags: int, ack: int, win: int) -> None:
+    d[LA] = ack
+    if flags & 2:
+        # The window of a SYN is never scaled: keep it comparable with the scaled ones that follow.
+        shift = d[SHIFT] if d[SHIFT] < 14 else 0
+        d[WIN] = win >> shift if not win & ((1 << shift) - 1) else -1
+        d[LIMIT] = ack + win & MASK
+        d[ROOM] = win // 10
+        return
+    d[WIN] = win
+    scaled = win << d[SHIFT]
+    d[LIMIT] = ack + scaled & MASK
+    d[ROOM] = scaled // 10 if d[KNOWN] else -1
+    if not flags & 4:
+        if win > d[WMAX]:
+            d[WMAX] = win
+        if win < d[WMIN]:
+            d[WMIN] = win
+        since = d[ZERO_SINCE]
+        if since is not None and win:
+            lasted = t - since[0]
+            trouble = trouble_of(d)
+            if lasted > 0:
+                trouble.zero_time += lasted
+                trouble.zero_longest = max(trouble.zero_longest, lasted)
+            d[ZERO_SINCE] = None
+
+
+def _control(
+    st: State,
+    d: Direction,
+    r: Direction | None,
+    conn: Connection,
+    frame: int,
+    t: int,
+    seq: int,
+    flags: int,
+    ttl: int,
+    nseq: int | None,
+) -> None:
+    """SYN, FIN and RST of a connection already in the table."""
+    if flags & 4:
+        st.rst += 1
+        if conn.reset is None:
+            by_orig = d is conn.orig
+            if r is not None and r[FIN] is not None and d[FIN] is not None:
+                phase = "after FIN"
+            elif (d[SEGMENTS] or 0) + (r[SEGMENTS] if r is not None else 0):
+                phase = "after data"
+            else:
+                phase = "before data"
+            plausible = nseq is None or seq == nseq or (r is not None and seq == r[LA])
+            jump = abs(ttl - d[TTL]) if d[PACKETS] else 0
+            conn.reset = (by_orig, frame, t, phase, plausible, jump, d[PAYLOAD])
+    elif flags & 1:
+        st.fin += 1
+        if d[FIN] is None:
+            d[FIN] = (t, frame)
+
+
+def roll(d: Direction, t: int, st: State, frame: int) -> None:
+    """Close the current second of a direction: peak rate, idle time, silences that somebody waited through."""
+    sent = d[PAYLOAD] - d[PEAK_BASE]
+    if sent > d[PEAK]:
+        d[PEAK] = sent
+    d[PEAK_BASE] = d[PAYLOAD]
+    d[ROLL_FROM] = t
+    d[ROLL] = t + SECOND
+    silence = t - d[LAST]
+    if silence > SECOND:
+        d[IDLE] += silence
+        if silence > st.gap_ns:
+            _gap(d, t, frame, st.gap_ns)
+
+
+def _gap(d: Direction, t: int, frame: int, gap_ns: int) -> None:
+    """Note a silence of the whole connection during which something was awaited."""
+    r = d[REV]
+    conn: Connection = d[CONN]
+    if r is None:
+        return
+    last, last_frame = (r[LAST], r[LAST_FRAME]) if r[LAST] > d[LAST] else (d[LAST], d[LAST_FRAME])
+    gaps = conn.gaps
+    if gaps is not None and (len(gaps) >= _MAX_GAPS or gaps[-1][1] >= last):
+        return
+    if d[OUT] or r[OUT]:
+        awaited = "acknowledgement"
+    elif conn.orig is not None and conn.resp is not None and conn.orig[SEGMENTS] and not d[FIN]:
+        # The side that sent data last has had its say; the other one is awaited if it was the client who asked.
+        asked = conn.orig[NSEQ_TIME] > (conn.resp[NSEQ_TIME] or 0)
+        if not asked or d is conn.orig:
+            return
+        awaited = "server"
+    else:
+        return
+    if t - last <= gap_ns:
+        return
+    if gaps is None:
+        gaps = conn.gaps = []
+    gaps.append((t - last, t, last_frame, frame, awaited))
+
+
+def at_end(d: Direction, t_end: int) -> None:
+    """Close what is still open when the capture ends: the running second and a window that stayed at zero."""
+    sent = d[PAYLOAD] - d[PEAK_BASE]
+    if sent > d[PEAK]:
+        d[PEAK] = sent
+    since = d[ZERO_SINCE]
+    if since is not None:
+        trouble = trouble_of(d)
+        lasted = max(0, t_end - since[0])
+        trouble.zero_time += lasted
+        trouble.zero_longest = max(trouble.zero_longest, lasted)
+        d[ZERO_SINCE] = None
+
+
+def unacked(d: Direction) -> int:
+    """Bytes sent and not acknowledged when the capture ended."""
+    r = d[REV]
+    if r is None or r[LA] is None or d[NSEQ] is None:
+        return 0
+    left = d[NSEQ] - r[LA] & MASK
+    return left if left < 1 << 30 else 0
+
+
+__all__ = ["ISN", "at_end", "roll", "segment", "unacked"]
