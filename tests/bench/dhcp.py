@@ -4,9 +4,9 @@
 
 Two namespaces joined by a veth pair; perfdhcp (of kea) plays a relay with 20,000 clients and a /16 pool. For each
 server the offered rate rises until 1 % of the exchanges are lost or perfdhcp cannot offer more; the row tells the
-highest rate that held, its latency, and the server's CPU time per exchange. Our server runs without the hub: nothing is journalled,
-where kea and dnsmasq write their lease files (to a directory in memory). Needs root, kea-dhcp4-server, kea-admin and
-dnsmasq-base.
+highest rate that held, its latency, and the server's CPU time per exchange. Our server runs without the hub: nothing is
+journalled, where kea and dnsmasq write their lease files (to a directory in memory). Needs root, kea-dhcp4-server,
+kea-admin and dnsmasq-base.
 """
 
 from __future__ import annotations
