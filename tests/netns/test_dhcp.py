@@ -327,13 +327,12 @@ def test_another_server_on_the_port_is_waited_out(lab: Lab, tmp_path: Path, capl
     with lab.inside(lab.gateway):
         other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         other.bind(("0.0.0.0", 67))
-    with other:
-        with serving(lab, asyncio.new_event_loop, open_at_once=False) as dhcp:
-            assert wait_for(lambda: "another DHCP server has port 67" in caplog.text)
-            assert not dhcp.service.listening["guest"]
-            other.close()
-            assert wait_for(lambda: dhcp.service.listening["guest"])
-            assert udhcpc(lab, lab.guest, tmp_path)[0] == "bound"
+    with other, serving(lab, asyncio.new_event_loop, open_at_once=False) as dhcp:
+        assert wait_for(lambda: "another DHCP server has port 67" in caplog.text)
+        assert not dhcp.service.listening["guest"]
+        other.close()
+        assert wait_for(lambda: dhcp.service.listening["guest"])
+        assert udhcpc(lab, lab.guest, tmp_path)[0] == "bound"
     assert caplog.text.count("another DHCP server") == 1
 
 
