@@ -220,27 +220,19 @@ class Resolver:
             actions.append(SendAnswer(event.reply_to, encode_response(data, question, Rcode.SERVFAIL)))
             return
         pending = Pending(
-            event.tcp, data, question, now + self._timeout_s, now + self._timeout_s * REPEAT_AFTER, [waiter]
+            event.tcp, data, key, question, now + self._timeout_s, now + self._timeout_s * REPEAT_AFTER, [waiter]
         )
         self._active[key] = self._unrepeated[key] = pending
         self._waiters += 1
         self._send(pending, path, now, actions)
 
     def _send(self, pending: Pending, path: Path, now: float, actions: list[Action]) -> None:
-        opened: list[Lane] = []
-
-        def open_lane(path: Path) -> Lane:
-            lane = self._lanes[self._next_lane] = Lane(self._next_lane, path, now)
-            self._next_lane += 1
-            opened.append(lane)
-            return lane
-
-        lane, used_up = path.lane_for_query(now, self._random_bits, open_lane)
-        if used_up is not None:
-            del self._lanes[used_up.number]
-            actions.append(CloseLane(used_up.number))
-        actions.extend(OpenLane(new.number, path.endpoint, path.tcp) for new in opened)
-        upstream_id = self._random_bits(16)
+        bits = self._random_bits(32)
+        choice, upstream_id = bits >> 16, bits & 0xFFFF
+        lane = path.lane_for_query(now, choice)
+        if lane is None:
+            lane = self._open_lane(path, choice, now, actions)
+        lane.queries += 1
         while upstream_id in lane.waiting:
             upstream_id = (upstream_id + 1) & 0xFFFF
         lane.waiting[upstream_id] = pending
@@ -249,6 +241,16 @@ class Resolver:
             pending.tried.append(path)
         self._forwarded += 1
         actions.append(SendQuery(lane.number, upstream_id.to_bytes(2) + pending.query[2:]))
+
+    def _open_lane(self, path: Path, choice: int, now: float, actions: list[Action]) -> Lane:
+        lane = self._lanes[self._next_lane] = Lane(self._next_lane, path, now)
+        self._next_lane += 1
+        worn = path.adopt(lane, choice)
+        if worn is not None:
+            del self._lanes[worn.number]
+            actions.append(CloseLane(worn.number))
+        actions.append(OpenLane(lane.number, path.endpoint, path.tcp))
+        return lane
 
     def _response(self, event: ResponseReceived, now: float, actions: list[Action]) -> None:
         lane = self._lanes.get(event.lane)
@@ -309,9 +311,11 @@ class Resolver:
                 continue
             paths = self._paths[pending.tcp]
             path = choose(paths, pending.tried, now)
-            key = (pending.tcp, pending.query[2:])
-            if path is None and lane.path in paths and not lane.path.unreachable and key in self._unrepeated:
-                del self._unrepeated[key]  # this is its repetition: a server closed a connection that was in use
+            repeatable = pending.key in self._unrepeated and lane.path in paths and not lane.path.unreachable
+            if path is None and repeatable:
+                del self._unrepeated[
+                    pending.key
+                ]  # this is its repetition: a server closed a connection that was in use
                 path = lane.path
             if path is None:
                 self._finish(pending, actions)
@@ -329,9 +333,8 @@ class Resolver:
         pending.attempts.clear()
 
     def _finish(self, pending: Pending, actions: list[Action]) -> None:
-        key = (pending.tcp, pending.query[2:])
-        del self._active[key]
-        self._unrepeated.pop(key, None)
+        del self._active[pending.key]
+        self._unrepeated.pop(pending.key, None)
         self._detach(pending, actions)
         answer = pending.held
         if answer is None:

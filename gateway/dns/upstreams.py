@@ -7,7 +7,6 @@ at random, replaced after some queries, so that whoever forges answers must gues
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -47,6 +46,7 @@ class Pending:
 
     tcp: bool
     query: bytes
+    key: tuple[bool, bytes]  # transport, and all of the query but its id: what makes two queries equal
     question: Question
     ends_at: float
     repeat_at: float
@@ -107,30 +107,29 @@ class Path:
         self.unreachable = True
         self.resting_until = now + UNREACHABLE_REST_S
 
-    def lane_for_query(
-        self, now: float, random_bits: Callable[[int], int], open_lane: Callable[[Path], Lane]
-    ) -> tuple[Lane, Lane | None]:
-        """Choose a lane for one query; the second value is a lane that is used up and to be closed.
+    def lane_for_query(self, now: float, choice: int) -> Lane | None:
+        """A lane for one query, `choice` being a random number; None when a new one is to be opened for it.
 
         The first queries open the lanes; each later one takes a lane at random and replaces it when it is worn out.
         """
-        if len(self.lanes) < (1 if self.tcp else UDP_LANES):
-            lane = open_lane(self)
-            self.lanes.append(lane)
-            lane.queries = 1
-            return lane, None
-        at = random_bits(16) % len(self.lanes)
-        lane = self.lanes[at]
-        used_up: Lane | None = None
+        lanes = self.lanes
+        if len(lanes) < (1 if self.tcp else UDP_LANES):
+            return None
+        lane = lanes[choice % len(lanes)]
         worn = lane.queries >= LANE_QUERIES or now - lane.opened_at >= LANE_AGE_S
-        if worn and not self.tcp and len(self.lanes) + len(self.draining) < MAX_LANES:
-            if lane.waiting:
-                self.draining.add(lane)
-            else:
-                used_up = lane
-            lane = self.lanes[at] = open_lane(self)
-        lane.queries += 1
-        return lane, used_up
+        return None if worn and not self.tcp and len(lanes) + len(self.draining) < MAX_LANES else lane
+
+    def adopt(self, lane: Lane, choice: int) -> Lane | None:
+        """Take a new lane, in place of the chosen one when all are there; returns that one if it may be closed now."""
+        if len(self.lanes) < (1 if self.tcp else UDP_LANES):
+            self.lanes.append(lane)
+            return None
+        at = choice % len(self.lanes)
+        worn, self.lanes[at] = self.lanes[at], lane
+        if worn.waiting:
+            self.draining.add(worn)
+            return None
+        return worn
 
     def retire(self, lane: Lane) -> None:
         """Give the lane no new queries."""
