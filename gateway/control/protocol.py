@@ -217,7 +217,7 @@ def error_of(message: dict[str, JsonValue]) -> ControlError | None:
 
 def _depth_exceeds(value: JsonValue, limit: int) -> bool:
     level: list[JsonValue] = [value]
-    for _ in range(limit + 1):
+    for _ in range(limit):
         deeper: list[JsonValue] = []
         for item in level:
             if isinstance(item, dict):
