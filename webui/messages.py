@@ -6,7 +6,7 @@ An application is one object with `route`: it is asked as soon as the head of a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -81,13 +81,14 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One response. A body that is an async iterator is sent in chunks as it comes, never more than one buffered.
+    """One response. A body that is a generator is sent in chunks as it comes, never more than one buffered; it is
+    closed when the client went away.
 
     `close` ends the connection after it. Content-Length, Transfer-Encoding and Connection are the server's to write.
     """
 
     status: int
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
     content_type: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
     close: bool = False

@@ -37,9 +37,10 @@ _HEAD: Final = re.compile(
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8}+)[\t ]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?")
 _TRAILER_LINE: Final = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+")
-_LENGTH: Final = re.compile(r"[0-9]{1,12}")
+_FRAMING: Final = re.compile(rb"\r\n(content-length|transfer-encoding):[ \t]*([^\r]*)", re.IGNORECASE)
+_LENGTH: Final = re.compile(rb"[0-9]{1,12}")
 # Fields that mean something different when joined; a second one is an attack or a broken program.
-_SINGLE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"origin"))
+_SINGLE: Final = frozenset((b"host", b"expect", b"content-type", b"origin", b"sec-fetch-site"))
 
 Fields = list[tuple[bytes, bytes]]
 HeadParser = Callable[[bytes], tuple[bytes, Fields]]  # one whole head -> target and header fields
@@ -62,6 +63,7 @@ def parse_head(data: bytes, client: str, parser: HeadParser) -> Request:
         raise RequestError(505, "HTTP/1.0 and HTTP/1.1 only")
     if method not in _METHODS:
         raise RequestError(501, "unknown method")
+    _check_framing(data, minor == b"1")
     target, fields = parser(data)
     headers: dict[str, str] = {}
     for name, value in fields:
@@ -78,6 +80,26 @@ def parse_head(data: bytes, client: str, parser: HeadParser) -> Request:
     return Request(method.decode("ascii"), target.decode("ascii"), minor[0] - 0x30, headers, client)
 
 
+def _check_framing(data: bytes, chunks_allowed: bool) -> None:
+    """Refuse every head about whose body's length two readers could disagree (RFC 9112 §6.3, §11.2).
+
+    On the octets, because h11 makes one of repeated lengths.
+    """
+    found = _FRAMING.findall(data)
+    if not found:
+        return
+    if len(found) > 1:
+        raise RequestError(400, "more than one length of the body")
+    name, value = found[0]
+    if name.lower() == b"content-length":
+        if not _LENGTH.fullmatch(value.rstrip(b" \t")):
+            raise RequestError(400, "not a Content-Length")
+    elif not chunks_allowed:
+        raise RequestError(400, "no transfer codings in HTTP/1.0")
+    elif value.rstrip(b" \t").lower() != b"chunked":
+        raise RequestError(501, "unknown transfer coding")
+
+
 def wants_close(request: Request) -> bool:
     """Whether the connection ends after the answer: asked for, or HTTP/1.0 (RFC 9112 §9.3)."""
     connection = request.headers.get("connection")
@@ -87,7 +109,10 @@ def wants_close(request: Request) -> bool:
 
 
 class BodyReader:
-    """Cuts one body out of the stream and undoes `chunked`; raises RequestError, 413 beyond `limit` octets."""
+    """Cuts one body out of the stream and undoes `chunked`; raises RequestError, 413 beyond `limit` octets.
+
+    The request comes from `parse_head`, which let through only one length of one kind.
+    """
 
     __slots__ = ("_chunked", "_left", "_limit", "_parts", "_state", "_trailer_bytes", "size")
 
@@ -99,17 +124,10 @@ class BodyReader:
         self._trailer_bytes = 0
         self.size = 0  # octets held
         length = request.headers.get("content-length")
-        coding = request.headers.get("transfer-encoding")
-        self._chunked = coding is not None
-        if coding is not None:
-            if length is not None or request.minor == 0:
-                raise RequestError(400, "Transfer-Encoding here is ambiguous")
-            if coding.lower() != "chunked":
-                raise RequestError(501, "unknown transfer coding")
+        self._chunked = "transfer-encoding" in request.headers
+        if self._chunked:
             self._state = "size"
         elif length is not None:
-            if not _LENGTH.fullmatch(length):
-                raise RequestError(400, "not a Content-Length")
             self._left = int(length)
             if self._left > limit:
                 raise RequestError(413, "the body is too large")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, cast
@@ -460,7 +461,7 @@ class Connection(asyncio.Protocol):
         self._request = self._endpoint = None
         self._respond(plain(error.status, error.reason, close=True), None)
 
-    async def _stream(self, response: Response, pieces: AsyncIterator[bytes], request: Request) -> None:
+    async def _stream(self, response: Response, pieces: AsyncGenerator[bytes, None], request: Request) -> None:
         """Write a body as it comes, chunked for HTTP/1.1, with the client's pace as the bound."""
         chunked = request.minor == 1
         keep = chunked and not (response.close or self._server.stopping or wants_close(request))
@@ -468,23 +469,25 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._phase = _Phase.STREAMING
         self._transport.write(_head(response, framing, keep=keep))
-        if request.method != "HEAD":
-            try:
+        try:
+            async with aclosing(pieces):
                 async for piece in pieces:
+                    if request.method == "HEAD" or self._transport.is_closing():
+                        break
                     if piece:
                         self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     if self._drained is not None:
                         await self._drained.wait()
-                    if self._transport.is_closing():
-                        return
-            except Exception:
-                # Half a body must not look like a whole one.
-                log.exception("a stream failed client=%s", self.client)
-                self._server.counts.failures += 1
-                self.abort()
-                return
-            if chunked:
-                self._transport.write(b"0\r\n\r\n")
+        except Exception:
+            # Half a body must not look like a whole one.
+            log.exception("a stream failed client=%s", self.client)
+            self._server.counts.failures += 1
+            self.abort()
+            return
+        if self._transport.is_closing():
+            return
+        if chunked and request.method != "HEAD":
+            self._transport.write(b"0\r\n\r\n")
         self._finish(keep=keep, unread=False)
 
 
