@@ -42,16 +42,16 @@ class MetricsServer(ThreadingMixIn, HTTPServer):
         if ip_address(address).version == 6:
             self.address_family = socket.AF_INET6
         self.read_metrics = read_metrics
-        self._threads = threading.BoundedSemaphore(MAX_THREADS)
+        self._slots = threading.BoundedSemaphore(MAX_THREADS)
         super().__init__((address, port), _Handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Start a thread for the connection, waiting for one to end when there are too many."""
-        self._threads.acquire()
+        self._slots.acquire()
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._threads.release()
+            self._slots.release()
             raise
 
     def process_request_thread(
@@ -65,7 +65,7 @@ class MetricsServer(ThreadingMixIn, HTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             timer.cancel()
-            self._threads.release()
+            self._slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A connection that broke is the scraper's affair; anything else is ours and is logged."""
