@@ -172,9 +172,9 @@ def _head(report: ReportLike, style: Style) -> str:
     )
     return "\n".join(
         [
-            style.paint(show(capture["name"]), "bold"),
-            style.paint(facts, "dim"),
-            f"Health  {style.paint(score, health['grade'] or 'dim')}",
+            style.paint(show(capture["name"], style.width - 1), "bold"),
+            *(style.paint(line, "dim") for line in wrapped(facts, style, "")),
+            f"Health  {style.paint(show(score, style.width - 10), health['grade'] or 'dim')}",
             "",
         ]
     )
@@ -238,7 +238,7 @@ def _findings(report: ReportLike, style: Style, details: int) -> str:
         title, *rest = wrapped(f"{show(finding['title'])}  ({place})", style, " " * 12, first=" " * 12)
         lines += [f"  {label}  {title[12:]}", *rest]
         lines += [style.paint(line, "dim") for line in wrapped(show(finding["sentence"], 400), style, " " * 12)]
-        lines.append(style.paint(f"            {finding['id']}", "dim"))
+        lines.append(style.paint(" " * 12 + show(finding["id"], style.width - 14), "dim"))
     hidden = len(found) - max(details, 0)
     if hidden > 0:
         lines.append(style.paint(f"  and {hidden} more: --details {len(found)}, or --html FILE", "dim"))
@@ -345,7 +345,7 @@ def _columns(
         for index, (value, width) in enumerate(zip(row, widths, strict=True)):
             value = _squeezed(value, width)
             cells.append(value.rjust(width) if index in right else value.ljust(width))
-        line = ("  " + "  ".join(cells)).rstrip()
+        line = _squeezed(("  " + "  ".join(cells)).rstrip(), style.width)
         lines.append(style.paint(line, "dim") if number == 0 else line)
     return lines
 
