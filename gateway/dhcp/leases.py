@@ -15,6 +15,7 @@ same address again; taken back, oldest first, when the pool has nothing else).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -109,11 +110,12 @@ class LeaseTable:
     def __init__(self, pool: AddressPool) -> None:
         self.pool = pool
         self._by_number: dict[int, Lease] = {}
-        self._by_mac: dict[MacAddress, Lease] = {}
-        self._offers: dict[int, Lease] = {}  # oldest first
-        self._former: dict[int, Lease] = {}  # oldest first
+        self._by_mac: dict[bytes, Lease] = {}
+        # Oldest first. Not dicts: finding a dict's first key walks over all that were removed before it.
+        self._offers: OrderedDict[int, Lease] = OrderedDict()
+        self._former: OrderedDict[int, Lease] = OrderedDict()
         self._former_by_client: dict[bytes, Lease] = {}
-        self._quarantine: dict[int, float] = {}  # address -> end; oldest first
+        self._quarantine: OrderedDict[int, float] = OrderedDict()  # address -> end
         # One valid heap entry per address: `_scheduled` says which; the others are skipped when they come up.
         self._heap: list[tuple[float, int]] = []
         self._scheduled: dict[int, float] = {}
@@ -122,8 +124,8 @@ class LeaseTable:
         """All entries, whatever their state."""
         return iter(self._by_number.values())
 
-    def of_mac(self, mac: MacAddress) -> Lease | None:
-        """The one entry of a MAC, whatever its state."""
+    def of_mac(self, mac: bytes) -> Lease | None:
+        """The one entry of a MAC (its six octets will do), whatever its state."""
         return self._by_mac.get(mac)
 
     def of_number(self, number: int) -> Lease | None:
@@ -235,8 +237,7 @@ class LeaseTable:
         self._quarantine[number] = until
         self._schedule(number, until)
         while len(self._quarantine) > most:
-            oldest = next(iter(self._quarantine))
-            del self._quarantine[oldest]
+            oldest, _ = self._quarantine.popitem(last=False)
             self.pool.give_back(oldest)
 
     def quarantines(self) -> Iterable[tuple[int, float]]:

@@ -6,6 +6,7 @@ at which the bucket would be full again.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 KEYS_KEPT: Final = 16384
@@ -40,7 +41,8 @@ class ClientBuckets:
         self._step = 1 / rate
         self._slack = (burst - 1) / rate
         self._keep = keep
-        self._full_at: dict[bytes, float] = {}  # the client that asked longest ago first
+        # The client that asked longest ago first. Not a dict: finding its first key walks over those removed before.
+        self._full_at: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -53,7 +55,7 @@ class ClientBuckets:
         allowed = full_at - now <= self._slack
         self._full_at[client] = full_at + self._step if allowed else full_at
         if len(self._full_at) > self._keep:
-            del self._full_at[next(iter(self._full_at))]
+            self._full_at.popitem(last=False)
         return allowed
 
 

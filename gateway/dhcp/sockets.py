@@ -288,7 +288,7 @@ class _ZonePort:
         try:
             match reply.destination:
                 case ToRelay(address):
-                    sockets.port.sendto(payload, (str(address), SERVER_PORT))
+                    sockets.port.sendto(payload, (socket.inet_ntoa(address.to_bytes(4, "big")), SERVER_PORT))
                 case ToClient(mac, client):
                     sockets.packets.send(build_datagram(sockets.mac, sockets.address, mac, client, payload))
                 case ToEveryone():

@@ -81,7 +81,8 @@ class Option(IntEnum):
 
 
 _TYPES: Final = {int(kind): kind for kind in MessageType}
-_LAST: Final = int(Option.RELAY_AGENT)
+_OCTETS: Final = tuple(bytes((number,)) for number in range(256))
+_RANK: Final = tuple(256 if code == Option.RELAY_AGENT else code for code in range(256))
 
 
 @dataclass(slots=True)
@@ -186,30 +187,28 @@ def encode(message: Message) -> bytes:
     options = message.options
     # The type stands first: a receiver that looks no further than the first octets finds it there.
     parts.append(bytes((Option.MESSAGE_TYPE, 1, message.kind)))
-    for code in sorted(options):
-        if code != _LAST:
-            _write_option(code, options[code], parts)
-    if _LAST in options:
-        _write_option(_LAST, options[_LAST], parts)
+    for code in sorted(options, key=_RANK.__getitem__):
+        value = options[code]
+        length = len(value)
+        if length <= 255:
+            parts += (_OCTETS[code], _OCTETS[length], value)
+        else:
+            for start in range(0, length, 255):
+                piece = value[start : start + 255]
+                parts += (_OCTETS[code], _OCTETS[len(piece)], piece)
     parts.append(b"\xff")
     octets = b"".join(parts)
     return octets if len(octets) >= MINIMUM_OCTETS else octets.ljust(MINIMUM_OCTETS, b"\0")
 
 
-def _write_option(code: int, value: bytes, parts: list[bytes]) -> None:
-    if len(value) <= 255:
-        parts.append(bytes((code, len(value))))
-        parts.append(value)
-        return
-    for start in range(0, len(value), 255):
-        piece = value[start : start + 255]
-        parts.append(bytes((code, len(piece))))
-        parts.append(piece)
-
-
 def options_octets(options: dict[int, bytes]) -> int:
     """How many octets these options take in a message, code and length octets included."""
-    return sum(len(value) + 2 * max(1, -(-len(value) // 255)) for value in options.values())
+    octets = 2 * len(options)
+    for value in options.values():
+        octets += len(value)
+        if len(value) > 255:
+            octets += 2 * ((len(value) - 1) // 255)
+    return octets
 
 
 def read_word(value: bytes) -> int | None:

@@ -7,7 +7,6 @@ the shell posts it to the hub, in order, before it performs what follows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Literal
 
 from gateway.addresses import MacAddress
@@ -57,7 +56,7 @@ class AddressSeen:
 class ToRelay:
     """Send to the server port of a relay."""
 
-    address: IPv4Address
+    address: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ request and zone; which reply a request deserves is decided in `v4_server`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Address
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from gateway.config import Reservation, Zone
 from gateway.dhcp.v4_codec import (
@@ -38,6 +37,17 @@ _FRAME_OPTIONS: Final = 4  # option 53 and End, which Message.options do not hol
 _DEFAULT_PARAMETERS: Final = bytes((Option.ROUTER, Option.DNS_SERVERS, Option.DOMAIN_NAME, Option.BROADCAST_ADDRESS))
 
 
+_SELECTIONS_KEPT: Final = 256
+"""There are a few dozen kinds of clients, each with its own list of parameters; invented lists must not fill memory."""
+
+
+class Selection(NamedTuple):
+    """The parameters that one list asks for, in its order, and the octets they take."""
+
+    options: dict[int, bytes]
+    octets: int
+
+
 @dataclass(frozen=True, slots=True)
 class ZoneAnswers:
     """What a zone tells its clients, encoded once."""
@@ -45,8 +55,10 @@ class ZoneAnswers:
     server_id: bytes
     subnet_mask: bytes
     lease_time_s: int
+    times: dict[int, bytes]  # the three options of a lease of that time
     parameters: dict[int, bytes]  # options sent when asked for
     host_names: dict[bytes, bytes]  # by MAC
+    selections: dict[bytes, Selection] = field(default_factory=dict)  # by parameter list, as far as seen
 
 
 def zone_answers(zone: Zone, reservations: tuple[Reservation, ...]) -> ZoneAnswers:
@@ -63,6 +75,7 @@ def zone_answers(zone: Zone, reservations: tuple[Reservation, ...]) -> ZoneAnswe
         server_id=zone.address.ip.packed,
         subnet_mask=network.netmask.packed,
         lease_time_s=zone.lease_time,
+        times=_time_options(zone.lease_time),
         parameters={code: value for code, value in parameters.items() if value},
         host_names={
             reservation.mac: write_host_name(reservation.hostname)
@@ -74,7 +87,8 @@ def zone_answers(zone: Zone, reservations: tuple[Reservation, ...]) -> ZoneAnswe
 
 def lease_seconds(request: Message, answers: ZoneAnswers) -> int:
     """The zone's lease time, or less if the client asks for less."""
-    wish = read_word(request.options.get(Option.LEASE_TIME, b""))
+    sent = request.options.get(Option.LEASE_TIME)
+    wish = None if sent is None else read_word(sent)
     if wish is None or wish >= answers.lease_time_s:
         return answers.lease_time_s
     return max(wish, min(SHORTEST_LEASE_S, answers.lease_time_s))
@@ -105,7 +119,7 @@ def refusal(request: Message, sentence: str, answers: ZoneAnswers) -> Message:
 def destination(request: Message, reply: Message) -> Destination:
     """Where a reply goes (RFC 2131 §4.1)."""
     if request.giaddr:
-        return ToRelay(IPv4Address(request.giaddr))
+        return ToRelay(request.giaddr)
     if reply.kind is MessageType.NAK:
         return ToEveryone()
     if request.ciaddr:
@@ -126,9 +140,15 @@ def _identity(request: Message, reply: Message, answers: ZoneAnswers) -> None:
 def _times(request: Message, reply: Message, answers: ZoneAnswers) -> None:
     """Life of the lease; renewal at half of it, rebinding at seven eighths (RFC 2131 §4.4.5)."""
     seconds = lease_seconds(request, answers)
-    reply.options[Option.LEASE_TIME] = write_word(seconds)
-    reply.options[Option.RENEWAL_TIME] = write_word(seconds // 2)
-    reply.options[Option.REBINDING_TIME] = write_word(seconds * 7 // 8)
+    reply.options |= answers.times if seconds == answers.lease_time_s else _time_options(seconds)
+
+
+def _time_options(seconds: int) -> dict[int, bytes]:
+    return {
+        int(Option.LEASE_TIME): write_word(seconds),
+        int(Option.RENEWAL_TIME): write_word(seconds // 2),
+        int(Option.REBINDING_TIME): write_word(seconds * 7 // 8),
+    }
 
 
 def _relay_agent(request: Message, reply: Message, answers: ZoneAnswers) -> None:
@@ -145,21 +165,39 @@ def _parameters(request: Message, reply: Message, answers: ZoneAnswers) -> None:
     """
     options = reply.options
     options[Option.SUBNET_MASK] = answers.subnet_mask
+    wanted = request.options.get(Option.PARAMETER_LIST, _DEFAULT_PARAMETERS)
+    if answers.host_names and Option.HOST_NAME in wanted:
+        name = answers.host_names.get(request.chaddr[:6])
+        if name is not None:
+            options[Option.HOST_NAME] = name
+    selection = answers.selections.get(wanted) or _select(wanted, answers)
     room = _room(request) - options_octets(options)
-    for code in request.options.get(Option.PARAMETER_LIST, _DEFAULT_PARAMETERS):
-        if code == Option.HOST_NAME:
-            value = answers.host_names.get(request.chaddr[:6])
-        else:
-            value = answers.parameters.get(code)
-        if value is not None and code not in options and len(value) + 2 <= room:
+    if selection.octets <= room:
+        options |= selection.options
+        return
+    for code, value in selection.options.items():
+        if len(value) + 2 <= room:
             options[code] = value
             room -= len(value) + 2
 
 
+def _select(wanted: bytes, answers: ZoneAnswers) -> Selection:
+    """What a parameter list comes to; remembered, since the same few lists come again and again."""
+    options = {code: answers.parameters[code] for code in wanted if code in answers.parameters}
+    selection = Selection(options, options_octets(options))
+    if len(answers.selections) >= _SELECTIONS_KEPT:
+        answers.selections.clear()
+    answers.selections[wanted] = selection
+    return selection
+
+
 def _room(request: Message) -> int:
     """Octets for options in the largest message that the client takes (RFC 2132 §9.10)."""
-    wish = int.from_bytes(request.options.get(Option.MAXIMUM_SIZE, b"")[:2], "big")
-    datagram = min(max(wish, _SMALLEST_MAXIMUM), _LARGEST_DATAGRAM)
+    wish = request.options.get(Option.MAXIMUM_SIZE)
+    if wish is None:
+        datagram = _SMALLEST_MAXIMUM
+    else:
+        datagram = min(max(int.from_bytes(wish[:2], "big"), _SMALLEST_MAXIMUM), _LARGEST_DATAGRAM)
     return datagram - _IP_UDP_OCTETS - HEADER_OCTETS - _FRAME_OPTIONS
 
 

@@ -80,6 +80,9 @@ class DhcpCounts:
     refusals: Mapping[RefusalReason, int]
 
 
+_Handler = Callable[[Message, MacAddress, Lease | None, float], list[DhcpAction]]
+
+
 class _Span(NamedTuple):
     first: int
     last: int
@@ -96,7 +99,7 @@ class DhcpServer:
         self._reports = ReportLimit()
         self._configure(zone, settings, reservations)
         self._table = LeaseTable(build_pool(zone, self._own_reservations))
-        self._handlers: dict[MessageType, Callable[[Message, MacAddress, float], list[DhcpAction]]] = {
+        self._handlers: dict[MessageType, _Handler] = {
             MessageType.DISCOVER: self._discover,
             MessageType.REQUEST: self._request,
             MessageType.DECLINE: self._decline,
@@ -290,16 +293,17 @@ class DhcpServer:
             if octets != source_mac:
                 return self._refuse(source_mac, "foreign_mac", f"asks for {octets.hex(':')}", now)
             bucket = octets
-        mac = MacAddress(octets)
-        if mac in self._blocked:
-            return self._refuse(mac, "blocked", "on the zone's block list", now)
+        if octets in self._blocked:
+            return self._refuse(octets, "blocked", "on the zone's block list", now)
         if not self._clients.take(bucket, now):
-            return self._refuse(mac, "client_rate", f"more than {self.settings.client_rate:g} messages a second", now)
-        return handler(message, mac, now)
+            rate = self.settings.client_rate
+            return self._refuse(octets, "client_rate", f"more than {rate:g} messages a second", now)
+        lease = self._table.of_mac(octets)
+        mac = MacAddress(octets) if lease is None else lease.key.mac
+        return handler(message, mac, lease, now)
 
-    def _discover(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
+    def _discover(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         actions: list[DhcpAction] = []
-        lease = self._table.of_mac(mac)
         if lease is not None and not self._rightful(mac, lease.number):
             if lease.state is LeaseState.BOUND:
                 actions.append(LeaseEnded(lease.key, lease.address, "replaced"))
@@ -347,9 +351,8 @@ class DhcpServer:
         key = ClientKey(self.zone.name, mac)
         return self._table.offer(key, number, _client_id(message), message.giaddr, self._offer_until(now), now)
 
-    def _request(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
+    def _request(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         """DHCPREQUEST in all its states (RFC 2131 §4.3.2): what is wished for is in option 50, else in ciaddr."""
-        lease = self._table.of_mac(mac)
         chosen = message.options.get(Option.SERVER_ID)
         if chosen is not None and read_word(chosen) != self._server_id:
             if lease is not None and lease.state is LeaseState.OFFERED:
@@ -375,7 +378,8 @@ class DhcpServer:
     def _bind(self, lease: Lease, message: Message, now: float) -> list[DhcpAction]:
         renewed = lease.state is LeaseState.BOUND
         until = now + lease_seconds(message, self._answers)
-        hostname = read_host_name(message.options.get(Option.HOST_NAME, b"")) or lease.hostname
+        name = message.options.get(Option.HOST_NAME)
+        hostname = lease.hostname if name is None else read_host_name(name)
         self._table.bind(lease, _client_id(message), message.giaddr, hostname, until, now)
         self._probes.forget(lease.number)
         return [
@@ -383,39 +387,37 @@ class DhcpServer:
             self._reply(message, acknowledgement(message, lease.number, self._answers)),
         ]
 
-    def _decline(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
+    def _decline(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         """The client found its new address in use (RFC 2131 §4.3.3)."""
         declined = read_word(message.options.get(Option.REQUESTED_ADDRESS, b""))
-        lease = self._held_by_sender(message, mac, declined)
-        if lease is None:
+        if lease is None or not self._may_end(message, lease, declined):
             return self._refuse(mac, "not_its_lease", "a DHCPDECLINE of what it does not hold", now)
         was_bound = lease.state is LeaseState.BOUND
         self._set_aside(lease, now)
         return [LeaseEnded(lease.key, lease.address, "declined")] if was_bound else []
 
-    def _release(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
+    def _release(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         """The client gives its address back; it will get the same one again if it can (RFC 2131 §4.3.4)."""
-        lease = self._held_by_sender(message, mac, message.ciaddr)
-        if lease is None or lease.state is not LeaseState.BOUND:
+        if lease is None or lease.state is LeaseState.OFFERED or not self._may_end(message, lease, message.ciaddr):
             return self._refuse(mac, "not_its_lease", "a DHCPRELEASE of what it does not hold", now)
         self._table.end(lease, now)
         return [LeaseEnded(lease.key, lease.address, "released")]
 
-    def _inform(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
+    def _inform(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         """Parameters for a client that has its address from elsewhere; no lease is touched (RFC 2131 §4.3.5)."""
         if not message.ciaddr:
             return self._refuse(mac, "malformed", "a DHCPINFORM without ciaddr", now)
         return [self._reply(message, information(message, self._answers))]
 
-    def _held_by_sender(self, message: Message, mac: MacAddress, address: int | None) -> Lease | None:
-        """The entry that a DECLINE or RELEASE may end: the sender's own, told to us, the way it was obtained."""
-        lease = self._table.of_mac(mac)
-        if lease is None or lease.number != address or lease.state is LeaseState.FORMER:
-            return None
+    def _may_end(self, message: Message, lease: Lease, address: int | None) -> bool:
+        """Whether a DECLINE or RELEASE ends its sender's entry: it must be told to us, and the way it was obtained."""
         server_id = message.options.get(Option.SERVER_ID)
-        if server_id is not None and read_word(server_id) != self._server_id:
-            return None
-        return lease if message.giaddr == lease.relay else None
+        return (
+            lease.number == address
+            and lease.state is not LeaseState.FORMER
+            and message.giaddr == lease.relay
+            and (server_id is None or read_word(server_id) == self._server_id)
+        )
 
     # Probing.
 

@@ -138,7 +138,7 @@ def test_where_replies_go() -> None:
     """To the relay, to everyone, to the address in use, or to the new address by the client's MAC (RFC 2131 §4.1)."""
     mac = bytes(MAC)
     cases = [
-        (request(giaddr=ip("10.41.0.2"), flags=BROADCAST_FLAG), ToRelay(IPv4Address("10.41.0.2"))),
+        (request(giaddr=ip("10.41.0.2"), flags=BROADCAST_FLAG), ToRelay(ip("10.41.0.2"))),
         (request(ciaddr=ADDRESS), ToClient(mac, ADDRESS)),
         (request(flags=BROADCAST_FLAG), ToEveryone()),
         (request(), ToClient(mac, ADDRESS)),
@@ -154,4 +154,4 @@ def test_a_relayed_refusal_asks_to_be_broadcast() -> None:
     asked = request(MessageType.REQUEST, giaddr=ip("10.41.0.2"))
     reply = refusal(asked, "no", ANSWERS)
     assert reply.flags & BROADCAST_FLAG
-    assert SendReply(reply, destination(asked, reply)).destination == ToRelay(IPv4Address("10.41.0.2"))
+    assert SendReply(reply, destination(asked, reply)).destination == ToRelay(ip("10.41.0.2"))

@@ -441,7 +441,7 @@ def test_a_relayed_client_is_answered_through_its_relay() -> None:
     relay_mac = b"\x02\0\0\0\0\x05"
     (offered,) = client.send(client.message(MessageType.DISCOVER), 0.0, relay_mac)
     assert isinstance(offered, SendReply)
-    assert offered.destination == ToRelay(IPv4Address("10.41.0.5"))
+    assert offered.destination == ToRelay(ip("10.41.0.5"))
     assert offered.message.options[Option.RELAY_AGENT] == b"\x01\x04port"
     assert replies(client.send(client.message(MessageType.DISCOVER), 0.0, relay_mac))[0].giaddr == ip("10.41.0.5")
 
