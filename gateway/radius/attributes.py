@@ -194,9 +194,11 @@ def _limits(
     for field, name in (("session_time_s", "Session-Timeout"), ("idle_time_s", "Idle-Timeout")):
         if (seconds := packet.integer(name)) is not None:
             values[field] = seconds
-    values.update(_quotas(packet, client_view=client_view))
-    values.update(_rates(packet, complain))
-    ends = list(_ends(packet, moment, complain))
+    ends: list[float] = []
+    if packet.of_vendors:  # all others are theirs, and most answers have none of them
+        values.update(_quotas(packet, client_view=client_view))
+        values.update(_rates(packet, complain))
+        ends.extend(_ends(packet, moment, complain))
     limits = Limits(
         session_time_s=values.get("session_time_s"),
         idle_time_s=values.get("idle_time_s"),

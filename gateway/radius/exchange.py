@@ -57,7 +57,7 @@ ACCOUNTING_DURATION_S: Final = 30.0
 UNREACHABLE_WAIT_S: Final = 0.2  # a late answer may still overtake the ICMP error that says there is nobody
 _REPLY_MARGIN_S: Final = 0.5  # our sentence should reach the portal before its own patience ends
 
-_STATUS_OF: Final = {
+_STATUS_OF: Final[dict[int, str]] = {
     Code.ACCESS_ACCEPT: "accept",
     Code.ACCESS_REJECT: "reject",
     Code.ACCESS_CHALLENGE: "challenge",
@@ -268,6 +268,8 @@ class Exchange:
 
     def _pick(self, train: Train, now: float) -> Channel | None:
         candidates = [channel for channel in self._order[train.purpose] if channel not in train.tried]
+        if candidates and candidates[0].breaker.state is BreakerState.CLOSED:
+            return candidates[0]
         others = any(channel.breaker.state is BreakerState.CLOSED for channel in candidates)
         return next((channel for channel in candidates if channel.usable(now, others=others)), None)
 
@@ -404,7 +406,7 @@ class Exchange:
     def _answered(
         self, train: Train, channel: Channel, packet: Packet, moment: Moment, now: float, out: list[ExchangeAction]
     ) -> None:
-        channel.tallies.answered(_STATUS_OF[Code(packet.code)], now - train.first_sent, now)
+        channel.tallies.answered(_STATUS_OF[packet.code], now - train.first_sent, now)
         self._finish(train)
         if channel.breaker.answered():
             channel.probe_due = None

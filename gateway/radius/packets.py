@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from enum import IntEnum
-from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +99,15 @@ class Type(IntEnum):
 # Put before all other attributes, it is filled in when the packet is signed (RFC 3579 §3.2; first against BlastRADIUS).
 SIGNATURE_SLOT: Final = bytes((Type.MESSAGE_AUTHENTICATOR, 18)) + _ZEROS
 
-_ANSWERS: Final = {
+# All our dictionary files. Any: pyrad has no types.
+_DICTIONARY: Final[Any] = Dictionary(*(str(path) for path in sorted((Path(__file__).parent / "dictionary").iterdir())))
+_KEYS: Final[dict[str, Key]] = {
+    name: (_DICTIONARY.vendors.GetForward(found.vendor), found.code) if found.vendor else found.code
+    for name, found in _DICTIONARY.attributes.items()
+}
+_NAMES: Final[dict[Key, str]] = {key: name for name, key in _KEYS.items()}
+
+_ANSWERS: Final[dict[int, tuple[Code, ...]]] = {
     Code.ACCESS_REQUEST: (Code.ACCESS_ACCEPT, Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE),
     Code.ACCOUNTING_REQUEST: (Code.ACCOUNTING_RESPONSE,),
     Code.STATUS_SERVER: (Code.ACCESS_ACCEPT, Code.ACCOUNTING_RESPONSE),
@@ -114,42 +121,43 @@ class Packet:
     a value of the wrong length. Attributes that the dictionary does not know are in `names` by number.
     """
 
-    __slots__ = ("_attributes", "authenticator", "code", "identifier")
+    __slots__ = ("_attributes", "authenticator", "code", "identifier", "of_vendors")
 
     def __init__(self, decoded: Any) -> None:  # Any: pyrad has no types, and this is its door
         self.code: int = decoded.code
         self.identifier: int = decoded.id
         self.authenticator: bytes = decoded.authenticator
         self._attributes: dict[Key, list[bytes]] = dict(decoded.items())
+        self.of_vendors = any(type(key) is tuple for key in self._attributes)  # whether any vendor's is in it
 
     def names(self) -> tuple[str | Key, ...]:
         """What is in the packet: names, or numbers where the dictionary has no name."""
-        names = _dictionary_names()
-        return tuple(names.get(key, key) for key in self._attributes)
+        return tuple(_NAMES.get(key, key) for key in self._attributes)
 
     def has(self, name: str) -> bool:
         """Whether an attribute is present."""
-        return _dictionary_keys()[name] in self._attributes
+        return _KEYS[name] in self._attributes
 
     def octets(self, name: str) -> tuple[bytes, ...]:
         """The raw values of an attribute."""
-        return tuple(self._attributes.get(_dictionary_keys()[name], ()))
+        return tuple(self._attributes.get(_KEYS[name], ()))
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The values as text; what is not UTF-8 is replaced, control characters are dropped."""
-        return tuple(_printable(value) for value in self._attributes.get(_dictionary_keys()[name], ()))
+        return tuple(_printable(value) for value in self._attributes.get(_KEYS[name], ()))
 
     def integers(self, name: str) -> tuple[int, ...]:
         """The values as unsigned 32-bit numbers (RFC 2865 §5)."""
-        values = self._attributes.get(_dictionary_keys()[name], ())
+        values = self._attributes.get(_KEYS[name], ())
         for value in values:
             _demand_length(name, value, 4)
         return tuple(int.from_bytes(value, "big") for value in values)
 
     def integer(self, name: str) -> int | None:
         """The first value as a number, None when the attribute is absent; every occurrence is checked."""
-        values = self.integers(name)
-        return values[0] if values else None
+        if _KEYS[name] not in self._attributes:
+            return None
+        return self.integers(name)[0]
 
     def ipv4(self, name: str) -> tuple[IPv4Address, ...]:
         """The values as IPv4 addresses."""
@@ -238,7 +246,7 @@ def decode_answer(
     decoded = _decode(data)
     if decoded.id != identifier:
         raise DecodeError("identifier", f"identifier {decoded.id} instead of {identifier}")
-    if decoded.code not in _ANSWERS[Code(code)]:
+    if decoded.code not in _ANSWERS[code]:
         raise DecodeError("code", f"code {decoded.code} does not answer code {code}")
     if Type.PROXY_STATE in decoded:
         raise DecodeError("proxy_state", "it carries a Proxy-State that we did not send")
@@ -272,7 +280,7 @@ def _decode(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -
     """Check the chain of attributes, then let pyrad read the packet. Any: pyrad's packet classes have no types."""
     _check_chain(data)
     try:
-        return kind(secret=secret, packet=bytes(data), dict=_dictionary())
+        return kind(secret=secret, packet=bytes(data), dict=_DICTIONARY)
     except pyrad_packet.PacketError as err:
         raise DecodeError("malformed", str(err)) from err
 
@@ -317,23 +325,3 @@ def _demand_length(name: str, value: bytes, length: int) -> bytes:
 
 def _printable(value: bytes) -> str:
     return "".join(letter for letter in value.decode("utf-8", "replace") if letter >= " " or letter == "\n")
-
-
-@cache
-def _dictionary() -> Any:
-    """All our dictionary files, read once. Any: pyrad has no types."""
-    return Dictionary(*(str(path) for path in sorted((Path(__file__).parent / "dictionary").iterdir())))
-
-
-@cache
-def _dictionary_keys() -> dict[str, Key]:
-    dictionary = _dictionary()
-    return {
-        name: (dictionary.vendors.GetForward(found.vendor), found.code) if found.vendor else found.code
-        for name, found in dictionary.attributes.items()
-    }
-
-
-@cache
-def _dictionary_names() -> dict[Key, str]:
-    return {key: name for name, key in _dictionary_keys().items()}
