@@ -53,6 +53,7 @@ class FakeDaemon:
     """Answers as the daemon does; every address of 127.0.0.0/8 holds a lease but those in `without_lease`."""
 
     port: int
+    prefix: int = 8
     methods: list[str] = field(default_factory=lambda: ["click", "password"])
     terms: str = ""
     title: str = "Welcome"
@@ -123,7 +124,7 @@ class FakeDaemon:
                     "name": "guests",
                     "interface": "lo",
                     "address": "127.0.0.1",
-                    "prefix": 8,
+                    "prefix": self.prefix,
                     "port": self.port,
                     "methods": [*self.methods],
                     "title": self.title,
