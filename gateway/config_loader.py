@@ -21,6 +21,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.addresses import Ipv4Range, MacAddress
@@ -514,3 +515,8 @@ _READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
     IPv6Network: _example(IPv6Network, "an IPv6 prefix such as 2001:db8::/32"),
     Endpoint: _endpoint,
 }
+
+
+def interfaces() -> list[str]:
+    """Names of this system's network interfaces, for `check_interfaces`."""
+    return sorted(path.name for path in Path("/sys/class/net").iterdir())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -25,22 +25,26 @@ RadiusStatus = Literal["success", "failure"]  # on the wire: a Reject is an answ
 class Histogram:
     """Durations counted by size. `observe` costs less than a microsecond."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("bounds_s", "counts", "sum_s")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BOUNDS_S) + 1)  # the last one: longer than every bound
-        self.sum_s = 0.0
+    def __init__(
+        self, bounds_s: Sequence[float] = LATENCY_BOUNDS_S, counts: Sequence[int] | None = None, sum_s: float = 0.0
+    ) -> None:
+        """Empty, or with what somebody else has counted: `counts` not cumulative, the last above every bound."""
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1) if counts is None else list(counts)
+        self.sum_s = sum_s
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Bucket bounds as Prometheus writes them, each with the count of durations up to it."""
         total = 0
         rows: list[tuple[str, float]] = []
-        for bound, count in zip((*map(repr, LATENCY_BOUNDS_S), "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*map(repr, self.bounds_s), "+Inf"), self.counts, strict=True):
             total += count
             rows.append((bound, float(total)))
         return rows

@@ -64,6 +64,11 @@ class Replayed:
         return self.state.get(name, {})
 
 
+def msgpack_flavour() -> str:
+    """Which msgpack this is: with its C extension, or the slower pure-Python one."""
+    return "C extension" if msgpack.Packer.__module__.endswith("_cmsgpack") else "pure Python"
+
+
 def encode(node: str, sequence: int, unix: float, changes: Iterable[Change]) -> bytes:
     """One record as it stands in the file."""
     body: bytes = msgpack.packb([FORMAT, node, sequence, unix, list(changes)], use_bin_type=True)
@@ -142,7 +147,7 @@ class Journal:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._sync_wanted = asyncio.Event()
         self.trouble = ""  # a sentence while records cannot be written
-        self.appended = self.compactions = self.lost_records = 0
+        self.appended = self.compactions = self.lost_records = self.syncs = self.failures = 0
 
     def open(self) -> Replayed:
         """Read the file, cut a torn tail, and be ready to append; raises JournalError.
@@ -190,6 +195,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._size += written
         except OSError as error:
+            self.failures += 1
             self.trouble = f"cannot write {self._path}: {error.strerror}; free some space, nothing is lost meanwhile"
             self._wait(record)
             return False
@@ -251,7 +257,9 @@ class Journal:
     def _sync(self, descriptor: int) -> None:
         try:
             os.fdatasync(descriptor)
+            self.syncs += 1
         except OSError as error:
+            self.failures += 1
             self.trouble = f"cannot sync {self._path}: {error.strerror}; the storage may be failing"
 
     async def _compact(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -274,6 +282,7 @@ class Journal:
             beside.rename(self._path)
             await loop.run_in_executor(self._executor, _sync_directory, self._path.parent)
         except OSError as error:
+            self.failures += 1
             self.trouble = f"cannot rewrite {self._path}: {error.strerror}; it goes on growing until there is space"
             self._compact_at = self._size + COMPACT_AT_LEAST_BYTES
             beside.unlink(missing_ok=True)

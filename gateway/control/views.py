@@ -9,6 +9,7 @@ from typing import Any
 from gateway.config import Config, Secret
 from gateway.config_loader import REPEATED, SINGLE, Loaded, option_fields, option_name
 from gateway.control.protocol import JsonValue
+from gateway.dhcp.leases import Lease
 from gateway.session.table import Session
 
 
@@ -67,6 +68,19 @@ def session_details(session: Session, now: float) -> dict[str, JsonValue]:
     return row
 
 
+def lease_row(lease: Lease, zone: str, now: float) -> dict[str, JsonValue]:
+    """One lease, as `leases list` shows it."""
+    return {
+        "zone": zone,
+        "ip": str(lease.address),
+        "mac": str(lease.key.mac),
+        "hostname": lease.hostname,
+        "client_id": lease.client_id.hex(":"),
+        "expires_in_s": max(0, int(lease.expires_at - now)),
+        "state": lease.state.value,
+    }
+
+
 def matches(session: Session, search: str) -> bool:
     """Whether a client's row holds a text that an operator typed; MACs in any spelling."""
     wanted = search.casefold()
@@ -83,7 +97,7 @@ def matches(session: Session, search: str) -> bool:
 
 
 def option_rows(loaded: Loaded, *, effective: bool, filename: str) -> Iterator[dict[str, JsonValue]]:
-    """Every option, its value and where that came from; only those of the file unless `effective`. Secrets are hidden."""
+    """Every option, its value and its origin; only those of the file unless `effective`. Secrets are hidden."""
     config = loaded.config
     for kind, (attribute, section_class) in SINGLE.items():
         yield from _rows(loaded, kind, "", section_class, getattr(config, attribute), effective, filename)

@@ -21,6 +21,7 @@ needs to know when a client last sent: `ReadActivity` asks that for all clients 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -109,6 +110,7 @@ class SessionMachine:
     def __init__(self, policy: Policy, epoch: int, spread: Callable[[], float]) -> None:
         self.sessions = SessionTable()
         self.numbers = ClientNumbers()
+        self.ended: Counter[TerminateCause] = Counter()  # sessions that ended, for metrics
         self._policy = policy
         self._epoch = epoch & ((1 << IDENTITY_BITS) - 1)
         self._spread = spread
@@ -531,6 +533,7 @@ class SessionMachine:
         assert ending is not None
         session.counters = _not_less(session.counters, session.base + event.counters)
         if self.sessions.with_id(session.acct_session_id) is session:  # else it never was online: no Start, no Stop
+            self.ended[ending.cause] += 1
             self._account(session, AccountingStatus.STOP, now, ending.cause)
             self._out.append(ForgetSession(session.key))
         self._note(session, "gate_closed", f"{ending.reason}; {_usage_in_words(session, now)}")

@@ -1,0 +1,132 @@
+"""posternd: the gateway's daemon. Arguments, configuration, event loop, exit code.
+
+Exit codes: 0 stopped as asked, or checked without a problem; 1 it cannot run or the configuration has problems; 2 wrong
+usage. Signals: SIGTERM and SIGINT stop it, SIGHUP reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.config_loader import ConfigError, Loaded, check_interfaces, interfaces, load
+from gateway.log import set_up
+
+DEFAULT_CONFIG: Final = Path("/etc/config/postern")
+LOG: Final = logging.getLogger("posternd")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon, or check a configuration."""
+    parser = argparse.ArgumentParser(prog="posternd", description="Postern's gateway daemon.")
+    parser.add_argument(
+        "config", nargs="?", type=Path, default=DEFAULT_CONFIG, help=f"configuration ({DEFAULT_CONFIG})"
+    )
+    parser.add_argument("--check", action="store_true", help="print every problem of the configuration and exit")
+    parser.add_argument("--example", action="store_true", help="print a configuration with every option and exit")
+    arguments = parser.parse_args(argv)
+    if arguments.example:
+        from gateway.config_example import example  # only this option needs it
+
+        print(example(), end="")
+        return 0
+    if arguments.check:
+        return _check(arguments.config)
+    return _serve(arguments.config)
+
+
+def _read(path: Path, *, lenient: bool) -> tuple[Loaded | None, list[str]]:
+    """The configuration, or all that is wrong with it."""
+    try:
+        return load(path.read_text(encoding="utf-8"), str(path), lenient=lenient), []
+    except ConfigError as error:
+        return None, [str(problem) for problem in error.problems]
+    except OSError as error:
+        return None, [f"{path}: cannot be read: {error.strerror}; name the file, or see posternd --example"]
+    except UnicodeDecodeError as error:
+        return None, [f"{path}: is not UTF-8 text (octet {error.start})"]
+
+
+def _check(path: Path) -> int:
+    loaded, problems = _read(path, lenient=False)
+    if loaded is not None:
+        problems = [str(problem) for problem in check_interfaces(loaded, interfaces(), str(path))]
+    for problem in problems:
+        print(problem)
+    print(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}" if problems else f"{path}: no problem")
+    return 1 if problems else 0
+
+
+def _serve(path: Path) -> int:
+    loaded, problems = _read(path, lenient=True)
+    if loaded is None:
+        for problem in problems:
+            print(f"posternd: {problem}", file=sys.stderr)
+        return 1
+    general = loaded.config.general
+    set_up(general.log_level, general.log_format)
+    if not general.enabled:
+        LOG.info("the gateway is switched off (option enabled '0')")
+        return 0
+    for warning in loaded.warnings:
+        LOG.warning("configuration: %s", warning)
+    missing = [str(problem) for problem in check_interfaces(loaded, interfaces(), str(path))]
+    if missing:
+        for problem in missing:
+            print(f"posternd: {problem}", file=sys.stderr)
+        return 1
+    factory, name = _loop_factory(general.event_loop)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_run(loaded, path, name))
+
+
+def _loop_factory(wanted: str) -> tuple[Callable[[], asyncio.AbstractEventLoop] | None, str]:
+    """uvloop's loop where wanted and installed. Never uvloop.install(): netlink in a thread needs asyncio's own."""
+    if wanted == "asyncio":
+        return None, "asyncio"
+    try:
+        import uvloop
+    except ImportError:
+        if wanted == "uvloop":
+            LOG.warning("uvloop is not installed; using asyncio")
+        return None, "asyncio"
+    return uvloop.new_event_loop, f"uvloop {uvloop.__version__}"
+
+
+async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
+    from gateway.daemon import Gateway, StartError
+    from gateway.journal import JournalError
+
+    loop = asyncio.get_running_loop()
+    try:
+        gateway = Gateway(loaded, path, loop_name)
+    except (StartError, JournalError) as error:
+        LOG.error("cannot start: %s", error)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, gateway.stop_wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload_wanted.set)
+    # What was imported lives as long as the process; the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        await gateway.run()
+    except* (StartError, OSError) as group:
+        for error in group.exceptions:
+            LOG.error("stopped: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    os.umask(0o027)
+    sys.exit(main())

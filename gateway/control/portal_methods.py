@@ -1,0 +1,207 @@
+"""What the guests' portal may call: its configuration, one client at a time, and the stream of who is online.
+
+A client is always named by the address that its connection came from; the portal cannot ask about, log in or log out
+anybody by name or MAC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import asdict
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Final
+
+from gateway.control import params as read
+from gateway.control.protocol import ControlError, JsonValue, Params
+from gateway.control.server import Access, Caller, Method
+from gateway.control.views import bytes_left
+from gateway.session.actions import ReadCounters, ReplyLogin, ReplyRequest
+from gateway.session.events import LoginRequested, LogoutRequested
+from gateway.session.model import ClientKey, Credentials, LoginMethod, PapCredentials, TerminateCause
+from gateway.session.table import Session
+
+if TYPE_CHECKING:
+    from gateway.daemon import Gateway
+
+NO_LEASE: Final = "no_lease"
+LONGEST_NAME: Final = 253  # what one RADIUS attribute carries (RFC 2865 §5)
+LONGEST_PASSWORD: Final = 128  # RFC 2865 §5.2
+FOLLOWER_EVENTS: Final = 4096  # changes that the portal may leave unread before it must begin anew
+NOTE_KINDS: Final = ("probe", "redirect", "page")
+
+
+class PortalMethods:
+    """The methods, over the rooms of a gateway."""
+
+    def __init__(self, gateway: Gateway, csrf_secret: bytes) -> None:
+        self._gateway = gateway
+        self._csrf_secret = csrf_secret
+        self._followers: set[asyncio.Queue[JsonValue]] = set()
+        self.figures: dict[str, JsonValue] = {}  # what the portal counted, as it last said
+        gateway.hub.watchers.append(self._client_changed)
+
+    def table(self) -> dict[str, Method]:
+        """All methods of the portal."""
+        return {
+            "portal.config": Method(self.config, Access.PORTAL | Access.WRITE),
+            "portal.events": Method(self.events, Access.PORTAL | Access.WRITE, stream=True),
+            "portal.metrics": Method(self.metrics, Access.PORTAL | Access.WRITE),
+            "client.lookup": Method(self.lookup, Access.PORTAL | Access.WRITE),
+            "client.login": Method(self.login, Access.PORTAL | Access.WRITE),
+            "client.logout": Method(self.logout, Access.PORTAL | Access.WRITE),
+            "client.note": Method(self.note, Access.PORTAL | Access.WRITE),
+        }
+
+    # -- configuration and changes ----------------------------------------------------------------------------------
+
+    def config(self, caller: Caller, params: Params) -> JsonValue:
+        """Everything that the portal is configured with."""
+        config = self._gateway.config
+        uam = asdict(config.uam)
+        zones: list[JsonValue] = [
+            {
+                "name": zone.name,
+                "interface": zone.interface,
+                "address": str(zone.address.ip),
+                "prefix": zone.address.network.prefixlen,
+                "port": config.uam.port,
+                "methods": [method.value for method in zone.methods],
+                "title": zone.title,
+                "terms": zone.terms,
+                "ssid": zone.ssid,
+                "redirect_url": zone.redirect_url,
+            }
+            for zone in config.zones
+        ]
+        return {
+            "portal_name": config.dns.portal_name,
+            "status_name": config.dns.status_name,
+            "csrf_secret": self._csrf_secret.hex(),
+            "uam": uam,
+            "zones": zones,
+        }
+
+    async def events(self, caller: Caller, params: Params) -> AsyncIterator[JsonValue]:
+        """First everybody who is online, then each change: {"ip", "state"}, or {"config": true}."""
+        queue: asyncio.Queue[JsonValue] = asyncio.Queue(FOLLOWER_EVENTS)
+        self._followers.add(queue)
+        try:
+            online: list[JsonValue] = [
+                {"ip": str(session.address), "state": session.state.value}
+                for session in self._gateway.machine.sessions.online()
+            ]
+            yield {"clients": online}
+            while True:
+                yield await queue.get()
+        finally:
+            self._followers.discard(queue)
+
+    def configuration_changed(self) -> None:
+        """Tell the portal to fetch its configuration again."""
+        self._publish({"config": True})
+
+    def _client_changed(self, key: ClientKey) -> None:
+        session = self._gateway.machine.sessions.get(key)
+        if session is not None and session.address is not None and self._followers:
+            self._publish({"ip": str(session.address), "state": session.state.value})
+
+    def _publish(self, event: JsonValue) -> None:
+        for queue in self._followers:
+            if queue.full():
+                queue.get_nowait()  # the oldest; a portal that is so far behind asks about clients one by one
+            queue.put_nowait(event)
+
+    def metrics(self, caller: Caller, params: Params) -> JsonValue:
+        """Take the portal's cumulative counts."""
+        self.figures = params
+        return None
+
+    # -- one client -------------------------------------------------------------------------------------------------
+
+    def lookup(self, caller: Caller, params: Params) -> JsonValue:
+        """Who has an address, and how the session stands, with counters read now."""
+        session = self._session(params)
+        if session.online:
+            self._gateway.hub.perform([ReadCounters((session.key,))])
+        grant = session.grant
+        now = self._gateway.now()
+        return {
+            "zone": session.key.zone,
+            "mac": str(session.key.mac),
+            "ip": str(session.address),
+            "state": session.state.value,
+            "username": grant.username if grant else "",
+            "session_id": session.acct_session_id,
+            "uptime_s": max(0.0, now - session.started_at) if grant else 0.0,
+            "session_start_unix": session.started_unix if grant else None,
+            "seconds_left": None if session.ends_at is None else max(0, int(session.ends_at - now)),
+            "upload_bytes": session.counters.upload_bytes,
+            "download_bytes": session.counters.download_bytes,
+            "bytes_left": bytes_left(session) if grant else None,
+            "reply_message": grant.reply_message if grant else "",
+            "redirection_url": grant.redirection_url if grant else "",
+        }
+
+    def login(self, caller: Caller, params: Params) -> Awaitable[JsonValue]:
+        """Let a client in, if somebody vouches for it; as slow as RADIUS is."""
+        session = self._session(params)
+        method = LoginMethod(str(read.choice(params, "method", [method.value for method in LoginMethod])))
+        credentials: Credentials | None = None
+        if method is LoginMethod.PASSWORD:
+            username = read.text(params, "username", longest=LONGEST_NAME)
+            password = read.text(params, "password", longest=LONGEST_PASSWORD)
+            credentials = PapCredentials(username, password)
+        request_id, reply = self._gateway.hub.login_request()
+        answer: asyncio.Future[JsonValue] = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(lambda done: self._answer_login(done, answer))
+        self._gateway.hub.post(LoginRequested(session.key, request_id, method, credentials))
+        return answer
+
+    def _answer_login(self, reply: asyncio.Future[ReplyLogin], answer: asyncio.Future[JsonValue]) -> None:
+        if answer.done() or reply.cancelled():
+            return
+        login = reply.result()
+        session = self._gateway.machine.sessions.get(login.key)
+        left = None
+        if session is not None and session.online and session.ends_at is not None:
+            left = max(0, int(session.ends_at - self._gateway.now()))
+        answer.set_result(
+            {
+                "result": login.result.value,
+                "message": login.message,
+                "redirection_url": login.redirection_url,
+                "seconds_left": left,
+            }
+        )
+
+    def logout(self, caller: Caller, params: Params) -> Awaitable[JsonValue]:
+        """End the session of a client."""
+        session = self._session(params)
+        request_id, reply = self._gateway.hub.request()
+        answer: asyncio.Future[JsonValue] = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(lambda done: _answer_request(done, answer))
+        self._gateway.hub.post(LogoutRequested(session.key, request_id, TerminateCause.USER_REQUEST, "the guest"))
+        return answer
+
+    def note(self, caller: Caller, params: Params) -> JsonValue:
+        """Put what the portal saw into the client's timeline."""
+        session = self._session(params)
+        kind = str(read.choice(params, "kind", NOTE_KINDS))
+        text = read.text(params, "text", "")
+        self._gateway.timeline.add(self._gateway.now(), session.key, kind, text)
+        return None
+
+    def _session(self, params: Params) -> Session:
+        address = read.ipv4(params, "ip")
+        assert isinstance(address, IPv4Address)
+        session = self._gateway.machine.sessions.at_address(address)
+        if session is None:
+            raise ControlError(NO_LEASE, f"{address} is not an address that this gateway gave out")
+        return session
+
+
+def _answer_request(reply: asyncio.Future[ReplyRequest], answer: asyncio.Future[JsonValue]) -> None:
+    if not answer.done() and not reply.cancelled():
+        result = reply.result()
+        answer.set_result({"done": result.done, "reason": result.reason})

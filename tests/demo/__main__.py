@@ -1,0 +1,203 @@
+"""The demonstration: a hotspot in three namespaces, and a virtual phone that lives through a whole visit.
+
+    guest's namespace ── bridge ── gateway's (posternd, postern-web) ── Internet's (web, DNS; FreeRADIUS by option)
+
+Every step is one line with what was seen. Without `--once` the hotspot stays up until Ctrl-C, to look around in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.netns.freeradius import FreeRadius, user_entry
+from tests.netns.harness import INTERNET4, UPLINK4, Guest, Lab
+from tests.netns.hotspot import Hotspot
+
+USER: Final = "alice"
+PASSWORD: Final = "wonderland"
+SECRET: Final = "demonstration-secret"
+PROBES: Final = (
+    ("Android", "http://connectivitycheck.gstatic.com/generate_204"),
+    ("iPhone", "http://captive.apple.com/hotspot-detect.html"),
+    ("Windows", "http://www.msftconnecttest.com/connecttest.txt"),
+    ("Firefox", "http://detectportal.firefox.com/canonical.html"),
+)
+
+
+@dataclass(slots=True)
+class Walk:
+    """The steps of a visit, and how many did not hold."""
+
+    failed: int = 0
+    _coloured: bool = field(default_factory=sys.stdout.isatty)
+
+    def step(self, what: str, seen: Callable[[], tuple[bool, str]]) -> None:
+        """Do one step and print what was seen; a step that raises has failed."""
+        try:
+            held, words = seen()
+        except (AssertionError, OSError) as error:
+            held, words = False, str(error).strip().splitlines()[0]
+        mark = "ok  " if held else "FAIL"
+        if self._coloured:
+            mark = f"\x1b[{'32' if held else '1;31'}m{mark}\x1b[0m"
+        print(f"{mark} {what:<34} {words}", flush=True)
+        self.failed += not held
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demonstration; 0 when every step held."""
+    parser = argparse.ArgumentParser(prog="./build.sh demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--once", action="store_true", help="tear everything down afterwards instead of staying up")
+    parser.add_argument("--radius", action="store_true", help="check passwords with a FreeRADIUS that is started here")
+    arguments = parser.parse_args(argv)
+    # Ended by a signal we still leave nothing behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            lab = stack.enter_context(Lab("demo"))
+            lab.start_internet()
+            hotspot = _hotspot(stack, lab, radius=arguments.radius)
+            print(f"hotspot up after {time.monotonic() - began:.1f} s: guest, gateway and Internet in namespaces\n")
+            walk = Walk()
+            _visit(walk, hotspot, lab.guest)
+            print(f"\n{'all steps held' if not walk.failed else f'{walk.failed} steps did not hold'}")
+            if walk.failed and os.environ.get("POSTERN_KEEP_LOGS"):
+                print(hotspot.log())
+            if not arguments.once:
+                _stay(hotspot, lab)
+            return 1 if walk.failed else 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
+    """The gateway, with a local user or with a RADIUS server in the Internet's namespace."""
+    zone = "\toption title 'Welcome to the demonstration'\n\tlist method 'password'\n"
+    if not radius:
+        hotspot = stack.enter_context(Hotspot(lab, zone_options=zone))
+        hotspot.add_user(USER, PASSWORD, "--session-time", "1h")
+        return hotspot
+    workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postern-radius-")))
+    users = user_entry(USER, PASSWORD, "Session-Timeout := 3600", "Class := 0x64656d6f")
+    stack.enter_context(FreeRadius(workdir, users, {str(UPLINK4): SECRET}, namespace=lab.internet))
+    section = f"config radius_server 'freeradius'\n\toption address '{INTERNET4}'\n\toption secret '{SECRET}'\n"
+    return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section))
+
+
+def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
+    """The life of a phone, from its first DHCP packet to the door that is shut again."""
+    portal = hotspot.portal
+
+    def lease() -> tuple[bool, str]:
+        address = hotspot.lease(guest)
+        return True, f"dhclient got {address}"
+
+    def probe_redirected(url: str) -> Callable[[], tuple[bool, str]]:
+        def look() -> tuple[bool, str]:
+            answer = hotspot.curl(guest, url)
+            return answer.status == 302 and answer.location.startswith(
+                portal
+            ), f"{answer.status} to {answer.location[:60]}"
+
+        return look
+
+    def https_refused() -> tuple[bool, str]:
+        answer = hotspot.curl(guest, "https://203.0.113.80/", "-k")
+        return answer.exit_code == 7, f"connection refused: {answer.error[:60]}"
+
+    def page() -> tuple[bool, str]:
+        answer = hotspot.curl(guest, f"{portal}/")
+        size = len(answer.body.encode())
+        return (
+            answer.status == 200 and 'type="password"' in answer.body,
+            f"{answer.status}, {size} octets, asks for a password",
+        )
+
+    def log_in(password: str) -> tuple[int, str, str]:
+        token = hotspot.curl(guest, f"{portal}/").field("token")
+        fields = [("method", "password"), ("token", token), ("username", USER), ("password", password)]
+        answer = hotspot.post_form(guest, f"{portal}/login", fields)
+        return answer.status, answer.location, answer.body
+
+    def wrong() -> tuple[bool, str]:
+        status, _, body = log_in("looking-glass")
+        message = body.partition('role="alert"')[2].partition(">")[2].partition("</")[0]
+        text = " ".join(message.replace("<p>", " ").split())
+        return status == 200 and bool(text), f"stays on the page: {text}"
+
+    def right() -> tuple[bool, str]:
+        status, location, _ = log_in(PASSWORD)
+        return status == 303 and "/status" in location, f"{status} to {location}"
+
+    def online() -> tuple[bool, str]:
+        answer = hotspot.curl(guest, PROBES[0][1])
+        return answer.status == 204, f"{answer.status} from the Internet itself"
+
+    def download() -> tuple[bool, str]:
+        answer = hotspot.curl(guest, "http://203.0.113.80/bytes/3000000", "-o", "/dev/null", "-w", "%{size_download}")
+        used = int(hotspot.session(guest)["download_bytes"])
+        return answer.exit_code == 0 and used >= 3_000_000, f"3000000 octets fetched, {used} counted"
+
+    def status() -> tuple[bool, str]:
+        answer = hotspot.curl(guest, f"{portal}/status")
+        return answer.status == 200 and USER in answer.body, f"{answer.status}, shows {USER} and what is left"
+
+    def log_out() -> tuple[bool, str]:
+        token = hotspot.curl(guest, f"{portal}/status").field("token")
+        answer = hotspot.post_form(guest, f"{portal}/logout", [("token", token)])
+        return answer.status == 303, f"{answer.status} to {answer.location}"
+
+    def events() -> tuple[bool, str]:
+        rows = hotspot.ask("events", "--client", str(guest.mac))["rows"]
+        kinds = [row["kind"] for row in rows]
+        return (
+            "gate_opened" in kinds and "gate_closed" in kinds,
+            f"{len(kinds)} events: {', '.join(dict.fromkeys(kinds))}",
+        )
+
+    walk.step("the phone asks for an address", lease)
+    for name, url in PROBES:
+        walk.step(f"{name} probes for the Internet", probe_redirected(url))
+    walk.step("HTTPS to the Internet", https_refused)
+    walk.step("the login page", page)
+    walk.step("a wrong password", wrong)
+    walk.step("the right password", right)
+    walk.step("the probe again", online)
+    walk.step("a download is counted", download)
+    walk.step("the status page", status)
+    walk.step("logout", log_out)
+    walk.step("the probe is redirected again", probe_redirected(PROBES[0][1]))
+    walk.step("HTTPS is refused again", https_refused)
+    walk.step("the timeline has it all", events)
+
+
+def _stay(hotspot: Hotspot, lab: Lab) -> None:
+    """Say how to look around and wait for Ctrl-C."""
+    enter = f"sudo ip netns exec {lab.guest.netns}"
+    print(f"""
+The hotspot stays up; Ctrl-C ends it. To look around, in another terminal in this folder:
+
+  sudo .venv/bin/python -m gateway.cli --socket {hotspot.socket} status
+  sudo .venv/bin/python -m gateway.cli --socket {hotspot.socket} events --follow
+  {enter} curl -i http://example.com/          (redirected to the portal)
+  {enter} curl {hotspot.portal}/                the portal; log in as {USER}, password {PASSWORD}
+""")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print("\nended")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
