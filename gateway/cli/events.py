@@ -35,31 +35,36 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The last events, and with --follow those that come."""
-    params: Params = {"limit": arguments.limit}
-    if arguments.client is not None:
-        params["client"] = arguments.client
-    one_client = arguments.client is not None
+    params: Params = {} if arguments.client is None else {"client": arguments.client}
     output = Output()
-    with client_of(arguments) as client:
-        if arguments.follow:
-            printer = EventPrinter(output, one_client=one_client)
-            for event in client.subscribe("events.follow", params):
-                if arguments.json:
-                    output.json(event, compact=True)
-                elif isinstance(event, dict):
-                    printer.print(event)
-                output.flush()
+    printer = EventPrinter(output, one_client=arguments.client is not None)
+    with client_of(arguments) as client, client_of(arguments) as follower:
+        # The stream is begun first: an event between the two is then in both, never in neither.
+        stream = follower.subscribe("events.follow", params) if arguments.follow else iter(())
+        answer: JsonValue = {"rows": []}
+        if arguments.limit > 0:
+            answer = client.call("events.list", {**params, "limit": arguments.limit})
+        if arguments.json and not arguments.follow:
+            output.json(answer)
             return 0
-        answer = client.call("events.list", params)
-    if arguments.json:
-        output.json(answer)
-        return 0
-    events = rows_of(answer)
-    if events:
-        print_events(output, events, one_client=one_client)
-    else:
+        past = rows_of(answer)
+        for event in past:
+            _print(event, output, printer, arguments.json)
+        output.flush()
+        for new in stream:
+            if isinstance(new, dict) and new not in past:
+                _print(new, output, printer, arguments.json)
+                output.flush()
+    if not past and not arguments.follow:
         output.line("nothing is known to have happened")
     return 0
+
+
+def _print(event: Row, output: Output, printer: EventPrinter, as_json: bool) -> None:
+    if as_json:
+        output.json(dict(event), compact=True)
+    else:
+        printer.print(event)
 
 
 def print_events(output: Output, events: Sequence[Row], *, one_client: bool) -> None:

@@ -18,7 +18,7 @@ _postern_words() {
         "leases release") _postern_clients ;;
         events) echo "--client --follow --limit" ;;
         users) echo "add list passwd remove" ;;
-        "users add") echo "$_postern_limits" ;;
+        "users add") echo "--devices --valid-for --note $_postern_limits" ;;
         config) echo "check show reload" ;;
         "config show") echo "--effective" ;;
         ruleset) echo "print check" ;;
@@ -74,9 +74,7 @@ _postern() {
             return
             ;;
         --cause)
-            mapfile -t COMPREPLY < <(
-                compgen -W "user_request lost_carrier idle_timeout session_timeout admin_reset nas_request" -- "$current"
-            )
+            mapfile -t COMPREPLY < <(compgen -W "admin-reset user-request nas-request" -- "$current")
             return
             ;;
         --trace)
@@ -86,7 +84,7 @@ _postern() {
         --client)
             mapfile -t COMPREPLY < <(compgen -W "$(_postern_clients)" -- "$current")
             ;;
-        --zone | --search | --limit | --minutes | --username | --seconds | --session-time | --idle-time | --upload | \
+        --zone | --search | --limit | --minutes | --devices | --valid-for | --note | --username | --seconds | --session-time | --idle-time | --upload | \
             --download | --total | --upload-rate | --download-rate)
             return # a value of the user's own
             ;;

@@ -24,14 +24,7 @@ from gateway.control.protocol import JsonValue, Params
 
 PAGE_ROWS: Final = 1000  # sessions asked for at once
 STATES: Final = ("held", "authenticating", "opening", "online", "closing")
-CAUSES: Final = (
-    "user_request",
-    "lost_carrier",
-    "idle_timeout",
-    "session_timeout",
-    "admin_reset",
-    "nas_request",
-)
+CAUSES: Final = ("admin-reset", "user-request", "nas-request")
 
 _COLUMNS: Final = (
     Column("MAC", "mac"),
@@ -82,7 +75,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
     verb = verbs.add_parser("kick", help="end the sessions of a client or user")
     verb.add_argument("client", metavar="CLIENT")
-    verb.add_argument("--cause", choices=CAUSES, help="the cause told to accounting (admin_reset)")
+    verb.add_argument("--cause", choices=CAUSES, help="the cause told to accounting (admin-reset)")
     add_common(verb)
     verb.set_defaults(run=run_kick)
 
@@ -171,7 +164,7 @@ def run_authorize(arguments: argparse.Namespace) -> int:
     elif result == "already":
         output.line(f"{text(arguments.client)} was online already; nothing was changed")
     else:
-        reason = _RESULTS.get(str(result), text(result))
+        reason = text(object_of(answer).get("message")) or _RESULTS.get(str(result), text(result))
         output.line(f"{text(arguments.client)} was not let in: {reason}")
     return 0 if result in ("success", "already") else 1
 

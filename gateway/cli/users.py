@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
-from gateway.cli.options import Subparsers, add_common, add_limits, client_of, limits_of
+from gateway.cli.options import Subparsers, add_common, add_limits, client_of, limits_of, span
 from gateway.cli.render import Output, counted, generic_columns, rows_of, text
-from gateway.control.protocol import BAD_PARAMS, ControlError, JsonValue
+from gateway.control.protocol import BAD_PARAMS, ControlError, Params
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -23,6 +24,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser("add", help="make an account")
     verb.add_argument("username", metavar="NAME")
+    verb.add_argument("--devices", type=int, metavar="N", help="how many devices may be online at once")
+    verb.add_argument("--valid-for", type=span, metavar="TIME", help="how long the account is good, such as 7d")
+    verb.add_argument("--note", metavar="TEXT", help="words for operators")
     add_limits(verb)
     add_common(verb)
     verb.set_defaults(run=run_add)
@@ -41,19 +45,26 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_add(arguments: argparse.Namespace) -> int:
     """Make an account; that it exists already is the daemon's error."""
-    params = {"username": arguments.username, "password": read_password(), **limits_of(arguments)}
+    params: Params = {"username": arguments.username, **limits_of(arguments)}
+    if arguments.devices is not None:
+        params["devices"] = arguments.devices
+    if arguments.valid_for is not None:
+        params["valid_until_unix"] = time.time() + arguments.valid_for
+    if arguments.note is not None:
+        params["note"] = arguments.note
+    params["password"] = read_password()
     return _change(arguments, "users.add", params, f"added user {text(arguments.username)}")
 
 
 def run_passwd(arguments: argparse.Namespace) -> int:
     """Set a password."""
-    params = {"username": arguments.username, "password": read_password()}
+    params: Params = {"username": arguments.username, "password": read_password()}
     return _change(arguments, "users.passwd", params, f"changed the password of {text(arguments.username)}")
 
 
 def run_remove(arguments: argparse.Namespace) -> int:
     """Remove an account."""
-    params = {"username": arguments.username}
+    params: Params = {"username": arguments.username}
     return _change(arguments, "users.remove", params, f"removed user {text(arguments.username)}")
 
 
@@ -89,7 +100,7 @@ def read_password() -> str:
     return password
 
 
-def _change(arguments: argparse.Namespace, method: str, params: dict[str, JsonValue], done: str) -> int:
+def _change(arguments: argparse.Namespace, method: str, params: Params, done: str) -> int:
     with client_of(arguments) as client:
         answer = client.call(method, params)
     output = Output()

@@ -58,8 +58,13 @@ class SyncControlClient:
                 return message.get("result")
 
     def subscribe(self, method: str, params: Params | None = None) -> Iterator[JsonValue]:
-        """The events of a stream until it ends; leaving the loop early closes the connection."""
-        request_id = self._send(method, params or {}, None)
+        """The events of a stream until it ends; it is asked for at once, not at the first event.
+
+        Leaving the loop early closes the connection.
+        """
+        return self._events(self._send(method, params or {}, None))
+
+    def _events(self, request_id: int) -> Iterator[JsonValue]:
         try:
             while True:
                 message = self._receive(None)

@@ -300,8 +300,8 @@ class _Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         self._caller = _identify(self._transport, self._server._roles)
         bounds = self._server._bounds
-        portal_only = self._caller.access == Access.PORTAL
-        self._limit = bounds.portal_requests_per_connection if portal_only else bounds.requests_per_connection
+        portal = self._caller.may(Access.PORTAL)
+        self._limit = bounds.portal_requests_per_connection if portal else bounds.requests_per_connection
         refusal = self._server._admit(self, self._caller)
         if refusal is not None:
             self._server.counters.refused += 1
@@ -657,10 +657,10 @@ def _first(names: tuple[str, ...]) -> str:
 
 
 def _denial(caller: Caller, method: str, access: Access) -> str:
-    if access & Access.WRITE:
-        return f"user {caller.name} may not call {method}: run it as root, or join group postern-admin"
     if access & Access.READ:
         return f"user {caller.name} may not call {method}: run it as root, or join group postern"
+    if access & Access.WRITE:
+        return f"user {caller.name} may not call {method}: run it as root, or join group postern-admin"
     return f"user {caller.name} may not call {method}: it is for the portal"
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.addresses import MacAddress
+from gateway.control.protocol import ControlError
 from gateway.session.model import ClientKey
-from gateway.timeline import LONGEST_TEXT_BYTES, MEAN_TEXT_BYTES, Timeline, TimelineEvent
+from gateway.timeline import FOLLOWER_EVENTS, LONGEST_TEXT_BYTES, MEAN_TEXT_BYTES, Timeline, TimelineEvent
 
 
 def key_of(number: int) -> ClientKey:
@@ -51,6 +54,29 @@ def test_long_words_push_out_earlier_ones() -> None:
     assert sum(len(event.text.encode()) for event in events) <= 100 * MEAN_TEXT_BYTES
     assert len(events) >= 100 * MEAN_TEXT_BYTES // LONGEST_TEXT_BYTES
     assert all(len(event.text.encode()) <= LONGEST_TEXT_BYTES and event.text.endswith("é…") for event in events)
+
+
+def test_a_follower_has_its_client_only_and_is_told_when_it_falls_behind() -> None:
+    """Events wait for a follower up to a bound; then it gets those that were kept, and a reason. Others go on."""
+
+    async def conversation() -> None:
+        ring = Timeline(10)
+        with ring.follower(key_of(1)) as one, ring.follower(None) as all_of_them:
+            ring.add(1.0, key_of(2), "lease", "other")
+            ring.add(2.0, key_of(1), "lease", "own")
+            assert (await anext(one)).text == "own"
+            assert [(await anext(all_of_them)).text for _ in range(2)] == ["other", "own"]
+            for number in range(FOLLOWER_EVENTS + 5):
+                ring.add(3.0, key_of(1), "flood", str(number))
+                await anext(all_of_them)
+            texts = [(await anext(one)).text for _ in range(FOLLOWER_EVENTS)]
+            assert texts == [str(number) for number in range(FOLLOWER_EVENTS)]
+            with pytest.raises(ControlError, match="the stream is ended"):
+                await anext(one)
+            assert ring.followers == 2
+        assert ring.followers == 0
+
+    asyncio.run(conversation())
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_story() -> None:

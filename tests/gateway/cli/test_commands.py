@@ -142,9 +142,9 @@ def test_kicking_nobody_fails(postern: Run, daemon: FakeDaemon) -> None:
     """Ending or releasing what does not exist is status 1."""
     daemon.answers["sessions.kick"] = {"ended": 0}
     daemon.answers["leases.release"] = {"released": 0}
-    assert postern("sessions", "kick", "nobody", "--cause", "admin_reset")[0] == 1
+    assert postern("sessions", "kick", "nobody", "--cause", "admin-reset")[0] == 1
     assert postern("leases", "release", "10.41.0.99")[0] == 1
-    assert daemon.asked[0] == ("sessions.kick", {"client": "nobody", "cause": "admin_reset"})
+    assert daemon.asked[0] == ("sessions.kick", {"client": "nobody", "cause": "admin-reset"})
 
 
 @pytest.mark.parametrize("words", [("sessions", "authorize", "x", "--total", "much"), ("sessions",), ("nonsense",), ()])
@@ -160,6 +160,25 @@ def test_passwords_come_from_standard_input(postern: Run, daemon: FakeDaemon, mo
     assert daemon.asked == [("users.add", {"username": "bob", "password": "correct horse ", "session_time_s": 28_800})]
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert postern("users", "passwd", "bob")[0] == 2
+
+
+def test_an_account_has_its_own_bounds(postern: Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices, validity and a note reach the daemon; validity as a moment of the wall clock."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse\n"))
+    monkeypatch.setattr("time.time", lambda: 1_000_000.0)
+    assert postern("users", "add", "bob", "--devices", "2", "--valid-for", "1d", "--note", "room 7")[0] == 0
+    assert daemon.asked == [
+        (
+            "users.add",
+            {
+                "username": "bob",
+                "password": "correct horse",
+                "devices": 2,
+                "valid_until_unix": 1_086_400.0,
+                "note": "room 7",
+            },
+        )
+    ]
 
 
 def test_no_option_takes_a_password(postern: Run) -> None:
@@ -242,13 +261,16 @@ def test_events_of_one_client_tell_a_story(postern: Run, daemon: FakeDaemon) -> 
 
 
 def test_events_are_followed(postern: Run, daemon: FakeDaemon) -> None:
-    """--follow prints what comes until the daemon ends it; as JSON, one event per line."""
-    status, out, _ = postern("events", "--follow", "--json")
+    """--follow prints the past, then what comes, each event once; as JSON, one event per line."""
+    status, out, _ = postern("events", "--follow", "--json", "--limit", "2")
     assert status == 0
     assert [json.loads(line) for line in out.splitlines()] == EVENTS
-    status, out, _ = postern("events", "-f")
-    assert out.count("02:00:5e:10:00:2a") == 3
-    assert daemon.asked[0] == ("events.follow", {"limit": 100})
+    assert sorted(daemon.asked) == [("events.follow", {}), ("events.list", {"limit": 2})]
+    daemon.answers["events.list"] = {"rows": [EVENTS[0]]}
+    assert postern("events", "-f")[1].count("02:00:5e:10:00:2a") == 3
+    daemon.asked.clear()
+    assert postern("events", "-f", "-n", "0", "--client", "alice")[1].count("gate_opened") == 1
+    assert daemon.asked == [("events.follow", {"client": "alice"})]
 
 
 def test_events_before_the_clock_was_set(postern: Run, daemon: FakeDaemon) -> None:

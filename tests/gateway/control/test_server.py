@@ -339,7 +339,7 @@ def test_requests_under_way_are_bounded(path: Path, run_on_loop: RunOnLoop) -> N
 
     async def conversation() -> None:
         gate = Gate()
-        async with serving(make(path, gate, requests_per_connection=2)):
+        async with serving(make(path, gate, requests_per_connection=2, portal_requests_per_connection=2)):
             client = await ControlClient.connect(path)
             waiting = [asyncio.ensure_future(client.call("slow")) for _ in range(2)]
             await asyncio.sleep(0.01)
