@@ -32,6 +32,7 @@ RECORD_EVERY_S: Final = 1.0
 WAIT_S: Final = 0.2
 START_WAIT_S: Final = 5.0
 NOBODY: Final = 65534
+LOG: Final = "recorder.log"  # what the recorder says when it breaks; removed when it has nothing to say
 
 
 def start(
@@ -56,24 +57,28 @@ def start(
         )
     tap = open_tap(interface, tree, snap_bytes=bounds.snap_bytes, promiscuous=promiscuous)
     with tap.sock:
-        captures.mkdir(mode=0o750, parents=True, exist_ok=True)
+        user = _user(owner)
+        if not captures.exists():
+            captures.mkdir(mode=0o750, parents=True)
+            if user is not None:
+                os.chown(captures, *user)
         started = time.time()
         directory = _make_directory(captures, interface, started)
-        user = _user(owner)
         if user is not None:
             os.chown(directory, *user)
         record = Recording(directory.name, interface, filter_text, tap.linktype, bounds, started_unix=started)
         recording.save(directory, record)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "gateway.capture.recorder", str(directory), str(tap.sock.fileno())]
-            + [str(part) for part in user or ()],
-            pass_fds=(tap.sock.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
-        )
+        with (directory / LOG).open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "gateway.capture.recorder", str(directory), str(tap.sock.fileno())]
+                + [str(part) for part in user or ()],
+                pass_fds=(tap.sock.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+                env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+            )
     deadline = time.monotonic() + START_WAIT_S
     while time.monotonic() < deadline:
         current = recording.load(directory)
@@ -82,7 +87,8 @@ def start(
         if child.poll() is not None:
             break
         time.sleep(0.02)
-    raise TapError(f"the recorder in {directory} did not start; try `python -m gateway.capture.recorder` by hand")
+    said = (directory / LOG).read_text(errors="replace").strip().splitlines()[-1:]
+    raise TapError(f"the recorder in {directory} did not start: {said[0] if said else 'it said nothing'}")
 
 
 def stop(captures: Path, recording_id: str, *, wait_s: float = 5.0) -> Recording:
@@ -143,6 +149,8 @@ def record(directory: Path, sock: socket.socket, user: tuple[int, int] | None) -
         current, finished_unix=time.time(), files=files.names, bytes=files.total_bytes, pid=0, pid_started=0
     )
     recording.save(directory, ended)
+    if (directory / LOG).stat().st_size == 0:
+        (directory / LOG).unlink()
     return 0 if ended.status == "finished" else 1
 
 
