@@ -62,8 +62,9 @@ KEA: Final = {
 class Trial:
     """One run of perfdhcp at one offered rate."""
 
-    offered: int
-    reached: float  # complete exchanges per second
+    wanted: int  # exchanges per second that perfdhcp was told to begin
+    offered: float  # that it began
+    reached: float  # that were completed
     loss: float  # share of exchanges begun that were not completed
     latency_ms: float  # mean of DISCOVER to OFFER and REQUEST to ACK
     cpu_us: float  # the server's CPU time per complete exchange
@@ -148,12 +149,13 @@ def trial(netns: str, pid: int, rate: int, seconds: int) -> Trial:
     sent = [int(number) for number in re.findall(r"sent packets: (\d+)", done.stdout)]
     received = [int(number) for number in re.findall(r"received packets: (\d+)", done.stdout)]
     delays = [float(number) for number in re.findall(r"avg delay: ([\d.]+) ms", done.stdout)]
-    reached = re.search(r"Rate: ([\d.]+) 4-way exchanges/second", done.stdout)
-    if len(sent) < 2 or len(received) < 2 or reached is None:
+    if len(sent) < 2 or len(received) < 2:
         raise RuntimeError(f"perfdhcp said nothing to read:\n{done.stdout}{done.stderr}")
     complete = received[1]
     latency = sum(delays[:2]) if len(delays) >= 2 else float("nan")
-    return Trial(rate, float(reached[1]), 1 - complete / max(1, sent[0]), latency, cpu / max(1, complete) * 1e6)
+    # perfdhcp's own rate counts the half second in which it only waits for the last answers.
+    begun = max(1, sent[0])
+    return Trial(rate, begun / seconds, complete / seconds, 1 - complete / begun, latency, cpu / max(1, complete) * 1e6)
 
 
 def highest_rate(netns: str, pid: int, first: int, seconds: int) -> tuple[Trial, Trial | None]:
@@ -162,22 +164,22 @@ def highest_rate(netns: str, pid: int, first: int, seconds: int) -> tuple[Trial,
     best: Trial | None = None
     failed: Trial | None = None
     rate = first
-    for _ in range(12):
+    for _ in range(14):
         result = trial(netns, pid, rate, seconds)
-        print(f"    offered {rate:6}/s  reached {result.reached:8.0f}/s  lost {result.loss:6.2%}", file=sys.stderr)
+        print(f"    offered {result.offered:8.0f}/s  lost {result.loss:6.2%}", file=sys.stderr)
         if result.loss >= LOSS_ALLOWED:
             failed = result
         elif best is None or result.reached > best.reached:
             best = result
-        if result.loss < LOSS_ALLOWED and result.reached < 0.9 * rate:
+        if result.loss < LOSS_ALLOWED and result.offered < 0.9 * rate:
             break  # nothing is lost, yet no more is offered: the generator's limit
-        low = best.offered if best else 0
+        low = best.wanted if best else 0
         if failed is None:
-            rate = int(rate * 1.4)
-        elif failed.offered - low <= max(50, low // 10):
+            rate = int(rate * 1.3)
+        elif failed.wanted - low <= max(20, low // 12):
             break
         else:
-            rate = (low + failed.offered) // 2
+            rate = (low + failed.wanted) // 2
     if best is None:
         raise RuntimeError("no rate was served without loss")
     return best, failed
@@ -232,7 +234,7 @@ def main() -> None:
             with server_process(kind, server, Path(directory), profile=options.profile) as pid:
                 best, failed = highest_rate(client, pid, FIRST_RATE[kind], options.seconds)
                 memory = int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
-            limit = f"lost {failed.loss:.1%} at {failed.offered}/s" if failed else "perfdhcp could not offer more"
+            limit = f"lost {failed.loss:.1%} at {failed.offered:.0f}/s" if failed else "perfdhcp could not offer more"
             rows.append((kind, best, limit, memory))
     print(f"{'server':<10}{'DORA/s':>9}{'lost':>8}{'latency':>11}{'CPU/DORA':>11}{'memory':>10}  limit")
     for kind, best, limit, memory in rows:

@@ -1,0 +1,556 @@
+"""The datapath's shell: performs the session core's orders on the kernel, and tells it what the kernel says.
+
+Orders come by `perform` and are done when it returns (with the codec; a little later with the fallback); facts leave by
+`post`. Around that `run` keeps watch: it rebuilds a lost table, deletes connection-tracking entries of retired numbers,
+reads all counters in slices, and follows interfaces, bridge ports and neighbours.
+
+The kernel outlives us: `close` leaves table and elements in place, so that clients keep their access while the daemon
+restarts, and `start` takes them over with their counters. `teardown` removes everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final, TypeVar
+
+from gateway.config import Config
+from gateway.datapath.base import Base
+from gateway.datapath.conntrack import sweep
+from gateway.datapath.elements import (
+    DOWN,
+    UP,
+    Change,
+    Done,
+    Drop,
+    Elements,
+    ElementSet,
+    ElementsRefused,
+    Finals,
+    Put,
+    Readings,
+    Stored,
+    key_of_client,
+    key_of_number,
+)
+from gateway.datapath.kernel import READ, KernelElements, self_test
+from gateway.datapath.ledger import ZERO, Client, Ledger, zone_sets
+from gateway.datapath.netlink import Netlink
+from gateway.datapath.nft import run_nft
+from gateway.datapath.ruleset import LAST_CLIENT_NUMBER, render
+from gateway.datapath.scripted import ScriptedElements
+from gateway.datapath.surroundings import Surroundings
+from gateway.datapath.table import GateTable
+from gateway.session.actions import (
+    AllowTraffic,
+    ApplyLimits,
+    BindAddress,
+    DenyTraffic,
+    ReadActivity,
+    ReadCounters,
+    UnbindAddress,
+)
+from gateway.session.events import (
+    ClientsActive,
+    CountersRead,
+    Event,
+    NumberSwept,
+    TrafficAllowed,
+    TrafficDenied,
+    TrafficRefused,
+)
+from gateway.session.model import ClientKey, Counters
+
+log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+
+WATCH_INTERVAL_S: Final = 0.5  # how soon a lost table is noticed
+SWEEP_BACKLOG: Final = 1024  # retired numbers that start a sweep before its time
+BULK: Final = 200  # elements of one transaction when many are set: some milliseconds
+
+DatapathAction = BindAddress | UnbindAddress | AllowTraffic | DenyTraffic | ApplyLimits | ReadCounters | ReadActivity
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What happened since the start, for metrics."""
+
+    tables_lost: int = 0
+    elements_restored: int = 0
+    logins: int = 0
+    logouts: int = 0
+    refusals: int = 0
+    numbers_swept: int = 0
+    sweep_walks: int = 0
+    sweep_failures: int = 0
+
+
+class Datapath:
+    """The kernel's side of the gate."""
+
+    def __init__(self, config: Config, post: Callable[[Event], None], clock: Callable[[], float]) -> None:
+        self.statistics = Statistics()
+        self._config = config
+        self._post = post
+        self._clock = clock
+        self._text = render(config)
+        self._ledger = Ledger(zone_sets(config))
+        self._retired: list[int] = []
+        self._unclosed: list[DenyTraffic] = []
+        self._damaged: set[ClientKey] = set()
+        self._problems: list[str] = []
+        self._netlink = Netlink()
+        self._base = Base(self._netlink, config)
+        self._surroundings = Surroundings(self._netlink, config, self._ledger, post, clock)
+        self._table = GateTable(config.network.table)
+        self._elements: Elements = ScriptedElements(config.network.table)
+        self._changing = asyncio.Lock()
+        self._look = asyncio.Event()  # wakes the watch before its time
+        self._read_all = asyncio.Event()
+        self._look_at_activity = asyncio.Event()
+        self._sweep_now = asyncio.Event()
+
+    async def start(self, wanted: Sequence[AllowTraffic], bindings: Sequence[BindAddress]) -> dict[ClientKey, Counters]:
+        """Set up everything and make the kernel hold exactly these clients and bindings.
+
+        Returns the counters of clients whose elements were there already, since they were added. Raises RulesetRefused
+        when the ruleset does not load; what else of the system could not be set is a problem in `check` and a log line.
+        """
+        self._note_problems(await self._base.apply())
+        try:
+            self._elements = KernelElements(self._config.network.table, await self_test())
+        except (ElementsRefused, OSError) as error:
+            log.warning("the netlink codec does not work here, falling back to nft reason=%s", error)
+        now = self._clock()
+        for binding in bindings:
+            self._ledger.bind(binding.key, binding.address)
+        for want in wanted:
+            self._ledger.remember(_client_of(want, now))
+        async with self._changing:
+            await self._table.load(self._text)
+            kept = await self._reconcile(adopt=True)
+            await self._sweep_strangers()
+        await self._surroundings.start()
+        return kept
+
+    async def run(self) -> None:
+        """Keep watch until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(), name="datapath-watch")
+            tasks.create_task(self._read_slices(), name="datapath-counters")
+            tasks.create_task(self._watch_activity(), name="datapath-activity")
+            tasks.create_task(self._sweep(), name="datapath-sweep")
+            tasks.create_task(self._follow_system(), name="datapath-system")
+            if isinstance(self._elements, ScriptedElements):
+                tasks.create_task(self._elements.run(), name="datapath-fallback")
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go over to another configuration; online clients keep their access where their zone remains.
+
+        Raises ValueError or RulesetRefused and keeps the old configuration when the new ruleset does not load.
+        """
+        text = render(config)
+        if config.network.table != self._config.network.table:
+            raise ValueError("the table's name changes only with a restart of the daemon")
+        async with self._changing:
+            await self._table.load(text)
+            self._config, self._text = config, text
+            self._ledger.zones = zone_sets(config)
+            await self._reconcile(adopt=False)
+            self._note_problems(await self._base.change(config))
+            await self._surroundings.change(config)
+
+    async def close(self) -> None:
+        """Let go of sockets and the thread; table, elements and guards stay, and with them everybody's access."""
+        self._surroundings.close()
+        self._elements.close()
+        self._table.close()
+        await self._netlink.close()
+
+    async def teardown(self) -> None:
+        """Remove the table, the guards, addresses and isolation, and switch forwarding off where it was ours."""
+        async with self._changing:
+            await self._base.withdraw()
+            await self._table.remove()
+
+    def ruleset_text(self) -> str:
+        """The ruleset as it is, or should be, loaded."""
+        return self._text
+
+    async def check(self) -> list[str]:
+        """Try the ruleset without loading it, and name every difference between kernel and wanted state."""
+        found: list[str] = []
+        trouble = await run_nft(self._text, "-c")
+        if trouble:
+            found.append(f"nft does not accept the ruleset: {trouble}")
+        if not self._table.is_version_of(self._text):
+            found.append(f"the table inet {self._table.name} is not loaded, or with another ruleset")
+        elif not self._table.intact():
+            found.append(f"rules of the table inet {self._table.name} were changed by somebody else")
+        else:
+            found += self._ledger.differences(await self._dump(), self._clock())
+        return found + await self._base.differences() + self._problems
+
+    def status(self) -> dict[str, object]:
+        """How the datapath stands, for `postern status` and metrics."""
+        numbers = self.statistics
+        return {
+            "elements": self._elements.mode,
+            "clients": len(self._ledger.clients),
+            "bindings": sum(map(len, self._ledger.bound.values())),
+            "tables_lost": numbers.tables_lost,
+            "elements_restored": numbers.elements_restored,
+            "refusals": numbers.refusals,
+            "sweep_backlog": len(self._retired),
+            "numbers_swept": numbers.numbers_swept,
+            "sweep_walks": numbers.sweep_walks,
+            "clones_seen": self._surroundings.clones_seen,
+            "problems": list(self._problems),
+        }
+
+    def problems(self) -> tuple[str, ...]:
+        """What of the system could not be set as it should be, in sentences."""
+        return tuple(self._problems)
+
+    @property
+    def ready(self) -> bool:
+        """Whether our table is loaded and as we left it."""
+        return self._table.intact()
+
+    @property
+    def elements(self) -> int:
+        """Set and map elements of clients that should be in the kernel."""
+        return sum(map(len, self._ledger.bound.values())) + 4 * len(self._ledger.clients)
+
+    def perform(self, action: DatapathAction) -> None:
+        """Do what the session core orders."""
+        match action:
+            case AllowTraffic():
+                self._allow(action)
+            case DenyTraffic():
+                self._deny(action)
+            case ReadCounters(keys):
+                if keys and len(keys) <= READ:
+                    self._read(keys)
+                else:
+                    self._read_all.set()
+            case ReadActivity():
+                self._look_at_activity.set()
+            case BindAddress(key, address):
+                self._ledger.bind(key, address)
+                self._bind(key, address, bound=True)
+            case UnbindAddress(key, address):
+                self._ledger.unbind(key, address)
+                self._bind(key, address, bound=False)
+            case ApplyLimits():
+                client = self._ledger.clients.get(action.key)
+                if client is not None:
+                    client.expires_at = _expiry(action.lifetime_s, self._clock())
+                    self._elements.commit(
+                        self._ledger.permissions(client, self._clock()), self._expect_done(action.key)
+                    )
+
+    # Permission
+
+    def _allow(self, action: AllowTraffic) -> None:
+        key = action.key
+        trouble = self._ledger.objection(action)
+        if trouble:
+            self.statistics.refusals += 1
+            self._post(TrafficRefused(key, trouble))
+            return
+        client = _client_of(action, self._clock())
+        changes: list[Change] = []
+        old = self._ledger.clients.get(key)
+        if old is not None:
+            changes = [Drop(change.set, change.key) for change in self._ledger.permissions(old, self._clock())]
+            if old.number == client.number:
+                # The same session at another address or lifetime goes on counting.
+                client.kernel, client.before = old.kernel, old.before
+            else:
+                changes += [Drop(UP, key_of_number(old.number)), Drop(DOWN, key_of_number(old.number))]
+                self._ledger.forget(old)
+        self._ledger.remember(client)
+        changes += self._ledger.permissions(client, self._clock())
+        number = key_of_number(client.number)
+        changes += (Put(UP, number), Put(DOWN, number))
+
+        def done(refused: ElementsRefused | None, _finals: Finals) -> None:
+            if self._ledger.clients.get(key) is not client:
+                return  # closed again before the fallback came to it
+            if refused is None:
+                client.confirmed = True
+                self.statistics.logins += 1
+                self._post(TrafficAllowed(key))
+            elif refused.lost:
+                self._look.set()  # the rebuilt table will have this client, and then the hub is told
+            else:
+                self.statistics.refusals += 1
+                self._ledger.forget(client)
+                self._post(TrafficRefused(key, str(refused)))
+
+        self._elements.commit(changes, done)
+
+    def _deny(self, action: DenyTraffic) -> None:
+        key, number = action.key, action.client_number
+        client = self._ledger.clients.get(key)
+        zone = self._ledger.zones.get(key.zone)
+        changes: list[Change] = []
+        if zone is not None:
+            addresses = {action.address} if client is None else {action.address, client.address}
+            changes += [Drop(zone.auth4, key_of_client(key.mac, address)) for address in addresses]
+            if zone.auth6 is not None:
+                changes.append(Drop(zone.auth6, key.mac))
+        if self._ledger.numbers.get(number, key) == key:
+            changes += (Drop(UP, key_of_number(number)), Drop(DOWN, key_of_number(number)))
+        if client is not None:
+            self._ledger.forget(client)
+
+        def done(refused: ElementsRefused | None, finals: Finals) -> None:
+            if refused is not None and not refused.lost:
+                log.error("could not close the gate, trying again mac=%s reason=%s", key.mac, refused)
+                self.statistics.refusals += 1
+                self._unclosed.append(action)
+                if client is not None and key not in self._ledger.clients:
+                    self._ledger.remember(client)
+                return
+            counters = ZERO
+            if client is not None:
+                up, down = finals.get((UP.name, key_of_number(number))), finals.get((DOWN.name, key_of_number(number)))
+                counters = client.total() if up is None or down is None else client.note(up, down)
+            self.statistics.logouts += 1
+            self._retired.append(number)
+            if len(self._retired) >= SWEEP_BACKLOG:
+                self._sweep_now.set()
+            self._post(TrafficDenied(key, counters))
+
+        self._elements.commit(changes, done)
+
+    def _bind(self, key: ClientKey, address: IPv4Address, *, bound: bool) -> None:
+        zone = self._ledger.zones.get(key.zone)
+        if zone is not None:
+            element = key_of_client(key.mac, address)
+            change = Put(zone.bind4, element) if bound else Drop(zone.bind4, element)
+            self._elements.commit([change], self._expect_done(key))
+
+    def _expect_done(self, key: ClientKey) -> Done:
+        def done(refused: ElementsRefused | None, _finals: Finals) -> None:
+            if refused is not None:
+                self.statistics.refusals += 1
+                log.warning("the kernel did not take a change, rebuilding mac=%s reason=%s", key.mac, refused)
+                self._damaged.add(key)
+                self._look.set()
+
+        return done
+
+    # Counters
+
+    def _read(self, keys: Iterable[ClientKey]) -> None:
+        asked = {key: client for key in keys if (client := self._ledger.clients.get(key)) is not None}
+
+        def done(found: Readings) -> None:
+            readings: list[tuple[ClientKey, Counters]] = []
+            for key, client in asked.items():
+                if client.number in found:
+                    readings.append((key, client.note(*found[client.number])))
+                elif self._ledger.clients.get(key) is client:
+                    # Somebody emptied the set: what was last seen stands until the element is back.
+                    readings.append((key, client.total()))
+                    self._damaged.add(key)
+                    self._look.set()
+            self._post(CountersRead(tuple(readings)))
+
+        self._elements.read([client.number for client in asked.values()], done)
+
+    async def _read_slices(self) -> None:
+        """Read everybody's counters when asked to, in slices that leave the loop to others in between."""
+        while True:
+            await self._read_all.wait()
+            self._read_all.clear()
+            keys = list(self._ledger.clients)
+            for first in range(0, len(keys), READ):
+                self._read(keys[first : first + READ])
+                await asyncio.sleep(0)
+
+    async def _watch_activity(self) -> None:
+        """When asked to, compare everybody's upload packets with those of the last look, and tell who has sent."""
+        last: dict[bytes, int] = {}
+        while True:
+            await self._look_at_activity.wait()
+            self._look_at_activity.clear()
+            try:
+                stored = await self._elements.dump(UP)
+            except ElementsRefused:
+                self._look.set()
+                continue
+            now = {element: value.tally.packets for element, value in stored.items()}
+            numbers = self._ledger.numbers
+            active = (_number(element) for element, packets in now.items() if packets != last.get(element, 0))
+            self._post(ClientsActive(tuple(numbers[number] for number in active if number in numbers)))
+            last = now
+
+    # Watch
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), WATCH_INTERVAL_S)
+            self._look.clear()
+            try:
+                lost = not self._table.intact()
+                if lost or self._damaged:
+                    await self._rebuild(lost=lost)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the gate is shut and must be tried again
+                log.error("the table could not be rebuilt, trying again reason=%s", error)
+                await asyncio.sleep(WATCH_INTERVAL_S)
+                self._look.set()
+            unclosed, self._unclosed = self._unclosed, []
+            for action in unclosed:
+                self._deny(action)
+
+    async def _rebuild(self, *, lost: bool) -> None:
+        async with self._changing:
+            damaged, self._damaged = self._damaged, set()
+            if lost:
+                self.statistics.tables_lost += 1
+                log.warning("the table was lost or changed by somebody else, rebuilding table=%s", self._table.name)
+                await self._table.load(self._text)
+            else:
+                log.warning("elements were lost, restoring clients=%d", len(damaged))
+            await self._reconcile(adopt=False)
+            if lost:
+                # Who removes tables often also resets sysctls and rules.
+                self._note_problems(await self._base.apply())
+
+    async def _follow_system(self) -> None:
+        """Hold interfaces to the configuration as they come and go."""
+        while True:
+            await self._surroundings.changed.wait()
+            self._surroundings.changed.clear()
+            async with self._changing:
+                self._note_problems(await self._base.apply())
+                await self._surroundings.refresh_links()
+
+    def _note_problems(self, problems: list[str]) -> None:
+        for problem in problems:
+            if problem not in self._problems:
+                log.warning("%s", problem)
+        self._problems = problems
+
+    # Reconciliation
+
+    async def _dump(self) -> dict[ElementSet, dict[bytes, Stored]]:
+        return {element_set: await self._elements.dump(element_set) for element_set in self._ledger.sets()}
+
+    async def _reconcile(self, *, adopt: bool) -> dict[ClientKey, Counters]:
+        """Make the kernel's elements those of the ledger; with `adopt` take over what elements have counted.
+
+        Orders may come while this waits. So each slice is made from what is wanted at that moment.
+        """
+        ledger = self._ledger
+        present = await self._dump()
+        kept = self._adopt(present) if adopt else {}
+        for drops in _slices(ledger.surplus(present)):
+            await self._bulk(
+                [drop for drop in drops if not ledger.is_wanted(drop.set, drop.key, present[drop.set][drop.key])]
+            )
+        for clients in _slices(list(ledger.clients.values()), BULK // 4):
+            here = [client for client in clients if ledger.clients.get(client.key) is client]
+            now = self._clock()
+            await self._bulk([change for client in here for change in ledger.missing(client, present, now)])
+            for client in here:
+                if not client.confirmed and ledger.clients.get(client.key) is client:
+                    client.confirmed = True
+                    if not adopt:
+                        self._post(TrafficAllowed(client.key))
+        for keys in _slices(list(ledger.bound)):
+            await self._bulk([change for key in keys for change in ledger.missing_bindings(key, present)])
+        return kept
+
+    def _adopt(self, present: dict[ElementSet, dict[bytes, Stored]]) -> dict[ClientKey, Counters]:
+        """Take over counters of clients that the kernel knows already; elements under a stranger's number go."""
+        kept: dict[ClientKey, Counters] = {}
+        holders = self._ledger.holders(present)
+        foreign: list[Change] = []
+        for client in self._ledger.clients.values():
+            number = key_of_number(client.number)
+            if holders.get(client.number, client.key) != client.key:
+                foreign += (Drop(UP, number), Drop(DOWN, number))
+                present[UP].pop(number, None)
+                present[DOWN].pop(number, None)
+            elif number in present[UP] and number in present[DOWN]:
+                kept[client.key] = client.note(present[UP][number].tally, present[DOWN][number].tally)
+        if foreign:
+            self._elements.commit(foreign, self._log_refusal)
+        return kept
+
+    async def _bulk(self, changes: list[Change]) -> None:
+        """Make many changes without holding up the loop."""
+        if changes:
+            self._elements.commit(changes, self._log_refusal)
+            await asyncio.sleep(0)
+
+    def _log_refusal(self, refused: ElementsRefused | None, _finals: Finals) -> None:
+        if refused is not None:
+            self.statistics.refusals += 1
+            log.warning("the kernel did not take elements, trying again reason=%s", refused)
+            self._damaged.update(self._ledger.clients)
+            self._look.set()
+
+    # Retired numbers
+
+    async def _sweep(self) -> None:
+        """Delete connection-tracking entries of retired numbers from time to time, and give the numbers back."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_now.wait(), self._config.performance.session_gc_interval)
+            self._sweep_now.clear()
+            if self._retired:
+                await self._sweep_retired()
+
+    async def _sweep_retired(self) -> None:
+        numbers, self._retired = self._retired, []
+        online = frozenset(self._ledger.numbers)
+        try:
+            walks = await self._netlink.work(lambda: sweep(frozenset(numbers), online))
+        except OSError as error:
+            log.warning("connection tracking could not be swept, trying again later reason=%s", error)
+            self.statistics.sweep_failures += 1
+            self._retired += numbers
+            return
+        self.statistics.sweep_walks += walks
+        self.statistics.numbers_swept += len(numbers)
+        for number in numbers:
+            self._post(NumberSwept(number))
+
+    async def _sweep_strangers(self) -> None:
+        """After a start: numbers that were retired before it are known to nobody any more."""
+        online = frozenset(self._ledger.numbers)
+        unknown = frozenset(range(1, LAST_CLIENT_NUMBER + 1)) - online
+        try:
+            self.statistics.sweep_walks += await self._netlink.work(lambda: sweep(unknown, online))
+        except OSError as error:
+            log.warning("connection tracking could not be swept reason=%s", error)
+            self.statistics.sweep_failures += 1
+
+
+def _number(element: bytes) -> int:
+    return int.from_bytes(element, sys.byteorder)
+
+
+def _client_of(action: AllowTraffic, now: float) -> Client:
+    return Client(action.key, action.address, action.client_number, _expiry(action.lifetime_s, now))
+
+
+def _expiry(lifetime_s: int | None, now: float) -> float | None:
+    return None if lifetime_s is None else now + lifetime_s
+
+
+def _slices(items: Sequence[_Item], size: int = BULK) -> Iterator[Sequence[_Item]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

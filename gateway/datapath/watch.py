@@ -1,0 +1,163 @@
+"""Events of the routing socket: interfaces that come and go, bridge ports that learn a MAC, IPv6 neighbours.
+
+Decoding is our own: a network of a thousand clients refreshes dozens of neighbours a second, and of each message three
+fields matter. Nothing here decides; `Watcher` hands on what it decodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Final
+
+from gateway.addresses import MacAddress
+from gateway.datapath.nfnetlink import attributes
+
+log = logging.getLogger(__name__)
+
+_NETLINK_ROUTE: Final = 0
+_GROUP_LINK: Final = 1 << 0
+_GROUP_NEIGHBOUR: Final = 1 << 2
+_NEW_LINK, _DEL_LINK, _NEW_NEIGHBOUR, _DEL_NEIGHBOUR = 16, 17, 28, 29
+_AF_BRIDGE: Final = 7
+_LINK_NAME, _LINK_MASTER = 3, 10
+_NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 1, 2, 9
+_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
+_IFF_UP: Final = 1
+_HEADER: Final = struct.Struct("=IHHII")
+_LINK: Final = struct.Struct("=BxHiII")
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
+_BUFFER_BYTES: Final = 4 << 20
+_READ_BYTES: Final = 1 << 16
+_SHARE: Final = 64  # datagrams taken before others run
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSeen:
+    """An interface was made, changed or removed."""
+
+    index: int
+    name: str
+    master: int
+    is_up: bool
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PortSeen:
+    """A bridge learned (or forgot) a MAC on a port."""
+
+    bridge: int
+    port: int
+    mac: MacAddress
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSeen:
+    """An IPv6 address was resolved to a MAC."""
+
+    index: int
+    address: IPv6Address
+    mac: MacAddress
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """More happened than the kernel could queue for us: what is remembered must be read anew."""
+
+
+RouteEvent = LinkSeen | PortSeen | NeighbourSeen | EventsLost
+
+
+def decode(data: bytes) -> Iterator[RouteEvent]:
+    """Decode one datagram of the routing socket; passes over what it does not know or cannot read."""
+    start = 0
+    while start + _HEADER.size <= len(data):
+        length, kind = _HEADER.unpack_from(data, start)[:2]
+        if length < _HEADER.size or start + length > len(data):
+            return
+        body, end = start + _HEADER.size, start + length
+        if kind in (_NEW_LINK, _DEL_LINK) and body + _LINK.size <= end:
+            yield from _decode_link(data, body, end, kind == _DEL_LINK)
+        elif kind in (_NEW_NEIGHBOUR, _DEL_NEIGHBOUR) and body + _NEIGHBOUR.size <= end:
+            yield from _decode_neighbour(data, body, end, kind == _DEL_NEIGHBOUR)
+        start += length + 3 & ~3
+
+
+def _decode_link(data: bytes, start: int, end: int, gone: bool) -> Iterator[RouteEvent]:
+    family, _type, index, flags, _change = _LINK.unpack_from(data, start)
+    name = ""
+    master = 0
+    for kind, first, last in attributes(data, start + _LINK.size, end):
+        if kind == _LINK_NAME:
+            name = data[first:last].rstrip(b"\0").decode("ascii", "replace")
+        elif kind == _LINK_MASTER and last - first == 4:
+            master = struct.unpack_from("=I", data, first)[0]
+    # A port that leaves its bridge is told as the bridge's own removal of it; the interface stays.
+    if family == _AF_BRIDGE and gone:
+        yield LinkSeen(index, name, 0, bool(flags & _IFF_UP), False)
+    else:
+        yield LinkSeen(index, name, master, bool(flags & _IFF_UP), gone)
+
+
+def _decode_neighbour(data: bytes, start: int, end: int, gone: bool) -> Iterator[RouteEvent]:
+    family, index, state, _flags, _type = _NEIGHBOUR.unpack_from(data, start)
+    mac: MacAddress | None = None
+    address: IPv6Address | None = None
+    master = 0
+    for kind, first, last in attributes(data, start + _NEIGHBOUR.size, end):
+        if kind == _NEIGHBOUR_MAC and last - first == 6:
+            mac = MacAddress(data[first:last])
+        elif kind == _NEIGHBOUR_ADDRESS and last - first == 16:
+            address = IPv6Address(data[first:last])
+        elif kind == _NEIGHBOUR_MASTER and last - first == 4:
+            master = struct.unpack_from("=I", data, first)[0]
+    if mac is None:
+        return
+    if family == _AF_BRIDGE and master:
+        yield PortSeen(master, index, mac, gone)
+    elif family == socket.AF_INET6 and address is not None and not gone and state & _USABLE:
+        yield NeighbourSeen(index, address, mac)
+
+
+class Watcher:
+    """The event socket on the event loop; calls `handle` for each event."""
+
+    def __init__(self, handle: Callable[[RouteEvent], None]) -> None:
+        self._handle = handle
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_ROUTE)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+            self._socket.bind((0, _GROUP_LINK | _GROUP_NEIGHBOUR))
+        except OSError:
+            self._socket.close()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _read(self) -> None:
+        for _ in range(_SHARE):
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                log.warning("network events were lost, reading the state anew")
+                self._handle(EventsLost())
+                return
+            for event in decode(data):
+                self._handle(event)
