@@ -1,0 +1,71 @@
+"""One thread for work that would hold the event loop: password hashes and the database.
+
+Two queues: what operators ask goes before logins, so that a full queue of logins (which is bounded) does not keep the
+operator from seeing why. Work that is submitted runs to its end; work that waits when the thread is stopped is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+MAX_URGENT: Final = 64
+NICENESS: Final = 5  # on a router with one core the loop goes before hashes
+
+
+class Worker:
+    """The thread and its queues. Functions that it is given report their results themselves and do not raise."""
+
+    def __init__(self, name: str, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, work: Callable[[], None], *, urgent: bool = False) -> bool:
+        """Have `work` done; False when its queue is full or the thread was stopped."""
+        with self._changed:
+            queue, bound = (self._urgent, MAX_URGENT) if urgent else (self._waiting, self._max_waiting)
+            if self._stopping or len(queue) >= bound:
+                return False
+            queue.append(work)
+            self._changed.notify()
+            return True
+
+    @property
+    def waiting(self) -> int:
+        """How much waits, without what is being done."""
+        return len(self._urgent) + len(self._waiting)
+
+    def stop(self, last: Callable[[], None]) -> None:
+        """End the thread after what it is doing and `last`; waits for that."""
+        with self._changed:
+            if self._stopping:
+                return
+            self._stopping = True
+            self._waiting.clear()
+            self._urgent.clear()
+            self._urgent.append(last)
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # Linux: of this thread alone
+        while True:
+            with self._changed:
+                while not (self._urgent or self._waiting):
+                    if self._stopping:
+                        return
+                    self._changed.wait()
+                work = self._urgent.popleft() if self._urgent else self._waiting.popleft()
+            work()
