@@ -136,6 +136,7 @@ class Counts:
     dropped: dict[str, int]  # by Drop
     upstream_failures: dict[str, int]  # by resolver
     pending: int
+    limited_clients: int  # clients whose share is not whole again
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,7 @@ class Resolver:
             dict(self._dropped),
             dict(failures),
             len(self._active),
+            len(self._buckets),
         )
 
     def upstreams(self, now: float) -> tuple[UpstreamStatus, ...]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from gateway.config import Config, Endpoint
+from gateway.control.protocol import JsonValue
 from gateway.dns.events import (
     Action,
     CloseClient,
@@ -153,6 +154,19 @@ class DnsService:
         """What is open, whom we ask, what is wrong."""
         listening = tuple((where.zone, Endpoint(where.address, self._port)) for where in self._listening)
         return DnsStatus(listening, self._resolver.upstreams(self._clock()), tuple(self._problems.values()))
+
+    def limiter_state(self) -> dict[str, JsonValue]:
+        """The rate limit of clients, for `postern debug rate-limiters`."""
+        dns = self._config.dns
+        counts = self._resolver.counts()
+        return {
+            "rate_per_s": dns.client_rate,
+            "burst": dns.client_burst,
+            "clients": counts.limited_clients,
+            "dropped": counts.dropped.get("rate", 0),
+            "pending": counts.pending,
+            "max_pending": dns.max_pending,
+        }
 
     async def _look_around(self) -> None:
         want = self._wanted_addresses()
