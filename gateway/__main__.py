@@ -98,11 +98,13 @@ def _loop_factory(wanted: str) -> tuple[Callable[[], asyncio.AbstractEventLoop] 
         if wanted == "uvloop":
             LOG.warning("uvloop is not installed; using asyncio")
         return None, "asyncio"
-    return uvloop.new_event_loop, f"uvloop {uvloop.__version__}"
+    return uvloop.new_event_loop, "uvloop"
 
 
 async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
+    from gateway.control.protocol import ControlError
     from gateway.daemon import Gateway, StartError
+    from gateway.datapath.table import RulesetRefused
     from gateway.journal import JournalError
 
     loop = asyncio.get_running_loop()
@@ -119,9 +121,8 @@ async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
     gc.freeze()
     try:
         await gateway.run()
-    except* (StartError, OSError) as group:
-        for error in group.exceptions:
-            LOG.error("stopped: %s", error)
+    except (StartError, RulesetRefused, ControlError, OSError) as error:
+        LOG.error("cannot start: %s", error)
         return 1
     return 0
 
