@@ -7,6 +7,7 @@ anybody by name or MAC.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
 from ipaddress import IPv4Address
@@ -133,7 +134,8 @@ class PortalMethods:
             "state": session.state.value,
             "username": grant.username if grant else "",
             "session_id": session.acct_session_id,
-            "uptime_s": max(0.0, now - session.started_at) if grant else 0.0,
+            # On the machine's plain monotonic clock, which the portal has too; ours runs through suspend.
+            "online_since_s": time.monotonic() - max(0.0, now - session.started_at) if grant else None,
             "session_start_unix": session.started_unix if grant else None,
             "seconds_left": None if session.ends_at is None else max(0, int(session.ends_at - now)),
             "upload_bytes": session.counters.upload_bytes,
