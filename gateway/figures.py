@@ -1,20 +1,16 @@
-"""What is measured, as plain values: counters and histograms that rooms keep, figures that are read at a scrape.
+"""What is measured, as plain values that are read at a scrape.
 
-No metrics library in here: rooms count with integers and `Histogram`, the hub gathers them behind `Sources`, and
-`metrics` alone knows how Prometheus wants them written. Label values are bounded everywhere: zones, servers, fixed
-names; never a MAC address or a user name.
+No metrics library in here: rooms count with integers, `sources` gathers them behind `Sources`, and `metrics` alone
+knows how Prometheus wants them written. Label values are bounded everywhere: zones, servers, fixed names; never a MAC
+address or a user name.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
-
-# From a local decision to the portal's deadline of 20 s; the fine steps lie where a RADIUS answer is expected.
-LATENCY_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+from typing import Literal, Protocol
 
 LoginType = Literal["uam", "api", "wispr"]  # the form of the portal, the JSON API, a WISPr client
 LoginStatus = Literal["success", "failure", "timeout"]
@@ -22,23 +18,13 @@ RadiusType = Literal["auth", "acct"]
 RadiusStatus = Literal["success", "failure"]  # on the wire: a Reject is an answer, hence success
 
 
+@dataclass(frozen=True, slots=True)
 class Histogram:
-    """Durations counted by size. `observe` costs less than a microsecond."""
+    """Durations counted by size: `counts` are not cumulative, the last one is above every bound."""
 
-    __slots__ = ("bounds_s", "counts", "sum_s")
-
-    def __init__(
-        self, bounds_s: Sequence[float] = LATENCY_BOUNDS_S, counts: Sequence[int] | None = None, sum_s: float = 0.0
-    ) -> None:
-        """Empty, or with what somebody else has counted: `counts` not cumulative, the last above every bound."""
-        self.bounds_s = bounds_s
-        self.counts = [0] * (len(bounds_s) + 1) if counts is None else list(counts)
-        self.sum_s = sum_s
-
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(self.bounds_s, seconds)] += 1
-        self.sum_s += seconds
+    bounds_s: Sequence[float]
+    counts: Sequence[int]
+    sum_s: float
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Bucket bounds as Prometheus writes them, each with the count of durations up to it."""
@@ -50,42 +36,22 @@ class Histogram:
         return rows
 
 
+@dataclass(slots=True)
 class LoginFigures:
-    """Logins by the way they came; kept by the hub."""
+    """Logins by the way they came, since the start."""
 
-    def __init__(self) -> None:
-        self.attempts: Counter[LoginType] = Counter()
-        self.outcomes: Counter[tuple[LoginType, LoginStatus]] = Counter()
-        self.durations: dict[LoginType, Histogram] = {}
-
-    def begun(self, kind: LoginType) -> None:
-        """A guest asked to be let in."""
-        self.attempts[kind] += 1
-
-    def ended(self, kind: LoginType, status: LoginStatus, seconds: float) -> None:
-        """It was answered, after `seconds`."""
-        self.outcomes[kind, status] += 1
-        self.durations.setdefault(kind, Histogram()).observe(seconds)
+    attempts: Counter[LoginType] = field(default_factory=Counter)
+    outcomes: Counter[tuple[LoginType, LoginStatus]] = field(default_factory=Counter)
+    durations: dict[LoginType, Histogram] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
 class RadiusFigures:
-    """Requests to RADIUS servers, by server; kept by the shell that owns the exchange."""
+    """Requests to RADIUS servers by server, since the start. Results: accept, reject, challenge, response, none."""
 
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, RadiusType, RadiusStatus]] = Counter()
-        self.results: Counter[tuple[str, RadiusType, str]] = Counter()
-        self.durations: dict[tuple[str, RadiusType], Histogram] = {}
-
-    def answered(self, server: str, kind: RadiusType, result: str, seconds: float) -> None:
-        """A server answered: `result` is accept, reject, challenge or response."""
-        self.requests[server, kind, "success"] += 1
-        self.results[server, kind, result] += 1
-        self.durations.setdefault((server, kind), Histogram()).observe(seconds)
-
-    def failed(self, server: str, kind: RadiusType) -> None:
-        """No usable answer came from this server."""
-        self.requests[server, kind, "failure"] += 1
-        self.results[server, kind, "none"] += 1
+    requests: Counter[tuple[str, RadiusType, RadiusStatus]] = field(default_factory=Counter)
+    results: Counter[tuple[str, RadiusType, str]] = field(default_factory=Counter)
+    durations: dict[tuple[str, RadiusType], Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

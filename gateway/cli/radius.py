@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gateway.cli.options import Subparsers, add_common, client_of
-from gateway.cli.render import Output, generic_columns, generic_pairs, object_of, rows_of
+from gateway.cli.render import Output, generic_pairs, object_of, rows_of
+from gateway.cli.servers import print_servers
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -29,7 +30,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         return 0
     servers = rows_of(answer, "servers")
     if servers:
-        output.table(servers, generic_columns(servers, ("name", "address", "state")))
+        print_servers(output, servers)
     else:
         output.line("no RADIUS server is configured")
     queue = object_of(answer, "queue")

@@ -29,16 +29,15 @@ _YELLOW: Final = "\x1b[33m"
 _RED: Final = "\x1b[31m"
 _COLOURS: Final = {
     "online": _GREEN,
-    "up": _GREEN,
+    "closed": _GREEN,  # a circuit breaker that lets requests through
     "bound": _GREEN,
     "opening": _YELLOW,
     "closing": _YELLOW,
     "authenticating": _YELLOW,
     "offered": _YELLOW,
     "quarantined": _RED,
-    "down": _RED,
-    "dead": _RED,
     "open": _RED,  # a circuit breaker
+    "half-open": _YELLOW,
 }
 
 
@@ -171,6 +170,15 @@ def duration(value: JsonValue) -> str:
         return f"{sign}{hours}h {minutes:02}m"
     days, hours = divmod(hours, 24)
     return f"{sign}{days}d {hours:02}h"
+
+
+def latency(value: JsonValue) -> str:
+    """Seconds as `0.8 ms`, `25 ms`, `1.2 s`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text(value)
+    if value >= 1:
+        return f"{value:.1f} s"
+    return f"{value * 1000:.1f} ms" if value < 0.01 else f"{value * 1000:.0f} ms"
 
 
 def rate(value: JsonValue) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gateway.cli.options import Subparsers, add_common, client_of
-from gateway.cli.render import Column, Output, duration, generic_columns, object_of, octets, rows_of, text
+from gateway.cli.render import Column, Output, duration, generic_pairs, object_of, octets, rows_of, text
+from gateway.cli.servers import print_servers
 from gateway.control.protocol import JsonValue
 
 _ZONES = (
@@ -50,7 +51,10 @@ def _print(output: Output, answer: JsonValue) -> None:
         ("memory", octets(status.get("memory_rss_bytes"))),
         ("clock", "set" if status.get("clock_set") else "not set yet (no time from the network or an RTC so far)"),
     ]
-    pairs += [(room, text(status.get(room))) for room in ("datapath", "journal") if status.get(room)]
+    for room in ("datapath", "journal"):
+        told = {name: value for name, value in object_of(answer, room).items() if value and not isinstance(value, list)}
+        if told:
+            pairs.append((room, ", ".join(f"{name} {value}" for name, value in generic_pairs(told))))
     output.pairs(pairs)
     zones = rows_of(answer, "zones")
     if zones:
@@ -59,8 +63,7 @@ def _print(output: Output, answer: JsonValue) -> None:
     servers = rows_of(answer, "radius")
     if servers:
         output.line()
-        output.heading("RADIUS")
-        output.table(servers, generic_columns(servers, ("name", "address", "state")))
+        print_servers(output, servers)
     warnings = status.get("warnings")
     if isinstance(warnings, list) and warnings:
         output.line()

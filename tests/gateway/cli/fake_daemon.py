@@ -48,6 +48,21 @@ EVENTS: list[dict[str, JsonValue]] = [
     )
 ]
 
+SERVER: dict[str, JsonValue] = {
+    "server": "main",
+    "address": "192.0.2.10",
+    "port": 1812,
+    "purpose": "auth",
+    "breaker": "open",
+    "failures_in_a_row": 5,
+    "reason": "no answer within 3 s",
+    "last_answer_age_s": 61.2,
+    "rtt_p50_s": 0.0021,
+    "rtt_p95_s": 0.034,
+    "in_flight": 2,
+    "warning": "main: no answer with Message-Authenticator has come yet",
+    "requests": {"accept": 40, "reject": 2},
+}
 ANSWERS: dict[str, JsonValue] = {
     "status": {
         "version": "0.1.0",
@@ -61,9 +76,9 @@ ANSWERS: dict[str, JsonValue] = {
             {"name": "staff", "interface": "br-staff", "leases": 2, "pool": 50, "online": 2, "held": 0},
         ],
         "sessions": {"online": 11, "total": 14},
-        "radius": [{"name": "main", "address": "192.0.2.10", "state": "up", "answer_p95_s": 0.02}],
-        "datapath": {"ready": True, "elements": 33},
-        "journal": {"records": 420, "size_bytes": 65_536},
+        "radius": [SERVER],
+        "datapath": {"elements": "netlink", "clients": 11, "refusals": 0, "problems": []},
+        "journal": {"records": 420, "size_bytes": 65_536, "waiting": 0, "lost": 0},
         "warnings": ["the clock was set by nobody yet: connect the box to the Internet"],
         "memory_rss_bytes": 42_000_000,
         "clock_set": False,
@@ -125,8 +140,8 @@ ANSWERS: dict[str, JsonValue] = {
     "ruleset.check": {"problems": []},
     "events.list": {"rows": list(EVENTS)},
     "radius.status": {
-        "servers": [{"name": "main", "address": "192.0.2.10", "state": "dead", "since_s": 12, "failures": 5}],
-        "queue": {"records": 3, "oldest_age_s": 61},
+        "servers": [SERVER],
+        "queue": {"length": 3, "outage": True, "answered": 90, "replaced": 2, "dropped": 0},
     },
     "metrics.text": {"text": "# HELP postern_sessions Clients.\npostern_sessions 3\n"},
     "debug.profile": {"text": "10 samples in 0.1 s\n", "samples": 10, "rows": []},

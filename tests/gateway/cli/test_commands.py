@@ -76,6 +76,19 @@ def test_status_shows_zones_and_warnings(postern: Run) -> None:
     assert "42.0 MB" in out
     assert ["guest", "br-guest", "9", "3", "12", "240"] in [line.split() for line in out.splitlines()]
     assert "! the clock was set by nobody yet" in out
+    assert "datapath  elements netlink, clients 11" in out
+    assert "journal   records 420, size 65.5 kB" in out
+
+
+def test_radius_status_shows_servers_and_queue(postern: Run, daemon: FakeDaemon) -> None:
+    """Each server with its breaker and answer times, what to know about it, and what waits to be delivered."""
+    _, out, _ = postern("radius", "status")
+    for part in ("192.0.2.10", "open", "2.1 ms", "34 ms", "1m 01s", "no answer within 3 s"):
+        assert part in out.splitlines()[1]
+    assert "! main: no answer with Message-Authenticator" in out
+    assert ["length", "3"] in [line.split() for line in out.splitlines()]
+    daemon.answers["radius.status"] = {"servers": [], "queue": {}}
+    assert postern("radius", "status")[1] == "no RADIUS server is configured\n"
 
 
 def test_sessions_are_listed_in_pages(postern: Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +301,10 @@ def test_names_from_the_network_cannot_act_on_the_terminal(postern: Run, daemon:
     evil = "x\x1b]0;owned\x07\r\n\u202egnp.exe"
     daemon.answers["sessions.list"] = {"total": 1, "rows": [{**SESSION, "hostname": evil, "username": evil}]}
     daemon.answers["events.list"] = {"rows": [{**EVENTS[0], "text": evil, "kind": evil}]}
-    daemon.answers["status"] = {"warnings": [evil], "zones": [{"name": evil}], "radius": [{evil: evil}]}
+    daemon.answers["status"] = {"warnings": [evil], "zones": [{"name": evil}], "radius": [{"server": evil}]}
+    daemon.answers["users.list"] = {"rows": [{evil: evil}]}
     daemon.answers["sessions.kick"] = ControlError("not_found", f"no client {evil}")
-    for words in (("sessions", "list"), ("events",), ("status",), ("sessions", "kick", evil)):
+    for words in (("sessions", "list"), ("events",), ("status",), ("users", "list"), ("sessions", "kick", evil)):
         _, out, err = postern(*words)
         for printed in (out, err):
             assert "\x1b" not in printed

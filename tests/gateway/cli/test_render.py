@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.render import Column, Output, display_width, duration, moment, octets, rate, text
+from gateway.cli.render import Column, Output, display_width, duration, latency, moment, octets, rate, text
 from gateway.control.protocol import JsonValue
 
 COLUMNS = (
@@ -104,7 +104,8 @@ def test_other_forms() -> None:
     assert rate(800) == "800 bit/s"
     assert len(moment(1_700_000_000)) == len("2023-11-14 22:13:20")
     assert text({"a": [1, True, None, "x\x1b"]}) == "a=1, yes, , x\\x1b"
-    for form in (octets, duration, rate, moment):
+    assert (latency(0.0008), latency(0.025), latency(1.25)) == ("0.8 ms", "25 ms", "1.2 s")
+    for form in (octets, duration, rate, moment, latency):
         assert form(None) == ""
         assert form("odd") == "odd"
         assert form(True) == "yes"
