@@ -40,7 +40,7 @@ _TRAILER_LINE: Final = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+")
 _FRAMING: Final = re.compile(rb"\r\n(content-length|transfer-encoding):[ \t]*([^\r]*)", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"[0-9]{1,12}")
 # Fields that mean something different when joined; a second one is an attack or a broken program.
-_SINGLE: Final = frozenset((b"host", b"expect", b"content-type", b"origin", b"sec-fetch-site"))
+_SINGLE: Final = frozenset(("host", "expect", "content-type", "origin", "sec-fetch-site"))
 
 Fields = list[tuple[bytes, bytes]]
 HeadParser = Callable[[bytes], tuple[bytes, Fields]]  # one whole head -> target and header fields
@@ -67,14 +67,14 @@ def parse_head(data: bytes, client: str, parser: HeadParser) -> Request:
     target, fields = parser(data)
     headers: dict[str, str] = {}
     for name, value in fields:
-        key = name.lower()
-        text = key.decode("ascii")
-        if text in headers:
-            if key in _SINGLE:
-                raise RequestError(400, f"more than one {text}")
-            headers[text] += ", " + value.strip(b" \t").decode("latin-1")
+        key = name.decode("ascii").lower()
+        text = value.decode("latin-1").strip(" \t")
+        if key not in headers:
+            headers[key] = text
+        elif key in _SINGLE:
+            raise RequestError(400, f"more than one {key}")
         else:
-            headers[text] = value.strip(b" \t").decode("latin-1")
+            headers[key] += ", " + text
     if minor == b"1" and "host" not in headers:
         raise RequestError(400, "no Host")
     return Request(method.decode("ascii"), target.decode("ascii"), minor[0] - 0x30, headers, client)
@@ -106,6 +106,12 @@ def wants_close(request: Request) -> bool:
     if connection is None:
         return request.minor == 0
     return request.minor == 0 or "close" in [option.strip() for option in connection.lower().split(",")]
+
+
+def announces_body(request: Request) -> bool:
+    """Whether octets of a body follow the head (RFC 9112 §6)."""
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
 
 
 class BodyReader:

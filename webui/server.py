@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from webui.parsing import (
     MAX_HEAD_BYTES,
     PARSERS,
     BodyReader,
+    announces_body,
     could_be_request,
     parse_head,
     wants_close,
@@ -33,10 +33,8 @@ log = logging.getLogger(__name__)
 _MAX_BUFFER_BYTES: Final = 64 << 10  # read ahead of the request under way
 _MAX_LINGER_BYTES: Final = 4 << 20  # thrown away after a refusal, so that its text still arrives
 _LINGER_S: Final = 2.0
-_ANY_LENGTH: Final = 1 << 62
 _WRITE_BUFFER_BYTES: Final = 64 << 10
 _SWEEP_S: Final = 0.5
-_BACKLOG: Final = 1024
 _EVICTION_SCAN: Final = 64  # connections looked at to find one that may go
 _NEVER: Final = float("inf")
 
@@ -67,6 +65,19 @@ class ServerCounts:
     bad_requests: int = 0
     timeouts: int = 0
     failures: int = 0
+
+
+@dataclass(slots=True)  # not frozen: one is made per redirect, and frozen ones are slow to make
+class Decision:
+    """What is done with a request: answered by its head alone, or by an endpoint that wants its body."""
+
+    request: Request | None  # None: refused before it was read
+    answer: Response | Endpoint
+
+    @property
+    def has_body(self) -> bool:
+        """Whether octets of a body follow the head."""
+        return self.request is not None and announces_body(self.request)
 
 
 class _Phase(Enum):
@@ -107,9 +118,22 @@ class HttpServer:
         if changed:
             self.buckets = self._make_buckets()
 
-    async def listen(self, sock: socket.socket, app: App) -> asyncio.Server:
-        """Serve `app` on a bound socket until the returned listener is closed."""
-        return await self.loop.create_server(lambda: Connection(self, app), sock=sock, backlog=_BACKLOG)
+    def decide(self, head: bytes, client: str, app: App) -> Decision:
+        """Count a request, hold it against its client's rate, parse its head and route it; raises RequestError."""
+        self.counts.requests += 1
+        if self.buckets is not None:
+            wait_s = self.buckets.take(client, self.loop.time())
+            if wait_s > 0:
+                self.counts.rate_limited += 1
+                return Decision(None, plain(429, "too many requests", close=True, retry_after_s=int(wait_s) + 1))
+        request = parse_head(head, client, self.head_parser)
+        try:
+            answer = app.route(request)
+        except Exception:
+            log.exception("routing failed client=%s", client)
+            self.counts.failures += 1
+            answer = plain(500, "internal error", close=True)
+        return Decision(request, answer)
 
     async def stop(self, grace_s: float) -> None:
         """End gracefully: idle connections at once, those under way when answered or after `grace_s` seconds.
@@ -179,6 +203,7 @@ class Connection(asyncio.Protocol):
         "_app",
         "_body",
         "_buffer",
+        "_decision",
         "_drained",
         "_endpoint",
         "_eof",
@@ -194,10 +219,12 @@ class Connection(asyncio.Protocol):
     )
     _transport: asyncio.Transport
 
-    def __init__(self, server: HttpServer, app: App) -> None:
+    def __init__(self, server: HttpServer, app: App, data: bytes, decision: Decision | None) -> None:
+        """`data` and `decision` are what was read and decided before there was a connection object."""
         self._server = server
         self._app = app
-        self._buffer = bytearray()
+        self._decision = decision
+        self._buffer = bytearray(data)
         self._scanned = 0  # octets of the buffer that hold no end of a head
         self._phase = _Phase.READING
         self._request: Request | None = None  # its head is read, its body may not be
@@ -227,6 +254,21 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
+        if self._buffer or self._decision is not None:
+            self._server.loop.call_soon(self._begin)  # not from in here, where the transport is half made
+
+    def _begin(self) -> None:
+        """Go on with what came with the connection."""
+        decision, self._decision = self._decision, None
+        if self._phase is not _Phase.READING:
+            return
+        try:
+            if decision is not None:
+                self._proceed(decision)
+        except RequestError as err:
+            self._refuse(err)
+        if self._phase is _Phase.READING and self._buffer:
+            self._advance()
 
     def data_received(self, data: bytes) -> None:
         """Octets came: go on with the request, or keep them for the next one."""
@@ -329,37 +371,25 @@ class Connection(asyncio.Protocol):
         head = bytes(buffer[: end + 4])
         del buffer[: end + 4]
         self._scanned = 0
-        server = self._server
-        server.counts.requests += 1
-        if server.buckets is not None:
-            wait_s = server.buckets.take(self.client, server.loop.time())
-            if wait_s > 0:
-                server.counts.rate_limited += 1
-                self._respond(plain(429, "too many requests", close=True, retry_after_s=int(wait_s) + 1), None)
-                return False
-        request = parse_head(head, self.client, server.head_parser)
-        decision = self._route(request)
-        if isinstance(decision, Response):
-            if not BodyReader(request, _ANY_LENGTH).complete:
-                decision.close = True  # the body is not read; what follows it cannot be found
-            self._respond(decision, request)
+        return self._proceed(self._server.decide(head, self.client, self._app))
+
+    def _proceed(self, decision: Decision) -> bool:
+        """Answer a request whose head was read, or begin with its body; False when more octets are needed."""
+        request, answer = decision.request, decision.answer
+        if isinstance(answer, Response):
+            if decision.has_body:
+                answer.close = True  # the body is not read; what follows it cannot be found
+            self._respond(answer, request)
             return bool(self._buffer)
-        body = BodyReader(request, decision.body_limit)
-        self._request, self._endpoint, self._body = request, decision, body
+        assert request is not None
+        body = BodyReader(request, answer.body_limit)
+        self._request, self._endpoint, self._body = request, answer, body
         if not body.complete and "expect" in request.headers:
             if request.headers["expect"].lower() != "100-continue":
                 raise RequestError(417, "unknown expectation")
-            if not buffer and request.minor:
+            if not self._buffer and request.minor:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return self._read_body(request)
-
-    def _route(self, request: Request) -> Response | Endpoint:
-        try:
-            return self._app.route(request)
-        except Exception:
-            log.exception("routing failed client=%s", self.client)
-            self._server.counts.failures += 1
-            return plain(500, "internal error", close=True)
 
     def _read_body(self, request: Request) -> bool:
         body, endpoint, server = self._body, self._endpoint, self._server
@@ -423,15 +453,14 @@ class Connection(asyncio.Protocol):
         assert isinstance(response.body, bytes)
         keep = not (response.close or self._server.stopping or request is None or wants_close(request))
         head_only = request is not None and request.method == "HEAD"
-        self._transport.write(_serialize(response, response.body, keep=keep, head_only=head_only))
+        self._transport.write(serialize(response, response.body, keep=keep, head_only=head_only))
         self._finish(keep=keep, unread=self._unread(request))
 
     def _unread(self, request: Request | None) -> bool:
         """Whether the client may still be sending, so that closing at once would reset the connection."""
         if self._buffer or request is None:
             return True
-        headers = request.headers
-        return not request.body and ("transfer-encoding" in headers or headers.get("content-length", "0") != "0")
+        return not request.body and announces_body(request)
 
     def _finish(self, *, keep: bool, unread: bool) -> None:
         now = self._server.loop.time()
@@ -500,7 +529,8 @@ def _head(response: Response, framing: str, *, keep: bool) -> bytes:
     return head.encode("latin-1")
 
 
-def _serialize(response: Response, body: bytes, *, keep: bool, head_only: bool) -> bytes:
+def serialize(response: Response, body: bytes, *, keep: bool, head_only: bool) -> bytes:
+    """A whole response as octets."""
     framing = "" if response.status in (204, 304) else f"Content-Length: {len(body)}\r\n"
     head = _head(response, framing, keep=keep)
     return head if head_only or response.status in (204, 304) else head + body

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from webui.listener import Listener
 from webui.portal.counts import PortalCounts
 from webui.portal.daemon import CALL_TIMEOUT_S, Connect, Daemon, DaemonUnavailable, JsonValue
 from webui.portal.desk import Desk
@@ -49,7 +50,7 @@ class PortalService:
         self._notes = NoteLimiter()
         self._pool = ThreadedWsgi()
         self._wanted: dict[Place, Desk] = {}
-        self._listening: dict[Place, tuple[asyncio.Server, Site]] = {}
+        self._listening: dict[Place, tuple[Listener, Site]] = {}
         self._failed: set[Place] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,12 +99,12 @@ class PortalService:
             log.info("no longer listening address=%s port=%d", *place)
         for place, (_, site) in self._listening.items():
             site.set_desk(self._wanted[place])
-        await self._listen_where_missing()
+        self._listen_where_missing()
 
     def _desk(self, config: PortalConfig, zone: Zone) -> Desk:
         return Desk(zone, config, self.daemon, self._logins, self._pages, self._notes, self._clock)
 
-    async def _listen_where_missing(self) -> None:
+    def _listen_where_missing(self) -> None:
         for place, desk in list(self._wanted.items()):
             if place in self._listening:
                 continue
@@ -115,7 +116,7 @@ class PortalService:
                     self._failed.add(place)
                 continue
             site = Site(desk, self.online, self.counts, self._pool, self._group, self._lookup)
-            self._listening[place] = (await self.server.listen(sock, site), site)
+            self._listening[place] = (Listener(self.server, sock, site), site)
             self._failed.discard(place)
             log.info("listening zone=%s address=%s port=%d", desk.zone.name, *place)
 
@@ -123,7 +124,7 @@ class PortalService:
         while True:
             await asyncio.sleep(_LISTEN_RETRY_S)
             if len(self._listening) < len(self._wanted):
-                await self._listen_where_missing()
+                self._listen_where_missing()
 
     def _lookup(self, ip: str) -> Client:
         """`Daemon.lookup` for the threads of the pages."""

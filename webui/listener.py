@@ -1,0 +1,110 @@
+"""Accepts connections, and answers at once what can be answered at once.
+
+Most requests that a portal sees are background traffic of apps: one small request on a new connection, answered with a
+redirect and closed. For these no transport and no protocol object is made: the kernel hands the connection over with
+its first octets (TCP_DEFER_ACCEPT), the answer is one `send`, and the socket is closed, for two thirds of the CPU time.
+Everything else becomes a `Connection` of `server`, together with what was read and decided so far.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+from webui.messages import App, RequestError, Response, plain
+from webui.parsing import MAX_HEAD_BYTES, wants_close
+from webui.server import Connection, Decision, HttpServer, serialize
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 1024
+_ACCEPTS_AT_ONCE: Final = 32  # then others have their turn
+_DEFER_S: Final = 1  # a connection that says nothing is handed over after about this time
+_REST_S: Final = 0.5  # when no descriptor is left
+_MAX_AT_ONCE_BYTES: Final = 4096  # surely fits the send buffer of a new connection
+
+
+class Listener:
+    """One listening socket and the application behind it."""
+
+    def __init__(self, server: HttpServer, sock: socket.socket, app: App) -> None:
+        """`sock` is bound and non-blocking; it is ours from now on."""
+        self._server = server
+        self._sock = sock
+        self._app = app
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_S)
+        sock.listen(_BACKLOG)
+        self._resume()
+
+    def close(self) -> None:
+        """Listen no more; connections that exist go on. Twice is once."""
+        if self._sock.fileno() >= 0:
+            self._server.loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+    def _resume(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._server.loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, peer = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as err:
+                log.error("connections are not accepted for a moment reason=%s", err)
+                self._server.loop.remove_reader(self._sock.fileno())
+                self._server.loop.call_later(_REST_S, self._resume)
+                return
+            sock.setblocking(False)
+            try:
+                self._serve(sock, peer[0])
+            except OSError:
+                sock.close()  # the client went away meanwhile
+
+    def _serve(self, sock: socket.socket, client: str) -> None:
+        try:
+            data = sock.recv(MAX_HEAD_BYTES)
+        except BlockingIOError:
+            self._hand_over(sock, b"", None)
+            return
+        # Exactly one head and nothing behind it: the plain case.
+        if not data.endswith(b"\r\n\r\n") or data.find(b"\r\n\r\n") != len(data) - 4 or data.startswith(b"\r\n"):
+            if data:
+                self._hand_over(sock, data, None)
+            else:
+                sock.close()
+            return
+        try:
+            decision = self._server.decide(data, client, self._app)
+        except RequestError as err:
+            self._server.counts.bad_requests += 1
+            decision = Decision(None, plain(err.status, err.reason, close=True))
+        request, answer = decision.request, decision.answer
+        if (
+            isinstance(answer, Response)
+            and isinstance(answer.body, bytes)
+            and (answer.close or request is None or wants_close(request))
+            and not decision.has_body
+        ):
+            head_only = request is not None and request.method == "HEAD"
+            wire = serialize(answer, answer.body, keep=False, head_only=head_only)
+            if len(wire) <= _MAX_AT_ONCE_BYTES:
+                self._server.counts.connections += 1
+                sock.send(wire)
+                sock.close()
+                return
+        self._hand_over(sock, b"", decision)
+
+    def _hand_over(self, sock: socket.socket, data: bytes, decision: Decision | None) -> None:
+        self._server.group.create_task(self._connect(sock, data, decision), name="http connection")
+
+    async def _connect(self, sock: socket.socket, data: bytes, decision: Decision | None) -> None:
+        try:
+            await self._server.loop.connect_accepted_socket(
+                lambda: Connection(self._server, self._app, data, decision), sock
+            )
+        except OSError:
+            sock.close()
