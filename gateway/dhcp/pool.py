@@ -28,17 +28,12 @@ class AddressPool:
             if 0 <= address - self._first < len(self._marks):
                 self._marks[address - self._first] = _WITHHELD
         self._cursor = 0
-        self.free = self._marks.count(_FREE)
+        self.free = self.size = self._marks.count(_FREE)  # what may be given out: now, and when nothing is taken
 
     def __contains__(self, address: int) -> bool:
         """Whether the address may be given to any client: in the range and not withheld."""
         index = address - self._first
         return 0 <= index < len(self._marks) and self._marks[index] != _WITHHELD
-
-    @property
-    def size(self) -> int:
-        """How many addresses may be given out, taken or not."""
-        return len(self._marks) - self._marks.count(_WITHHELD)
 
     def is_free(self, address: int) -> bool:
         """Whether the address may be taken now."""

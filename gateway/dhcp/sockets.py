@@ -78,7 +78,8 @@ class DhcpService:
     """Runs the DHCP servers of all zones on the event loop.
 
     `post` is called with each LeaseBound and LeaseEnded, and must have done what may not be lost when it returns: the
-    acknowledgement leaves right after. `clock` is the clock of every `now`, in seconds, monotonic.
+    acknowledgement leaves right after, or not at all if `post` raises. `clock` is the clock of every `now`, in seconds,
+    monotonic.
     """
 
     def __init__(self, servers: Iterable[DhcpServer], post: Post, clock: Clock) -> None:
@@ -146,7 +147,6 @@ class DhcpService:
                 continue
             former = port_or_none.server.zone
             port_or_none.perform(port_or_none.server.reconfigure(zone, settings, reservations, now))
-            port_or_none.buffer_size = settings.buffer_size
             if (former.interface, former.address) != (zone.interface, zone.address):
                 port_or_none.close_sockets()
         self._port_lost()
@@ -161,7 +161,6 @@ class _ZonePort:
 
     def __init__(self, server: DhcpServer, post: Post, clock: Clock, lost: Callable[[], None]) -> None:
         self.server = server
-        self.buffer_size = server.settings.buffer_size
         self._post = post
         self._clock = clock
         self._lost = lost
@@ -214,7 +213,13 @@ class _ZonePort:
         self.close_sockets()
 
     def perform(self, actions: list[DhcpAction]) -> None:
-        """Do what the core ordered, in its order."""
+        """Do what the core ordered, and set the timer to its next deadline."""
+        try:
+            self._perform(actions)
+        finally:
+            self._arm()
+
+    def _perform(self, actions: list[DhcpAction]) -> None:
         for action in actions:
             match action:
                 case SendReply():
@@ -228,16 +233,20 @@ class _ZonePort:
                     LOG.warning("dhcp message refused zone=%s mac=%s cause=%s detail=%r", zone, mac, reason, detail)
                 case _:
                     assert_never(action)
-        self._arm()
 
     def _read_packets(self) -> None:
         sockets = self._sockets
         if sockets is None:
             return
-        now = self._clock()
+        try:
+            self._read_batch(sockets, self._clock())
+        finally:
+            self._arm()  # once for the batch
+
+    def _read_batch(self, sockets: _Sockets, now: float) -> None:
         receive = self.server.receive
         receive_frame = sockets.packets.recv
-        size = self.buffer_size + HEADER_ROOM
+        size = self.server.settings.buffer_size + HEADER_ROOM
         for _ in range(BATCH):
             try:
                 frame = receive_frame(size)
@@ -254,9 +263,9 @@ class _ZonePort:
                 event = PacketReceived(decode(datagram.payload), datagram.source_mac)
             except DecodeError as error:
                 event = PacketUnreadable(frame[6:12], str(error))
-            self.perform(receive(event, now))
+            self._perform(receive(event, now))
             if self._sockets is not sockets:
-                return
+                return  # lost while answering
 
     def _read_arp(self) -> None:
         sockets = self._sockets

@@ -8,9 +8,8 @@ Three decisions that a reader of the RFC may miss:
   an address we have no record of (INIT-REBOOT, renewing after lost state) gets it if it is free, else a DHCPNAK. RFC
   2131 §4.3.2 demands silence there for the sake of other servers; silence would cost a phone that comes from another
   gateway with the same prefix many seconds before it starts anew.
-- Who asks is the MAC the frame came from. A message whose chaddr is another is refused, unless a relay sent it; a relay
-  is known by a giaddr in the zone's prefix but outside the pool, where only infrastructure can be. What a relay brings
-  cannot end or move a lease that was made on our own link.
+- Who asks is the MAC that the frame came from, or the client that a relay names (`v4_admission`). What a relay brings
+  is not proven, and cannot end or move a lease that was made on our own link.
 - Before an address is offered for the first time it is asked for by ARP, twice within the probe time (RFC 5227 in
   haste: a client waits for its offer). An answer from the very client that asks is no conflict: it still uses what it
   had.
@@ -18,17 +17,17 @@ Three decisions that a reader of the RFC may miss:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from gateway.addresses import MacAddress
 from gateway.config import Dhcp, Reservation, Zone
 from gateway.dhcp.leases import Lease, LeaseRecord, LeaseState, LeaseTable
-from gateway.dhcp.limits import ClientBuckets, ReportLimit, TokenBucket
-from gateway.dhcp.pool import build_pool, withheld_addresses, zone_range
-from gateway.dhcp.v4_codec import ETHERNET, Message, MessageType, Op, Option, read_host_name, read_word
+from gateway.dhcp.pool import build_pool, withheld_addresses
+from gateway.dhcp.v4_admission import Admission, Refusals
+from gateway.dhcp.v4_codec import Message, MessageType, Option, read_host_name, read_word
 from gateway.dhcp.v4_events import (
     AddressSeen,
     DhcpAction,
@@ -36,7 +35,6 @@ from gateway.dhcp.v4_events import (
     PacketReceived,
     PacketUnreadable,
     RefusalReason,
-    ReportRefusal,
     SendProbe,
     SendReply,
 )
@@ -60,8 +58,7 @@ QUARANTINE_SHARE: Final = 4
 """At most a quarter of the pool is set aside at once, or four addresses: a client that declines everything must not
 empty the pool. An address that comes back early is probed again before it is offered."""
 
-_BOOT_CLIENT_ID_LEAST: Final = 2  # RFC 2132 §9.14: type and at least one octet; shorter ones are ignored
-_NO_MAC: Final = bytes(6)
+_SHORTEST_CLIENT_ID: Final = 2  # RFC 2132 §9.14: type and at least one octet; shorter ones are ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +77,6 @@ class DhcpCounts:
     refusals: Mapping[RefusalReason, int]
 
 
-_Handler = Callable[[Message, MacAddress, Lease | None, float], list[DhcpAction]]
-
-
-class _Span(NamedTuple):
-    first: int
-    last: int
-
-
 class DhcpServer:
     """The DHCPv4 server of one zone."""
 
@@ -95,33 +84,20 @@ class DhcpServer:
         """Start with no lease; raises ValueError if the zone's prefix has no room for a pool."""
         self._requests = dict.fromkeys(MessageType, 0)
         self._replies = dict.fromkeys(MessageType, 0)
-        self._refusals: dict[RefusalReason, int] = {}
-        self._reports = ReportLimit()
+        self._refusals = Refusals()
         self._configure(zone, settings, reservations)
         self._table = LeaseTable(build_pool(zone, self._own_reservations))
-        self._handlers: dict[MessageType, _Handler] = {
-            MessageType.DISCOVER: self._discover,
-            MessageType.REQUEST: self._request,
-            MessageType.DECLINE: self._decline,
-            MessageType.RELEASE: self._release,
-            MessageType.INFORM: self._inform,
-        }
 
     def _configure(self, zone: Zone, settings: Dhcp, reservations: tuple[Reservation, ...]) -> None:
         self.zone = zone
         self.settings = settings
         self._own_reservations = tuple(item for item in reservations if item.zone == zone.name)
         self._reserved = {item.mac: int(item.address) for item in self._own_reservations}
-        self._withheld = withheld_addresses(zone, self._own_reservations)
-        self._blocked = frozenset(zone.block_macs)
-        network, pool = zone.address.network, zone_range(zone)
-        self._prefix = _Span(int(network.network_address), int(network.broadcast_address))
-        self._range = _Span(int(pool.first), int(pool.last))
+        withheld = withheld_addresses(zone, self._own_reservations)
+        self._admission = Admission(zone, settings, withheld)
         self._probes = ProbeQueue(settings.probe_timeout)
         self._answers = zone_answers(zone, self._own_reservations)
         self._server_id = int(zone.address.ip)
-        self._clients = ClientBuckets(settings.client_rate, settings.client_burst)
-        self._new_clients = TokenBucket(settings.new_client_rate, settings.new_client_burst)
 
     # The four verbs of a core.
 
@@ -133,7 +109,7 @@ class DhcpServer:
             case PacketReceived(message, source_mac):
                 actions += self._receive_message(message, source_mac, now)
             case PacketUnreadable(source_mac, detail):
-                actions += self._refuse(source_mac, "malformed", detail, now)
+                actions += self._refusals.add(source_mac, ("malformed", detail), now)
             case AddressSeen(address, mac):
                 actions += self._address_seen(address, mac, now)
             case _:
@@ -256,7 +232,7 @@ class DhcpServer:
             probing=len(self._probes),
             requests={kind.name.lower(): count for kind, count in self._requests.items()},
             replies={kind.name.lower(): count for kind, count in self._replies.items()},
-            refusals=dict(self._refusals),
+            refusals=dict(self._refusals.counts),
         )
 
     def is_probing(self, address: int) -> bool:
@@ -272,35 +248,23 @@ class DhcpServer:
 
     def _receive_message(self, message: Message, source_mac: bytes, now: float) -> list[DhcpAction]:
         self._requests[message.kind] += 1
-        octets = message.chaddr[:6]
-        handler = self._handlers.get(message.kind)
-        if message.op != Op.REQUEST or handler is None:
-            return self._refuse(source_mac, "not_a_request", f"op {message.op}, {message.kind.name}", now)
-        if message.htype != ETHERNET or message.hlen != 6 or octets[0] & 1 or octets == _NO_MAC:
-            return self._refuse(source_mac, "hardware", f"htype {message.htype}, hlen {message.hlen}", now)
-        if message.giaddr:
-            if not self._may_relay(message.giaddr):
-                giaddr = IPv4Address(message.giaddr)
-                return self._refuse(
-                    source_mac,
-                    "unknown_relay",
-                    f"giaddr {giaddr} must lie in {self.zone.address.network} and outside the pool",
-                    now,
-                )
-            # Not the client's own bucket: a forged relay must not use up the messages of a client on our link.
-            bucket = octets + message.giaddr.to_bytes(4, "big")
-        else:
-            if octets != source_mac:
-                return self._refuse(source_mac, "foreign_mac", f"asks for {octets.hex(':')}", now)
-            bucket = octets
-        if octets in self._blocked:
-            return self._refuse(octets, "blocked", "on the zone's block list", now)
-        if not self._clients.take(bucket, now):
-            rate = self.settings.client_rate
-            return self._refuse(octets, "client_rate", f"more than {rate:g} messages a second", now)
-        lease = self._table.of_mac(octets)
-        mac = MacAddress(octets) if lease is None else lease.key.mac
-        return handler(message, mac, lease, now)
+        objection = self._admission.object_to(message, source_mac, now)
+        if objection is not None:
+            return self._refusals.add(source_mac, objection, now)
+        client = message.chaddr[:6]
+        lease = self._table.of_mac(client)
+        mac = MacAddress(client) if lease is None else lease.key.mac
+        match message.kind:
+            case MessageType.DISCOVER:
+                return self._discover(message, mac, lease, now)
+            case MessageType.REQUEST:
+                return self._request(message, mac, lease, now)
+            case MessageType.DECLINE:
+                return self._decline(message, mac, lease, now)
+            case MessageType.RELEASE:
+                return self._release(message, mac, lease, now)
+            case _:  # INFORM: admission lets no other kind through
+                return self._inform(message, mac, now)
 
     def _discover(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         actions: list[DhcpAction] = []
@@ -309,8 +273,8 @@ class DhcpServer:
                 actions.append(LeaseEnded(lease.key, lease.address, "replaced"))
             self._forget(lease)
             lease = None
-        elif lease is None and not self._new_clients.take(now):
-            return self._too_many_new(mac, now)
+        elif lease is None and (objection := self._admission.object_to_newcomer(now)):
+            return self._refusals.add(mac, objection, now)
         if lease is not None:
             return self._offer_again(lease, message, now)
         return actions + self._offer_new(message, mac, tried=0, now=now)
@@ -329,7 +293,7 @@ class DhcpServer:
     def _offer_new(self, message: Message, mac: MacAddress, tried: int, now: float) -> list[DhcpAction]:
         number = self._choose(message, mac, now)
         if number is None:
-            return self._refuse(mac, "pool_exhausted", f"all {self._table.pool.size} addresses are in use", now)
+            return self._refusals.add(mac, ("pool_exhausted", f"all {self._table.pool.size} addresses are in use"), now)
         lease = self._hold(message, mac, number, now)
         return self._ask_or_answer(Probe(lease, message, tried + 1), now)
 
@@ -360,7 +324,7 @@ class DhcpServer:
             return []
         wish = read_word(message.options.get(Option.REQUESTED_ADDRESS, b"")) or message.ciaddr
         if not wish:
-            return self._refuse(mac, "malformed", "a DHCPREQUEST without an address", now)
+            return self._refusals.add(mac, ("malformed", "a DHCPREQUEST without an address"), now)
         if lease is not None:
             if lease.number == wish and self._rightful(mac, wish):
                 probe = self._probe_for(lease)
@@ -369,8 +333,8 @@ class DhcpServer:
                     return []
                 return self._bind(lease, message, now)
             return [self._reply(message, refusal(message, "not your address here", self._answers))]
-        if not self._new_clients.take(now):
-            return self._too_many_new(mac, now)
+        if objection := self._admission.object_to_newcomer(now):
+            return self._refusals.add(mac, objection, now)
         if not self._rightful(mac, wish) or not self._unheld(wish):
             return [self._reply(message, refusal(message, "address not available", self._answers))]
         return self._ask_or_answer(Probe(self._hold(message, mac, wish, now), message, ADDRESSES_TRIED), now)
@@ -378,6 +342,8 @@ class DhcpServer:
     def _bind(self, lease: Lease, message: Message, now: float) -> list[DhcpAction]:
         renewed = lease.state is LeaseState.BOUND
         until = now + lease_seconds(message, self._answers)
+        if message.giaddr and renewed and not lease.relay:
+            until = max(until, lease.expires_at)  # a forged relay must not shorten the lease of a client on our link
         name = message.options.get(Option.HOST_NAME)
         hostname = lease.hostname if name is None else read_host_name(name)
         self._table.bind(lease, _client_id(message), message.giaddr, hostname, until, now)
@@ -391,7 +357,7 @@ class DhcpServer:
         """The client found its new address in use (RFC 2131 §4.3.3)."""
         declined = read_word(message.options.get(Option.REQUESTED_ADDRESS, b""))
         if lease is None or not self._may_end(message, lease, declined):
-            return self._refuse(mac, "not_its_lease", "a DHCPDECLINE of what it does not hold", now)
+            return self._refusals.add(mac, ("not_its_lease", "a DHCPDECLINE of what it does not hold"), now)
         was_bound = lease.state is LeaseState.BOUND
         self._set_aside(lease, now)
         return [LeaseEnded(lease.key, lease.address, "declined")] if was_bound else []
@@ -399,14 +365,14 @@ class DhcpServer:
     def _release(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
         """The client gives its address back; it will get the same one again if it can (RFC 2131 §4.3.4)."""
         if lease is None or lease.state is LeaseState.OFFERED or not self._may_end(message, lease, message.ciaddr):
-            return self._refuse(mac, "not_its_lease", "a DHCPRELEASE of what it does not hold", now)
+            return self._refusals.add(mac, ("not_its_lease", "a DHCPRELEASE of what it does not hold"), now)
         self._table.end(lease, now)
         return [LeaseEnded(lease.key, lease.address, "released")]
 
-    def _inform(self, message: Message, mac: MacAddress, lease: Lease | None, now: float) -> list[DhcpAction]:
+    def _inform(self, message: Message, mac: MacAddress, now: float) -> list[DhcpAction]:
         """Parameters for a client that has its address from elsewhere; no lease is touched (RFC 2131 §4.3.5)."""
         if not message.ciaddr:
-            return self._refuse(mac, "malformed", "a DHCPINFORM without ciaddr", now)
+            return self._refusals.add(mac, ("malformed", "a DHCPINFORM without ciaddr"), now)
         return [self._reply(message, information(message, self._answers))]
 
     def _may_end(self, message: Message, lease: Lease, address: int | None) -> bool:
@@ -450,7 +416,9 @@ class DhcpServer:
         if message.kind is MessageType.REQUEST:
             return [self._reply(message, refusal(message, "address in use", self._answers))]
         if probe.tried >= ADDRESSES_TRIED:
-            return self._refuse(client, "address_in_use", f"{probe.tried} addresses in a row answered by ARP", now)
+            return self._refusals.add(
+                client, ("address_in_use", f"{probe.tried} addresses in a row answered by ARP"), now
+            )
         return self._offer_new(message, client, probe.tried, now)
 
     def _set_aside(self, lease: Lease, now: float) -> None:
@@ -474,14 +442,6 @@ class DhcpServer:
         """Whether nobody has a claim to the address: no entry of any client, not set aside."""
         return self._table.of_number(number) is None and not self._table.is_quarantined(number)
 
-    def _may_relay(self, giaddr: int) -> bool:
-        """Whether a relay of this zone can have this address: in the prefix, not ours, and where no guest gets one."""
-        return (
-            self._prefix.first <= giaddr <= self._prefix.last
-            and not self._range.first <= giaddr <= self._range.last
-            and giaddr not in self._withheld
-        )
-
     def _quarantine_most(self) -> int:
         return max(QUARANTINE_SHARE, self._table.pool.size // QUARANTINE_SHARE)
 
@@ -499,14 +459,6 @@ class DhcpServer:
         self._replies[reply.kind] += 1
         return SendReply(reply, destination(request, reply))
 
-    def _refuse(self, mac: bytes, reason: RefusalReason, detail: str, now: float) -> list[DhcpAction]:
-        self._refusals[reason] = self._refusals.get(reason, 0) + 1
-        return [ReportRefusal(MacAddress(mac), reason, detail)] if self._reports.allow(bytes(mac), now) else []
-
-    def _too_many_new(self, mac: MacAddress, now: float) -> list[DhcpAction]:
-        rate = self.settings.new_client_rate
-        return self._refuse(mac, "new_client_rate", f"more than {rate:g} new clients a second", now)
-
     def _record(self, lease: Lease, now: float) -> LeaseRecord:
         relay = IPv4Address(lease.relay) if lease.relay else None
         return LeaseRecord(
@@ -523,4 +475,4 @@ class DhcpServer:
 def _client_id(message: Message) -> bytes:
     """The client's identifier, else its hardware type and address (RFC 2131 §4.2)."""
     sent = message.options.get(Option.CLIENT_ID, b"")
-    return sent if len(sent) >= _BOOT_CLIENT_ID_LEAST else bytes((message.htype,)) + message.chaddr[:6]
+    return sent if len(sent) >= _SHORTEST_CLIENT_ID else bytes((message.htype,)) + message.chaddr[:6]

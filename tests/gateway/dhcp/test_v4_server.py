@@ -459,12 +459,14 @@ def test_a_forged_relay_cannot_end_a_lease_of_our_own_link() -> None:
     core = server()
     owner = Phone(core)
     address = owner.join(0.0)
-    forged = Phone(core, owner.mac, giaddr=ip("10.41.0.5"))
+    forged = Phone(core, owner.mac, giaddr=ip("10.41.0.5"), extra={Option.LEASE_TIME: (120).to_bytes(4, "big")})
     for _ in range(50):
         forged.renew(address, 1.0)
         forged.release(address, 1.0)
         forged.decline(address, 1.0)
-    assert core.lease_of_address(TEN) is not None
+    lease = core.lease_of_address(TEN)
+    assert lease is not None
+    assert lease.expires_at == 3600.0
     assert replies(owner.renew(address, 1.0))[0].kind is MessageType.ACK
 
 

@@ -1,0 +1,87 @@
+"""Who may ask the DHCPv4 server at all: checks that need no lease table, and the account of what was refused.
+
+Who asks is the MAC that the frame came from. A message whose chaddr is another is refused, unless a relay sent it; a
+relay is known by a giaddr in the zone's prefix but outside the pool, where only infrastructure can be: any guest can
+write a giaddr, and would pass for others with it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Final
+
+from gateway.addresses import MacAddress
+from gateway.config import Dhcp, Zone
+from gateway.dhcp.limits import ClientBuckets, ReportLimit, TokenBucket
+from gateway.dhcp.pool import zone_range
+from gateway.dhcp.v4_codec import ETHERNET, Message, MessageType, Op
+from gateway.dhcp.v4_events import DhcpAction, RefusalReason, ReportRefusal
+
+_FROM_CLIENTS: Final = frozenset(
+    (MessageType.DISCOVER, MessageType.REQUEST, MessageType.DECLINE, MessageType.RELEASE, MessageType.INFORM)
+)
+_NO_MAC: Final = bytes(6)
+
+Objection = tuple[RefusalReason, str]
+"""Why a message is refused, and the particulars for the log."""
+
+
+class Admission:
+    """The checks of one zone, in force from one configuration to the next."""
+
+    def __init__(self, zone: Zone, settings: Dhcp, withheld: frozenset[int]) -> None:
+        network, pool = zone.address.network, zone_range(zone)
+        self._network = network
+        self._prefix = range(int(network.network_address), int(network.broadcast_address) + 1)
+        self._pool = range(int(pool.first), int(pool.last) + 1)
+        self._withheld = withheld
+        self._blocked = frozenset(zone.block_macs)
+        self._client_rate = settings.client_rate
+        self._new_client_rate = settings.new_client_rate
+        self._clients = ClientBuckets(settings.client_rate, settings.client_burst)
+        self._new_clients = TokenBucket(settings.new_client_rate, settings.new_client_burst)
+
+    def object_to(self, message: Message, source_mac: bytes, now: float) -> Objection | None:
+        """What speaks against answering this message; None, and a token of its client used, if nothing does."""
+        client = message.chaddr[:6]
+        if message.op != Op.REQUEST or message.kind not in _FROM_CLIENTS:
+            return "not_a_request", f"op {message.op}, {message.kind.name}"
+        if message.htype != ETHERNET or message.hlen != 6 or client[0] & 1 or client == _NO_MAC:
+            return "hardware", f"htype {message.htype}, hlen {message.hlen}"
+        bucket = client
+        if message.giaddr:
+            if not self._may_relay(message.giaddr):
+                giaddr = IPv4Address(message.giaddr)
+                return "unknown_relay", f"giaddr {giaddr} must lie in {self._network} and outside the pool"
+            # Not the client's own bucket: a forged relay must not use up the messages of a client on our link.
+            bucket += message.giaddr.to_bytes(4, "big")
+        elif client != source_mac:
+            return "foreign_mac", f"asks for {client.hex(':')}"
+        if client in self._blocked:
+            return "blocked", "on the zone's block list"
+        if not self._clients.take(bucket, now):
+            return "client_rate", f"more than {self._client_rate:g} messages a second"
+        return None
+
+    def object_to_newcomer(self, now: float) -> Objection | None:
+        """What speaks against a client that has no lease; None, and a token of the zone used, if nothing does."""
+        if self._new_clients.take(now):
+            return None
+        return "new_client_rate", f"more than {self._new_client_rate:g} new clients a second"
+
+    def _may_relay(self, giaddr: int) -> bool:
+        return giaddr in self._prefix and giaddr not in self._pool and giaddr not in self._withheld
+
+
+class Refusals:
+    """What was refused, and which of it is said."""
+
+    def __init__(self) -> None:
+        self.counts: dict[RefusalReason, int] = {}
+        self._reports = ReportLimit()
+
+    def add(self, mac: bytes, objection: Objection, now: float) -> list[DhcpAction]:
+        """Count, and order a report if this source has not been reported within the minute."""
+        reason, detail = objection
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        return [ReportRefusal(MacAddress(mac), reason, detail)] if self._reports.allow(bytes(mac), now) else []
