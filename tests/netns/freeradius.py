@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START_LIMIT_S: Final = 15.0
 _STOP_LIMIT_S: Final = 5.0
 _CLIENT_LIMIT_S: Final = 20.0
@@ -261,6 +263,8 @@ class FreeRadius:
         """Start the server and wait until it says that it is ready; raises RuntimeError with its log otherwise."""
         if self._process is not None:
             return
+        if shutil.which("freeradius", path=_PATH) is None:
+            raise RuntimeError("FreeRADIUS is not installed: apt-get install freeradius freeradius-utils")
         log = self.directory / "freeradius.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -268,7 +272,7 @@ class FreeRadius:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LC_ALL": "C"},
+                env={"PATH": _PATH, "LC_ALL": "C"},
             )
         limit = time.monotonic() + _START_LIMIT_S
         while "Ready to process requests" not in log.read_text(errors="replace"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.radius.attributes import (
@@ -279,6 +279,7 @@ def test_a_change_with_a_meaningless_value_is_refused_as_a_whole(bad: bytes) -> 
         change_of(integer_attribute(27, 600), bad)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([ASCEND, PFSENSE, WISPR, CHILLISPOT, MIKROTIK]), st.integers(1, 255), st.binary(max_size=30)), max_size=8), st.booleans())  # fmt: skip  # noqa: E501
 def test_any_vendor_values_raise_nothing_but_decode_errors(parts: list[tuple[int, int, bytes]], view: bool) -> None:
     """No values of the vendors that we honour make the reader raise anything else."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.radius.identifiers import PER_SOCKET, REST_S, Identifiers, identifier_of, socket_of
@@ -53,6 +53,7 @@ def test_a_used_identifier_rests_while_others_are_free() -> None:
     assert again.sockets == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=600), st.integers(0, 99))
 def test_slots_in_use_are_always_distinct(takes: list[bool], seed: int) -> None:
     """Whatever the order of taking and releasing, no slot is in use twice and identifiers fit in an octet."""

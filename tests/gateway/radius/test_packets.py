@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.radius.packets import (
@@ -122,6 +122,7 @@ def test_chap_response_is_that_of_the_standard() -> None:
         (answer(ACCESS_REQUEST, Code.ACCESS_ACCEPT, b"\x12\x09abc", sign=False), "malformed"),
         (answer(ACCESS_REQUEST, Code.ACCESS_ACCEPT, secret=b"another1"), "authenticator"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_answers_that_are_wrong_are_refused_with_a_reason(data: bytes, reason: str) -> None:
     """Every kind of wrong answer has its own reason for the counters."""
@@ -193,6 +194,7 @@ def test_unknown_attributes_are_named_by_number() -> None:
     assert _check(data).names() == (200, (9, 1))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=4200))
 def test_any_octets_raise_nothing_but_decode_errors(data: bytes) -> None:
     """No octets at all make the readers raise anything else."""
@@ -210,6 +212,7 @@ def test_any_octets_raise_nothing_but_decode_errors(data: bytes) -> None:
 _NAMED = {"User-Name": 1, "Reply-Message": 18, "State": 24, "Class": 25, "Proxy-State": 33}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(_NAMED)), st.binary(min_size=1, max_size=253)), max_size=12))
 def test_attributes_survive_the_way_there_and_back(attributes: list[tuple[str, bytes]]) -> None:
     """Decoding what was encoded gives every value of every attribute, in order within its name."""
