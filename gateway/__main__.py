@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Final
 
 from gateway.config_loader import ConfigError, Loaded, check_interfaces, interfaces, load
 from gateway.log import set_up
+from gateway.memory import keep_small
 
 DEFAULT_CONFIG: Final = Path("/etc/config/postern")
 LOG: Final = logging.getLogger("posternd")
@@ -83,6 +83,7 @@ def _serve(path: Path) -> int:
         for problem in missing:
             print(f"posternd: {problem}", file=sys.stderr)
         return 1
+    keep_small()
     factory, name = _loop_factory(general.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(loaded, path, name))
@@ -116,9 +117,6 @@ async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, gateway.stop_wanted.set)
     loop.add_signal_handler(signal.SIGHUP, gateway.reload_wanted.set)
-    # What was imported lives as long as the process; the collector need not walk it again.
-    gc.collect()
-    gc.freeze()
     try:
         await gateway.run()
     except (StartError, RulesetRefused, ControlError, OSError) as error:

@@ -42,7 +42,7 @@ from gateway.dns.service import DnsService
 from gateway.hub import ACCOUNTING, LEASE, META, SESSION, Hub, Ports
 from gateway.journal import Change, Journal, Replayed
 from gateway.log import set_up
-from gateway.metrics import MetricsPage
+from gateway.memory import give_back
 from gateway.radius.breaker import BreakerState
 from gateway.radius.dynauth_sockets import DynamicAuthorization
 from gateway.radius.session_keys import SessionFacts, SessionKeys, matches
@@ -122,7 +122,8 @@ class Gateway:
         self.accounts = AccountService(config.accounts, self._state_dir, self.hub.post, monotonic)
         self.dns = DnsService(config, monotonic)
         self.sources = GatewaySources(self)
-        self.methods = Methods(self, self._csrf_secret, MetricsPage(self.sources).text)
+        self._metrics_page: Callable[[], str] | None = None
+        self.methods = Methods(self, self._csrf_secret, self._metrics_text)
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
             self.methods.table(),
@@ -161,6 +162,7 @@ class Gateway:
                         ("control", self.control.run()),
                     )
                 ]
+                give_back()
                 LOG.info("ready zones=%d resumed=%d", len(self.config.zones), self.machine.sessions.online_count)
                 await self.stop_wanted.wait()
                 await self._wind_down()
@@ -241,6 +243,14 @@ class Gateway:
             await self.radius.drain(OFF_WAIT_S)
 
     # -- what people ask --------------------------------------------------------------------------------------------
+
+    def _metrics_text(self) -> str:
+        """The metrics page; its library is loaded with the first scrape, for it is not small."""
+        if self._metrics_page is None:
+            from gateway.metrics import MetricsPage
+
+            self._metrics_page = MetricsPage(self.sources).text
+        return self._metrics_page()
 
     def now(self) -> float:
         """The gateway's clock."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from gateway.journal import msgpack_flavour
 from gateway.radius.breaker import BreakerState
 from gateway.radius.channel import Purpose
 from gateway.radius.tallies import BUCKETS_S
+from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -173,19 +173,11 @@ class GatewaySources:
     def build(self) -> Mapping[str, str]:
         """What is running."""
         return {
-            "version": version(),
+            "version": VERSION,
             "python": platform.python_version(),
             "loop": self._gateway.loop_name,
             "msgpack": msgpack_flavour(),
         }
-
-
-def version() -> str:
-    """The installed version, or that these are sources."""
-    try:
-        return importlib.metadata.version("postern")
-    except importlib.metadata.PackageNotFoundError:
-        return "unreleased"
 
 
 def rows(value: JsonValue) -> list[dict[str, JsonValue]]:

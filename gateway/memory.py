@@ -1,0 +1,38 @@
+"""How this process keeps its memory small: the allocator's settings, and giving back what the start needed.
+
+glibc only; other C libraries (musl on OpenWrt) have no such settings and need none of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Final
+
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+_M_ARENA_MAX: Final = -8
+_MAPPED_FROM_BYTES: Final = 256 << 10
+
+
+def keep_small() -> None:
+    """Have large blocks mapped and unmapped one by one; to be called before any thread is started.
+
+    Left alone, glibc moves its threshold up to the size of the first large block that is freed: hashing one password
+    takes 16 MB for a tenth of a second, and from the second password on they would never be given back.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
+        mallopt(_M_ARENA_MAX, 2)
+
+
+def give_back() -> None:
+    """Collect garbage, keep what lives out of further collections, and return free pages to the system.
+
+    What the start made lives as long as the process; the collector need not walk it again.
+    """
+    gc.collect()
+    gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
