@@ -28,10 +28,14 @@ class _Stoppable:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._begun = False
         self.stopped = False
 
     def read(self, size: int = -1) -> bytes:
-        return b"" if self.stopped else self._file.read(size)
+        if self.stopped and self._begun:  # the first block is always read, so that there is something to say
+            return b""
+        self._begun = True
+        return self._file.read(size)
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever else a file can do
         return getattr(self._file, name)
@@ -65,7 +69,10 @@ def run(order: dict[str, Any]) -> int:  # Any: a JSON object, see `supervise`
         _send("html", html.render(report, pictures).encode())
         _send("done", json.dumps({"partial": source.stopped}).encode())
     except AnalysisRefused as refused:
-        _send("refused", json.dumps(refused.as_dict()).encode())
+        if source.stopped:
+            _send("done", json.dumps({"partial": True}).encode())
+        else:
+            _send("refused", json.dumps(refused.as_dict()).encode())
     except SettingsError as err:
         _send("refused", json.dumps({"error": "settings", "message": str(err)}).encode())
     except MemoryError:

@@ -2,6 +2,7 @@
 
     spool/<id>/state.json    who asked, where it stands, why it failed; written by whoever moves the job on
     spool/<id>/capture       the capture as it was uploaded (`capture.part` while it is being written)
+    spool/<id>/unpacked      the same without compression, once somebody has looked into it
     spool/<id>/progress      phase, bytes, packets, rate and findings so far; written by the worker only
     spool/<id>/cancel        its presence asks the worker to stop
     spool/<id>/report.json   the report, and report.html with the plots of the worst flows
@@ -22,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gateway.analysis.frames import unpack
+
 Status = Literal["pending", "processing", "completed", "failed", "cancelled", "expired"]
 WAITING: Final = frozenset({"pending", "processing"})
 FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
 
 STATE, CAPTURE, PROGRESS, CANCEL = "state.json", "capture", "progress", "cancel"
+UNPACKED: Final = "unpacked"  # the capture without compression, made when somebody looks into it
 REPORT, REPORT_HTML = "report.json", "report.html"
 NAME_LIMIT: Final = 255
 ABANDONED_S: Final = 300  # an upload that has written nothing for so long is over (its socket gives up after 60)
@@ -189,6 +193,17 @@ def store_file(directory: Path, name: str, data: bytes) -> None:
     _replace(directory / (name + ".part"), name, data, durable=True)
 
 
+def capture_to_look_into(directory: Path, *, limit_bytes: int) -> Path:
+    """The job's capture as a file with places to go back to: a compressed one is unpacked once, at the first look.
+
+    Where it does not fit (`limit_bytes`, or the disk) the compressed file itself is the answer: slower, not wrong.
+    """
+    capture, unpacked = directory / CAPTURE, directory / UNPACKED
+    if unpacked.exists() or unpack(capture, unpacked, limit_bytes=limit_bytes):
+        return unpacked
+    return capture
+
+
 def restart(spool: Path, *, now_unix: float) -> list[State]:
     """Put right what a crash left: a job that was running goes back to the queue once, the second time it has failed.
 
@@ -259,7 +274,8 @@ def sweep(spool: Path, retention: Retention, *, now_unix: float) -> list[Removal
         if removal.what == "all":
             shutil.rmtree(directory, ignore_errors=True)
             continue
-        (directory / CAPTURE).unlink(missing_ok=True)
+        for name in (CAPTURE, UNPACKED):
+            (directory / name).unlink(missing_ok=True)
         if removal.what == "expire":
             state = load(directory)
             for entry in list(directory.iterdir()):
@@ -300,7 +316,7 @@ def _sizes(directory: Path) -> tuple[int, int]:
     for entry in os.scandir(directory):
         if entry.is_file(follow_symlinks=False):
             size = entry.stat().st_size
-            if entry.name == CAPTURE:
+            if entry.name in {CAPTURE, UNPACKED}:
                 capture += size
             elif entry.name in {REPORT, REPORT_HTML}:
                 reports += size

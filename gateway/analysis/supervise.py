@@ -154,7 +154,8 @@ def _watch(
         if job.cancel_requested(directory):
             child.terminate()
             return "cancelled"
-        if now - began > bounds.wall_s and not overdue:
+        # Before its first message the child would die of the signal instead of finishing.
+        if now - began > bounds.wall_s and not overdue and received.sandbox:
             overdue = True
             child.send_signal(signal.SIGUSR1)
         if now - began > bounds.wall_s + bounds.grace_s:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.analysis import job
 from gateway.analysis.job import Failure, Progress, Removal, Retention, State, Stored
+from tests.gateway.analysis.made_packets import compressed, pcap, udp
 
 NOW = 1_700_000_000.0
 
@@ -191,6 +192,19 @@ def test_a_sweep_on_disk_leaves_the_row_of_an_expired_job(tmp_path: Path) -> Non
     assert [state.status for state in job.listing(tmp_path)] == ["expired"]
     job.sweep(tmp_path, Retention(), now_unix=NOW + 8 * 86400)
     assert not directory.exists()
+
+
+def test_a_compressed_capture_is_unpacked_once_and_counted(tmp_path: Path) -> None:
+    """The first look makes the file, later ones find it, the sweep removes both; without room the original serves."""
+    directory = _submitted(tmp_path, status="completed", finished_unix=NOW)
+    data = pcap([udp(("192.0.2.1", 1), ("192.0.2.2", 2), b"x" * 500)] * 20)
+    (directory / job.CAPTURE).write_bytes(compressed(data))
+    assert job.capture_to_look_into(directory, limit_bytes=100).name == job.CAPTURE
+    unpacked = job.capture_to_look_into(directory, limit_bytes=1 << 20)
+    assert unpacked.read_bytes() == data
+    assert job.capture_to_look_into(directory, limit_bytes=100) == unpacked
+    job.sweep(tmp_path, Retention(quota_bytes=len(data)), now_unix=NOW)
+    assert [path.name for path in directory.iterdir()] == [job.STATE]
 
 
 def test_deleting_twice_is_no_error(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_round_trips_follow_karn(tmp_path: Path) -> None:
     frames = conversation()
     clean = _trace(tmp_path, frames)
     assert [round(sample, 3) for _, sample, of_orig in clean.rtt if not of_orig] == [0.001] * 10
-    twice = frames[:5] + [(0.0503, frames[4][1])] + frames[5:]
+    twice = [*frames[:5], (0.0503, frames[4][1]), *frames[5:]]
     assert len([1 for _, _, of_orig in _trace(tmp_path, twice).rtt if not of_orig]) == 9
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.capture.expression import Expression, FilterError, parse
+from gateway.capture.expression import Either, Expression, FilterError, parse
 from gateway.capture.kernel_filter import KERNEL_PROTOCOL, NETWORK, Instruction, compile_filter
 from tests.gateway.analysis.made_packets import MACS, ethernet, ip_packet
 
@@ -144,7 +144,7 @@ def test_a_long_filter_jumps_over_255_instructions() -> None:
     for host in hosts:
         part = parse(f"host {host}")
         assert part is not None
-        tree = part if tree is None else type(parse("tcp or udp"))(tree, part)  # type: ignore[call-arg, arg-type]
+        tree = part if tree is None else Either(tree, part)
     program = compile_filter(tree, snap_bytes=96)
     assert len(program) > 600
     for host in (hosts[0], hosts[100], hosts[-1]):
@@ -159,7 +159,7 @@ def test_a_filter_too_long_for_the_kernel_is_refused() -> None:
     for n in range(600):
         part = parse(f"host 10.9.{n // 256}.{n % 256}")
         assert part is not None
-        tree = type(parse("tcp or udp"))(tree, part)  # type: ignore[call-arg, arg-type]
+        tree = Either(tree, part)
     with pytest.raises(FilterError, match="4096 are the most"):
         compile_filter(tree, snap_bytes=96)
 
