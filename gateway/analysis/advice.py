@@ -21,22 +21,22 @@ ADVICE: Final[dict[str, str]] = {
     "its own repetitions. It costs speed only if it is frequent.",
     "tcp.syn": "A connection attempt had to be repeated, so the user waited a second or more before anything began. "
     "Either the way there or back loses packets, or the server's queue of new connections is full.",
-    "tcp.handshake": "The connection took long to open. A slow answer to the SYN is distance or a loaded server; a slow "
-    "third packet is the client's side.",
+    "tcp.handshake": "The connection took long to open. A slow answer to the SYN is distance or a loaded server; a "
+    "slow third packet is the client's side.",
     "tcp.unanswered": "Nobody answers: the host is off, a firewall drops silently, or the way back is missing.",
     "tcp.connect": "Connections are tried and do not come about. See whether the service runs and listens there, and "
     "whether a firewall stands between.",
     "tcp.refused": "The host is there and says no: the service does not run on that port.",
     "tcp.reset": "A connection was cut off. A reset by the server after data is usually the application or its time "
     "limit; one with a different hop count comes from a box in between.",
-    "tcp.rtt": "Each question and answer takes this long whatever the bandwidth is. Compare with the distance: light in "
-    "fibre needs 1 ms for 100 km there and back.",
+    "tcp.rtt": "Each question and answer takes this long whatever the bandwidth is. Compare with the distance: light "
+    "in fibre needs 1 ms for 100 km there and back.",
     "tcp.bufferbloat": "The delay rises when the line is busy: a buffer on the way is too large. Shape just below the "
     "line's rate with a fair queue (fq_codel, cake) at the slow link.",
     "tcp.window": "The receiver stops the sender because its application does not read fast enough. The network is "
     "not at fault; look at the receiving host (processor, disk, a slow program).",
-    "tcp.throughput": "The transfer was slow, and the limit is named. Loss and delay are the network's, a closed window "
-    "is the receiver's, pauses are the sender's.",
+    "tcp.throughput": "The transfer was slow, and the limit is named. Loss and delay are the network's, a closed "
+    "window is the receiver's, pauses are the sender's.",
     "tcp.gap": "Somebody was waiting during this silence. What was awaited says who was slow to answer.",
     "tcp.sack": "Without selective acknowledgement each loss costs far more. Some middlebox or an old system takes the "
     "option away.",
@@ -71,8 +71,8 @@ ADVICE: Final[dict[str, str]] = {
     "temporal": "Something repeats at a fixed pace. It is named where it is known.",
     "asymmetry": "Only one direction is in the capture: the other takes another path, or the tap sees one side only. "
     "Loss and delay cannot be judged for these flows.",
-    "capture": "This says something about the capture, not about the network. Capture again if the answer matters: with "
-    "full packets, on one interface, with offload switched off, and with a large enough buffer.",
+    "capture": "This says something about the capture, not about the network. Capture again if the answer matters: "
+    "with full packets, on one interface, with offload switched off, and with a large enough buffer.",
     "protocol": "An old protocol that sends everything in clear text. Use its encrypted successor.",
     "security": "This traffic looks hostile. Check the host named as the source before anything else.",
     "security.scan": "One host tries many doors. In your own network this is an administrator's tool or an infected "
