@@ -81,6 +81,7 @@ class Debugger:
             "memory_rss_bytes": resident_bytes(),
             "tracing": tracemalloc.is_tracing(),
             "gc_counts": list(gc.get_count()),
+            "frozen": gc.get_freeze_count(),  # objects made before gc.freeze(); Python does not list them any more
             "types": _types(),
             "lines": _allocating_lines() if tracemalloc.is_tracing() else [],
         }
@@ -145,7 +146,7 @@ class _Sampler:
     def text(self, seconds: float) -> str:
         """The same for reading."""
         lines = [
-            f"{self.samples} samples in {seconds:g} s; a loop that waits shows as its select or run_forever",
+            f"{self.samples} samples in {seconds:g} s; a loop that waits shows as Runner.run or select",
             "  own%  total%  function",
         ]
         for row in self.rows():

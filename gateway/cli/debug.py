@@ -66,6 +66,8 @@ def run_heap(arguments: argparse.Namespace) -> int:
     heap = object_of(answer)
     tracing = "being traced" if heap.get("tracing") else "not traced (--trace start)"
     output.line(f"{octets(heap.get('memory_rss_bytes'))} of memory; allocations are {tracing}")
+    if heap.get("frozen"):
+        output.line(f"{text(heap.get('frozen'))} objects from its start are not listed by type")
     output.line()
     output.table(rows_of(answer, "types"), _TYPES)
     lines = rows_of(answer, "lines")

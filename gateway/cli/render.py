@@ -243,6 +243,8 @@ def display_width(string: str) -> int:
 
 
 def _generic_column(name: str, position: int) -> Column:
+    if name == "seconds_left":
+        return Column("LEFT", name, duration, right=True, rank=position)
     for suffix, form in (("_bytes", octets), ("_bps", rate), ("_unix", moment), ("_s", duration)):
         if name.endswith(suffix):
             title = show(name.removesuffix(suffix).replace("_", " "), LONGEST_CELL).upper()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import tracemalloc
 
@@ -79,6 +80,7 @@ def test_the_heap_is_counted_by_type() -> None:
     assert answer["memory_rss_bytes"] > 1_000_000
     assert any(row["type"] == "builtins.dict" for row in rows_of(answer, "types"))
     assert (answer["tracing"], answer["lines"]) == (False, [])
+    assert answer["frozen"] == gc.get_freeze_count()
 
 
 def test_tracing_is_started_and_stopped() -> None:

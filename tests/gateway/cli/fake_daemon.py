@@ -148,6 +148,7 @@ ANSWERS: dict[str, JsonValue] = {
     "debug.heap": {
         "memory_rss_bytes": 42_000_000,
         "tracing": True,
+        "frozen": 120_000,
         "types": [{"type": "builtins.tuple", "count": 1234}],
         "lines": [{"where": "gateway/timeline.py:70", "bytes": 4096, "count": 2}],
     },
