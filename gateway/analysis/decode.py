@@ -332,7 +332,7 @@ def _ethernet(
 
 def _inside_udp(
     st: State, buf: bytes, start: int, at: int, end: int, wire: int, t: int, frame: int, depth: int
-) -> Segment | None | bool:
+) -> Segment | bool | None:
     """The packet inside a tunnel over UDP; False where it is none."""
     name = _TUNNEL_PORTS.get(buf[at + 2] << 8 | buf[at + 3])
     position = at + 8

@@ -1,16 +1,67 @@
-"""The one entry of capture analysis: bytes in, report out."""
+"""The one entry of capture analysis: bytes in, report out.
+
+Reading, batch loop and detectors in one pass over the file; garbage collection is off during the pass, for the tables hold no
+cycles that matter and each collection would walk all of them.
+"""
 
 from __future__ import annotations
 
+import gc
+import platform
+import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from importlib import metadata
+from typing import Any, BinaryIO
 
+from gateway.analysis import (
+    application_findings,
+    batch,
+    beacons,
+    brute_force,
+    dhcp,
+    dns,
+    dns_tunnel,
+    exfiltration,
+    floods,
+    flow_rows,
+    fragments,
+    host_rows,
+    name_rows,
+    network_findings,
+    scans,
+    score,
+    services,
+    summary,
+    tcp,
+    tcp_findings,
+    udp,
+    verdict,
+)
+from gateway.analysis.findings import Findings
+from gateway.analysis.fold import split_key
+from gateway.analysis.measures import SECOND
+from gateway.analysis.reader import Reader
 from gateway.analysis.refusals import AnalysisRefused
-from gateway.analysis.report import Report
+from gateway.analysis.report import SCHEMA, Finding, GapRow, Report
+from gateway.analysis.rtp import settle_clock
 from gateway.analysis.settings import Settings
+from gateway.analysis.state import State
 
 __all__ = ["AnalysisRefused", "Progress", "Report", "Settings", "analyze"]
+
+_PROGRESS_S = 0.25
+# How much a limit of the recording takes away from which findings
+_WEAKENED: dict[str, tuple[str, ...]] = {
+    "capture-drops": ("tcp.retransmission", "tcp.reordering", "tcp.gap", "tcp.state"),
+    "duplicates": ("tcp.", "udp.jitter", "rtp."),
+    "one-sided": ("tcp.", "security.scan", "security.flood"),
+    "clock-backwards": ("tcp.rtt", "tcp.gap", "tcp.handshake", "udp.jitter", "rtp.jitter", "security.beacon"),
+    "offload": ("udp.jitter", "traffic.burst"),
+    "cut-packets": ("tls.", "http.", "dns.", "security.dns_tunnel"),
+    "truncated": ("security.beacon",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +82,251 @@ def analyze(
     settings: Settings,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    block_bytes: int | None = None,
 ) -> Report:
     """Analyse a capture read from `source`, which may be a pipe, and return its report.
 
     `name` is display text only. `progress` is called at most four times a second and at each change of phase; `cancelled`
-    is asked once per block read. Raises AnalysisRefused when nothing can be said about the file.
+    is asked once per block of `block_bytes` read. Raises AnalysisRefused when nothing can be said about the file.
     """
-    raise AnalysisRefused("not-a-capture", "this is not a capture file")
+    wall, cpu = time.monotonic(), time.process_time()
+    reader = Reader(source, settings.reader)
+    if block_bytes is not None:
+        reader.block_bytes = block_bytes
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        st = _read(reader, settings, progress, cancelled)
+        if progress is not None:
+            progress(Progress("detecting", reader.stored_bytes, _size(source), st.frame, 0))
+        report = _report(st, reader, name)
+    finally:
+        if collecting:
+            gc.enable()
+    spent = time.process_time() - cpu
+    report["timing"] = {
+        "cpu_s": spent,
+        "wall_s": time.monotonic() - wall,
+        "packets_per_cpu_s": st.frame / max(spent, 1e-6),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    if progress is not None:
+        progress(Progress("done", reader.stored_bytes, reader.stored_bytes, st.frame, len(report["findings"])))
+    rounded: Report = _rounded(report)
+    return rounded
+
+
+def _size(source: BinaryIO) -> int | None:
+    """Length of a seekable source, without disturbing it."""
+    try:
+        here = source.tell()
+        end = source.seek(0, 2)
+        source.seek(here)
+    except (OSError, AttributeError, ValueError):
+        return None
+    return end
+
+
+def _read(
+    reader: Reader,
+    settings: Settings,
+    progress: Callable[[Progress], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> State:
+    """The pass over the file."""
+    st: State | None = None
+    total = _size(reader.source) if progress is not None else None
+    told = time.monotonic() - _PROGRESS_S
+    for block in reader.blocks():
+        if st is None:
+            assert reader.notes is not None
+            st = State(settings, reader.notes)
+        assert reader.interfaces is not None
+        st.interfaces = reader.interfaces
+        st.base = block.base
+        batch.run(block.buffer, block.records, st)
+        if cancelled is not None and cancelled():
+            raise AnalysisRefused(
+                "cancelled", "The analysis was cancelled.", f"{st.frame} packets read", reader.stored_bytes
+            )
+        if progress is not None and time.monotonic() - told >= _PROGRESS_S:
+            told = time.monotonic()
+            progress(Progress("reading", reader.stored_bytes, total, st.frame, 0))
+    assert st is not None  # a file without records was refused by the reader
+    batch.close(st)
+    if not any(item.packets for item in st.interfaces if item.linktype in batch.DECODED):
+        first = next((item for item in st.interfaces if item.packets), st.interfaces[0])
+        span = (st.max_ns - (st.first_ns or 0)) / SECOND
+        raise AnalysisRefused(
+            "unsupported-linktype",
+            f"The capture is of link type {first.linktype} ({first.linktype_name}), which cannot be analysed.",
+            f"{st.frame} packets, {st.wire_bytes} bytes, {span:.3f} s",
+            0,
+            "Record on an Ethernet, Wi-Fi (monitor mode), cooked, PPP or raw IP interface.",
+        )
+    return st
+
+
+def _finish_tables(st: State) -> None:
+    """Close what is still open now that the file has ended."""
+    dns.at_end(st)
+    dhcp.close_second(st)
+    fragments.at_end(st)
+    udp.close_targets(st.targets)
+    udp.close_targets(st.icmp_targets)
+    for conn in st.connections:
+        for d in (conn.orig, conn.resp):
+            if d is not None:
+                tcp.at_end(d, st.max_ns)
+        if conn.name is not None and len(st.names_seen) < st.settings.tables.names:
+            st.names_seen[split_key(conn.key)[1]] = conn.name
+    for stream in st.rtp:
+        settle_clock(stream)
+    for condition, note, sentence, count in (
+        (st.cut, "cut-packets", "packets were cut when recorded", st.cut),
+        (st.backwards, "clock-backwards", "the clock runs backwards", st.backwards),
+        (st.undecoded, "unknown-linktype-packets", "packets of a link layer that is not known here", st.undecoded),
+        (st.malformed, "malformed", "packets whose headers contradict themselves", st.malformed),
+        (st.offload, "offload", "packets joined before they were recorded", st.offload),
+    ):
+        if condition:
+            missing = count - st.notes.counts.get(note, 0)
+            st.notes.add(note, sentence, None, st.malformed_frames[0] if note == "malformed" else None, missing)
+
+
+def _weakening(st: State, totals: summary.TcpTotals) -> dict[str, tuple[str, ...]]:
+    active = {
+        "capture-drops": st.drops > 0.001 * st.frame,
+        "duplicates": summary.copies(st) > 1,
+        "one-sided": totals.one_sided > st.settings.asymmetry.one_sided_share * max(1, len(st.connections)),
+        "clock-backwards": st.backwards > 0,
+        "offload": st.offload > 0,
+        "cut-packets": st.cut > 0.1 * st.frame,
+        "truncated": "truncated" in st.notes.counts,
+    }
+    return {limit: kinds for limit, kinds in _WEAKENED.items() if active[limit]}
+
+
+def _report(st: State, reader: Reader, name: str) -> Report:
+    _finish_tables(st)
+    totals = summary.TcpTotals(st)
+    pairs = host_rows.add_live_flows(st)
+    out = Findings(st)
+    out.limits = _weakening(st, totals)
+    # One event gives one finding: floods before scans before guessing before beacons.
+    flooded = floods.detect(st, out)
+    scanners = scans.detect(st, out, flooded)
+    guessers = brute_force.detect(st, out)
+    exempt = dns_tunnel.detect(st, out)
+    exfiltration.detect(st, out)
+    periodic = beacons.detect(st, out, scanners | guessers)
+    brute_force.lateral(st, out, scanners | guessers)
+    tcp_findings.detect(st, out, totals, scanners)
+    jitter = application_findings.detect(st, out)
+    bursts = network_findings.detect(st, out, totals, scanners)
+    findings = out.ordered()
+    _relate(findings)
+    kept = findings[: st.settings.tables.rows]
+    limits = list(out.limits)
+    scanned = _scanned(kept)
+    wanted = {int(row["flow"][1:]) for row in kept if row["flow"] is not None}
+    return {
+        "schema": SCHEMA,
+        "generator": {"name": "postern", "version": _version(), "python": platform.python_version()},
+        "capture": summary.capture(st, reader, name),
+        "settings": st.settings.as_dict(),
+        "verdict": verdict.verdict(st, totals, kept),
+        "health": score.health(st, totals, kept, limits, scanned),
+        "capture_health": summary.capture_health(st, totals),
+        "findings": kept,
+        "flows": flow_rows.build(st, wanted),
+        "hosts": host_rows.build(st),
+        "pairs": pairs,
+        "tcp": summary.tcp(st, totals),
+        "dns": name_rows.dns(st, exempt),
+        "tls": name_rows.tls(st),
+        "http": name_rows.http(st),
+        "quic": name_rows.quic(st),
+        "icmp": name_rows.icmp(st),
+        "fragments": summary.fragments(st),
+        "dhcp": name_rows.dhcp(st),
+        "arp": name_rows.arp(st),
+        "rtp": [name_rows.rtp_row(st, stream) for stream in st.rtp[: st.settings.tables.rows]],
+        "protocols": summary.protocols(st),
+        "services": services.build(st),
+        "devices": name_rows.devices(st),
+        "temporal": {
+            "bin_s": st.bin_ns / SECOND,
+            "bursts": bursts,
+            "gaps": _gaps(st),
+            "periodic": periodic,
+            "jitter": jitter,
+        },
+        "series": summary.series(st, kept),
+        "limits": {
+            "flows_folded": st.folded,
+            "hosts_rest": st.hosts_rest,
+            "holes_dropped": st.holes_dropped,
+            "findings_dropped": out.dropped + len(findings) - len(kept),
+            "frames_capped": sum(row["count"] > len(row["frames"]) for row in kept),
+        },
+        "timing": {"cpu_s": 0.0, "wall_s": 0.0, "packets_per_cpu_s": 0.0, "peak_rss_mb": 0.0},
+    }
+
+
+def _relate(findings: list[Finding]) -> None:
+    """Point findings of one flow, or of one attacker, at each other."""
+    groups: dict[str, list[Finding]] = {}
+    for row in findings:
+        if row["flow"] is not None:
+            groups.setdefault(row["flow"], []).append(row)
+        elif row["class"] == "security" and "source" in row["hosts"]:
+            groups.setdefault(row["hosts"]["source"], []).append(row)
+    for rows in groups.values():
+        for row in rows:
+            row["related"] = [other["id"] for other in rows if other is not row][:10]
+
+
+def _scanned(findings: list[Finding]) -> int:
+    """Failed attempts that belong to scans and floods."""
+    return sum(
+        int(row["evidence"].get("failed", row["count"]))
+        for row in findings
+        if row["kind"].startswith(("security.scan", "security.flood.syn"))
+    )
+
+
+def _gaps(st: State) -> list[GapRow]:
+    rows: list[GapRow] = []
+    for conn in st.connections:
+        for silence, t, before, after, awaited in conn.gaps or ():
+            if len(rows) < st.settings.tables.rows:
+                rows.append(
+                    {
+                        "flow": f"C{conn.frame}",
+                        "gap_s": silence / SECOND,
+                        "t": st.seconds(t - silence),
+                        "before_frame": before,
+                        "after_frame": after,
+                        "awaited": awaited,
+                    }
+                )
+    return rows
+
+
+def _version() -> str:
+    try:
+        return metadata.version("postern")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _rounded(value: Any) -> Any:  # Any: the report is walked without regard to its shape
+    """The same tree with floats at six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value

@@ -155,8 +155,8 @@ class Connection:
         "time",
     )
 
-    def __init__(self, number: int, key: bytes, time: int, frame: int, offset: int) -> None:
-        self.number = number
+    def __init__(self, key: bytes, time: int, frame: int, offset: int) -> None:
+        self.number = frame  # the first frame is as good a name as any, and the same in each run
         self.key = key  # address and port bytes as sent by the originator
         self.time = time
         self.frame = frame

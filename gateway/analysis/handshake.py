@@ -404,8 +404,7 @@ def _is_server(key: bytes) -> bool:
 
 
 def _connection(st: State, key: bytes, t: int, frame: int, offset: int) -> Connection:
-    st.number += 1
-    conn = Connection(st.number, key, t, frame, offset)
+    conn = Connection(key, t, frame, offset)
     st.connections.append(conn)
     if len(st.connections) > st.settings.tables.flows:
         fold_connections(st)

@@ -159,7 +159,7 @@ def _nflog(buf: bytes, start: int, end: int) -> Found | None:
             return None
         length = int.from_bytes(buf[position : position + 2], "little")
         kind = int.from_bytes(buf[position + 2 : position + 4], "little")
-        if length > 0xFF and length & 0xFF == 0 or kind > 0xFF and kind & 0xFF == 0:
+        if (length > 0xFF and length & 0xFF == 0) or (kind > 0xFF and kind & 0xFF == 0):
             length = int.from_bytes(buf[position : position + 2], "big")
             kind = int.from_bytes(buf[position + 2 : position + 4], "big")
         if length < 4:

@@ -26,7 +26,7 @@ class RefusalDict(TypedDict):
     hint: str
 
 
-class AnalysisRefused(Exception):  # noqa: N818 - named for people, like ConfigError
+class AnalysisRefused(Exception):
     """The capture cannot be analysed; `error` is a key of EXIT_STATUS, the other fields are for people.
 
     `message` says what is wrong in one sentence, `detail` what was found, `offset` is the byte position in the

@@ -14,12 +14,13 @@ from gateway.analysis import fold
 from gateway.analysis.arp import ArpTable
 from gateway.analysis.dhcp import DhcpTable
 from gateway.analysis.dns import DnsTable
-from gateway.analysis.flows import Connection, Direction
+from gateway.analysis.flows import CONN, Connection, Direction, reverse_key
 from gateway.analysis.fragments import FragmentTable
 from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
 from gateway.analysis.quic import QuicFlow
 from gateway.analysis.records import Interface, Notes
+from gateway.analysis.report import Finding
 from gateway.analysis.rtp import RtpStream
 from gateway.analysis.settings import Settings
 from gateway.analysis.tls_sessions import TlsTable
@@ -70,7 +71,6 @@ class State:
         self.option_texts: dict[bytes, bytes] = {}  # SYN options, one copy of each
         self.connections: deque[Connection] = deque()  # in order of creation
         self.closed: list[Connection] = []  # whose ports were taken by a newer one
-        self.number = 0
         self.streams = 0
         self.syn = self.syn_ack = self.fin = self.rst = 0
         self.reused = 0
@@ -125,6 +125,7 @@ class State:
         self.waits: dict[int, list[int]] = {}  # connection -> [n, sum in ns, slowest, its frame]
         self.wait_samples: list[int] = []
         self.watch_mtu = False
+        self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = 0x2545F491
 
     def random(self, limit: int) -> int:
@@ -147,6 +148,7 @@ class State:
         self.waits: dict[int, list[int]] = {}  # connection -> [n, sum in ns, slowest, its frame]
         self.wait_samples: list[int] = []
         self.watch_mtu = False
+        self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = (self._seed * 1_103_515_245 + 12_345) & 0x7FFFFFFF
         return (self._seed >> 8) % limit
 
@@ -217,6 +219,8 @@ class State:
         """Note how long a client waited for the first byte of a response."""
         row = self.waits.get(conn.number)
         if row is None:
+            if len(self.waits) >= self.settings.tables.flows:
+                return
             row = self.waits[conn.number] = [0, 0, 0, 0]
         row[0] += 1
         row[1] += waited
@@ -231,3 +235,37 @@ class State:
     def address_text(self, address: bytes) -> str:
         """An address as people write it."""
         return str(ip_address(address)) if len(address) in (4, 16) else address.hex()
+
+    def seconds(self, t: int) -> float:
+        """Seconds after the first packet."""
+        return (t - (self.first_ns or 0)) / SECOND
+
+    def record_offset(self, packet_offset: int) -> int:
+        """Where the record of a packet begins, given where the packet begins in the unpacked file."""
+        return packet_offset - (self.interfaces[0].header if self.interfaces else 0)
+
+    def flow_frame(self, key: bytes, protocol: int) -> int | None:
+        """The first frame, and so the name, of the flow with these addresses and ports; None if it is not in a table."""
+        if not key:
+            return None
+        back = reverse_key(key)
+        if protocol == 17:
+            d = self.udp.get(key) or self.udp.get(back)
+            return d[1].frame if d is not None else None
+        d = self.tcp.get(key) or self.tcp.get(back)
+        if d is not None:
+            conn: Connection = d[CONN]
+            return conn.frame
+        half = self.half.get(key) or self.half.get(back)
+        return half[1] if half is not None else None
+
+    def is_server_side(self, finding: Finding) -> bool:
+        """Whether the receiver of a finding's data is the server of its flow."""
+        evidence_flow = finding["flow"]
+        if evidence_flow is None:
+            return False
+        number = int(evidence_flow[1:])
+        for conn in self.connections:
+            if conn.frame == number:
+                return finding["hosts"].get("target") == self.address_text(fold.split_key(conn.key)[1])
+        return False

@@ -396,7 +396,7 @@ def _acknowledged(
         repeated = any(item[1] < 0 for item in out[:count])
         if repeated:
             st.karn += 1
-        elif 0 <= t - entry[1]:
+        elif t - entry[1] >= 0:
             samples = round_trips(r)
             if len(samples) < _MAX_SAMPLES:
                 samples.append(t - entry[1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.analysis.tls import ClientHello, ServerHello, cipher_name, ja4
 from gateway.analysis.tls import VERSIONS as VERSIONS
+from gateway.analysis.tls import ClientHello, ServerHello, cipher_name, ja4
 
 if TYPE_CHECKING:
     from gateway.analysis.flows import Connection

@@ -49,8 +49,8 @@ class UdpFlow:
 
     __slots__ = ("app", "frame", "key", "name", "number", "offset", "orig", "resp", "service", "starts", "time", "vlan")
 
-    def __init__(self, number: int, key: bytes, time: int, frame: int, offset: int, vlan: int) -> None:
-        self.number = number
+    def __init__(self, key: bytes, time: int, frame: int, offset: int, vlan: int) -> None:
+        self.number = frame
         self.key = key
         self.time = time
         self.frame = frame
@@ -115,8 +115,7 @@ def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> 
     if back is not None:
         flow = back[U_FLOW]
     else:
-        st.number += 1
-        flow = UdpFlow(st.number, key, t, frame, offset, vlan)
+        flow = UdpFlow(key, t, frame, offset, vlan)
         st.udp_flows.append(flow)
         if len(st.udp_flows) > st.settings.tables.flows:
             fold_udp(st)

@@ -1,0 +1,179 @@
+"""Beacons: sessions that begin at regular times. Always measured between starts of sessions, never between packets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gateway.analysis.findings import Findings
+from gateway.analysis.fold import split_key
+from gateway.analysis.measures import SECOND, graded, is_group, is_local, percent, raised, short_s, spread
+from gateway.analysis.report import PeriodicRow, Severity
+from gateway.analysis.services import service_of
+from gateway.analysis.sessions import of_connection
+from gateway.analysis.udp import U_PAYLOAD
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+
+# Services and names that are regular by nature: named and reported, but as information.
+_EXPECTED_PORTS: Final = frozenset({53, 67, 68, 123, 137, 138, 161, 546, 547, 1900, 5353, 5355, 3478})
+_EXPECTED_NAMES: Final = (
+    "ntp.",
+    "time.",
+    "connectivitycheck.",
+    "captive.apple.com",
+    "detectportal.",
+    "msftconnecttest.com",
+    "msftncsi.com",
+    "nmcheck.gnome.org",
+    "connectivity-check.",
+    "update.",
+    "updates.",
+    "push.",
+    "mtalk.google.com",
+    "telemetry.",
+)
+
+
+class Start(NamedTuple):
+    """Start of one session."""
+
+    t: int
+    size: int
+    frame: int
+
+
+def _groups(st: State) -> dict[tuple[bytes, bytes, int, str, str | None], list[Start]]:
+    groups: dict[tuple[bytes, bytes, int, str, str | None], list[Start]] = defaultdict(list)
+    for conn in st.connections:
+        session = of_connection(conn)
+        if session.established and session.syn:
+            name = (session.source, session.target, session.port, "tcp", None)
+            groups[name].append(Start(session.start, session.up + session.down, session.frame))
+    for (source, target, port), rows in st.folded_sessions.items():
+        groups[source, target, port, "tcp", None] += [
+            Start(start, up + down, frame) for start, _, up, down, frame in rows
+        ]
+    for flow in st.udp_flows:
+        source, target, _, port = split_key(flow.key)
+        if is_group(target):
+            continue
+        size = sum(d[U_PAYLOAD] for d in (flow.orig, flow.resp) if d is not None) // len(flow.starts)
+        groups[source, target, port, "udp", None] += [Start(t, size, frame) for t, frame in flow.starts]
+    return groups
+
+
+def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
+    """Report beacons and list everything periodic."""
+    rows: list[PeriodicRow] = []
+    limits, periodic = st.settings.beacon, st.settings.periodic
+    for (source, target, port, proto, _), starts in _groups(st).items():
+        if len(starts) < min(limits.min_starts, periodic.min_starts) or source in scanners:
+            continue
+        starts.sort()
+        merged = [starts[0]]
+        for start in starts[1:]:
+            # Connections opened together are one visit.
+            if start.t - merged[-1].t >= limits.min_period_s * SECOND / 2:
+                merged.append(start)
+        if len(merged) < periodic.min_starts:
+            continue
+        gaps = [(after.t - before.t) / SECOND for before, after in zip(merged, merged[1:], strict=False)]
+        period, scatter = spread(gaps)
+        name = _name(st, source, target)
+        service = service_of(st, None, name, proto, port)[0] or f"{proto}/{port}"
+        if scatter <= periodic.max_spread and period >= limits.min_period_s and len(rows) < st.settings.tables.rows:
+            rows.append(
+                {
+                    "source": st.address_text(source),
+                    "target": name or st.address_text(target),
+                    "service": service,
+                    "proto": proto,
+                    "port": port,
+                    "starts": len(merged),
+                    "period_s": period,
+                    "spread": scatter,
+                    "first_frame": merged[0].frame,
+                    "last_frame": merged[-1].frame,
+                }
+            )
+        _judge(st, out, source, target, port, proto, merged, period, scatter, name, service)
+    rows.sort(key=lambda row: (-row["starts"], row["first_frame"]))
+    return rows
+
+
+def _name(st: State, source: bytes, target: bytes) -> str | None:
+    return st.dns.addresses.get(target) or st.names_seen.get(target)
+
+
+def _judge(
+    st: State,
+    out: Findings,
+    source: bytes,
+    target: bytes,
+    port: int,
+    proto: str,
+    starts: list[Start],
+    period: float,
+    scatter: float,
+    name: str | None,
+    service: str,
+) -> None:
+    limits = st.settings.beacon
+    span = (starts[-1].t - starts[0].t) / SECOND
+    if (
+        len(starts) < limits.min_starts
+        or not limits.min_period_s <= period <= limits.max_period_s
+        or (span < limits.min_span_s and span < limits.min_periods * period * 0.99)
+    ):
+        return
+    _, size_scatter = spread([start.size for start in starts]) if any(start.size for start in starts) else (0.0, 0.0)
+    coverage = min(1.0, len(starts) / (span / period + 1))
+    score = 0.5 * max(0.0, 1 - scatter) + 0.3 * max(0.0, 1 - size_scatter) + 0.2 * coverage
+    grade: Severity | None = graded(
+        score, (limits.score_low, "low"), (limits.score_medium, "medium"), (limits.score_high, "high")
+    )
+    if grade is None:
+        return
+    signals = ["regular-starts"]
+    expected = port in _EXPECTED_PORTS or (name is not None and any(part in name.lower() for part in _EXPECTED_NAMES))
+    if expected:
+        grade = "info"
+        signals.append("expected-service")
+    elif is_local(target):
+        grade = raised(grade, -1)
+        signals.append("local-target")
+    elif name is None:
+        grade = raised(grade)
+        signals.append("no-name")
+    shown = f"{name} ({st.address_text(target)})" if name else st.address_text(target)
+    out.add(
+        "security.beacon",
+        grade,
+        0.5,
+        f"Regular sessions from {st.address_text(source)} to {shown}:{port}",
+        f"{len(starts)} sessions of {service} begin every {short_s(period)} (spread {percent(scatter)}, sizes {percent(size_scatter)}) "
+        f"over {short_s(span)}; score {score:.2f}.",
+        frames=[start.frame for start in starts][: st.frames_cap],
+        count=len(starts),
+        first_ns=starts[0].t,
+        last_ns=starts[-1].t,
+        source=source,
+        target=target,
+        port=port,
+        evidence={
+            "period_s": period,
+            "spread": scatter,
+            "size_spread": size_scatter,
+            "coverage": coverage,
+            "score": score,
+            "starts": len(starts),
+            "port": port,
+            "name": name,
+        },
+        threshold={"score": limits.score_low, "starts": limits.min_starts, "span_s": limits.min_span_s},
+        signals=signals,
+        advice="security.beacon",
+        group="security",
+    )

@@ -1,0 +1,379 @@
+"""Flows for the report: the thousand that matter most, the troubled ones first."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any
+
+from gateway.analysis.flows import (
+    BYTES,
+    FIN,
+    FIRST,
+    IDLE,
+    KNOWN,
+    LAST,
+    MAX_FLIGHT,
+    PACKETS,
+    PAYLOAD,
+    PEAK,
+    RTTS,
+    SEGMENTS,
+    SHIFT,
+    TIGHT,
+    TROUBLE,
+    VLAN,
+    WMAX,
+    WMIN,
+    Connection,
+    Direction,
+)
+from gateway.analysis.fold import attempt_traffic, split_key
+from gateway.analysis.measures import MS, SECOND, rank, stats_ms
+from gateway.analysis.report import DirectionRow, FlowRow, Flows, HandshakeRow, Side
+from gateway.analysis.services import service_of
+from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
+from gateway.analysis.tcp import unacked
+from gateway.analysis.udp import U_BYTES, U_LAST, U_LAST_FRAME, U_PACKETS, U_PAYLOAD, UdpFlow
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+
+_MAX_ATTEMPT_ROWS = 200
+
+
+def active_ns(d: Direction) -> int:
+    """Time between the first and last packet of a direction less its silences of over a second."""
+    return max(0, int(d[LAST] - d[FIRST] - d[IDLE]))
+
+
+def limited_by(conn: Connection, d: Direction, share: float) -> str | None:
+    """What held a sender back, judged over the whole transfer; None where nothing can be said."""
+    trouble = d[TROUBLE]
+    segments = d[SEGMENTS]
+    if segments < 10:
+        return None
+    other = conn.resp if d is conn.orig else conn.orig
+    if other is not None and other[TROUBLE] is not None and other[TROUBLE].zero_time > share * max(1, active_ns(d)):
+        return "receiver application"
+    if other is not None and other[KNOWN] and d[TIGHT] > share * segments:
+        return "receiver window"
+    if trouble is not None and trouble.retransmitted > max(2, 0.005 * segments):
+        return "network"
+    return None
+
+
+def direction_row(conn: Connection, d: Direction | None, share: float) -> DirectionRow:
+    """One direction of a connection for the report."""
+    if d is None:
+        d = [0] * 64
+        d[TROUBLE] = d[RTTS] = d[FIN] = None
+        d[KNOWN] = False
+        missing = True
+    else:
+        missing = False
+    trouble = d[TROUBLE]
+    options = conn.options if d is conn.orig else conn.resp_options
+    active = active_ns(d) / SECOND
+    known = bool(d[KNOWN])
+    scale = d[SHIFT] if known else None
+    cause: dict[str, int] = trouble.cause if trouble is not None else {}
+
+    def rare(name: str) -> int:
+        return int(getattr(trouble, name)) if trouble is not None else 0
+
+    unique = max(0, d[PAYLOAD] - rare("retransmitted_bytes"))
+    return {
+        "segments": d[SEGMENTS],
+        "retrans": rare("retransmitted"),
+        "fast": rare("fast"),
+        "spurious": rare("spurious"),
+        "out_of_order": rare("out_of_order"),
+        "retransmission": rare("labelled"),
+        "hole_fills": rare("hole_fills"),
+        "reordered": rare("reordered"),
+        "seen_again": rare("seen_again"),
+        "rto": cause.get("rto", 0) + cause.get("rto-backoff", 0),
+        "tail_probes": cause.get("tail-probe", 0),
+        "duplicate_acks": rare("duplicate_acks"),
+        "lost_segments": rare("lost"),
+        "missing_bytes": rare("missing_bytes"),
+        "zero_windows": rare("zero_count"),
+        "zero_window_s": rare("zero_time") / SECOND,
+        "window_full": rare("full"),
+        "keepalives": rare("keepalives"),
+        "min_window": None if missing or not d[WMAX] else d[WMIN] << (scale or 0),
+        "max_window": None if missing or not d[WMAX] else d[WMAX] << (scale or 0),
+        "window_scale": scale,
+        "mss": options[0] if options is not None else None,
+        "sack": options[2] if options is not None else None,
+        "timestamps": options[3] if options is not None else None,
+        "sack_blocks": rare("sack_blocks"),
+        "dsack": rare("dsack"),
+        "reneged": rare("reneged"),
+        "max_in_flight": d[MAX_FLIGHT],
+        "bps": unique * 8 / active if active >= 0.5 and d[SEGMENTS] >= 10 else None,
+        "peak_bps": d[PEAK] * 8.0 if active >= 0.5 and d[SEGMENTS] >= 10 else None,
+        "unique_bytes": unique,
+        "active_s": active,
+        "unacked_bytes": 0 if missing else unacked(d),
+        "limited_by": None if missing else limited_by(conn, d, share),
+    }
+
+
+def handshake_state(conn: Connection, idle_s: float, unanswered_s: float) -> Any:
+    """How far the handshake came."""
+    if conn.syn_frame is None:
+        return "not-seen"
+    if conn.syn_ack_time is None:
+        if conn.reset is not None:
+            return "refused"
+        return "no-answer" if idle_s > unanswered_s else "cut-at-end"
+    if conn.ack_time is not None:
+        return "complete"
+    return "client-silent" if idle_s > unanswered_s else "cut-at-end"
+
+
+def handshake_row(st: State, conn: Connection, last: int) -> HandshakeRow:
+    """The handshake of a connection with its frames and times."""
+    times = conn.syn_times
+    closing = conn.ack_time if conn.ack_time is not None and conn.ack_time >= 0 else None
+    answer = conn.syn_ack_time
+    return {
+        "syn_frame": conn.syn_frame,
+        "last_syn_frame": conn.syn_frames[-1] if conn.syn_frames else None,
+        "syn_ack_frame": conn.syn_ack_frame,
+        "ack_frame": conn.ack_frame,
+        "syn_count": len(times),
+        "syn_ack_count": conn.syn_ack_count,
+        "syn_intervals_s": [(later - before) / SECOND for before, later in zip(times, times[1:], strict=False)],
+        "server_ms": (answer - times[-1]) / MS if answer is not None and times and answer >= times[-1] else None,
+        "client_ms": (closing - answer) / MS
+        if closing is not None and answer is not None and closing >= answer
+        else None,
+        "irtt_ms": conn.irtt / MS if conn.irtt else None,
+        "ambiguous": len(times) > 1 or conn.syn_ack_count > 1,
+        "state": handshake_state(conn, (st.max_ns - last) / SECOND, st.settings.handshake.unanswered_s),
+    }
+
+
+def side_of(conn: Connection) -> Side:
+    """Where the capture was taken, judged by the handshake of one connection."""
+    closing = conn.ack_time
+    if conn.syn_ack_time is None or closing is None or closing < 0 or not conn.syn_times or not conn.irtt:
+        return "unknown"
+    server, client = conn.syn_ack_time - conn.syn_times[-1], closing - conn.syn_ack_time
+    if server < 0 or client < 0 or conn.irtt < 100_000:
+        return "unknown"
+    if client < 0.1 * conn.irtt:
+        return "client"
+    return "server" if server < 0.1 * conn.irtt else "middle"
+
+
+def one_sided(conn: Connection, least: int) -> bool:
+    """Whether only one direction was recorded, though the other one must have existed."""
+    orig, resp = conn.orig, conn.resp
+    sent = orig[PACKETS] if orig is not None else 0
+    back = resp[PACKETS] if resp is not None else 0
+    return (sent >= least and back == 0) or (back >= least and sent == 0)
+
+
+def median_rtt(conn: Connection) -> int | None:
+    """The larger side's median round trip in ns; the handshake's where there are no samples."""
+    values = [rank(sorted(d[RTTS]), 0.5) for d in (conn.orig, conn.resp) if d is not None and d[RTTS]]
+    if values:
+        return sum(values) if len(values) == 2 else values[0]
+    return conn.irtt
+
+
+def _tcp_row(st: State, session: Session) -> FlowRow:
+    conn = session.connection
+    assert conn is not None
+    _, _, sport, port = split_key(conn.key)
+    orig, resp = conn.orig, conn.resp
+    share = st.settings.window.limited_share
+    up, down = direction_row(conn, orig, share), direction_row(conn, resp, share)
+    service, confidence, why = service_of(st, conn.service, conn.name, "tcp", port)
+    rtt = median_rtt(conn)
+    reset = conn.reset
+    vlan = orig[VLAN] if orig is not None else (resp[VLAN] if resp is not None else 0)
+    return {
+        "uid": f"C{conn.frame}",
+        "proto": "tcp",
+        "orig_host": st.address_text(session.source),
+        "orig_port": sport,
+        "resp_host": st.address_text(session.target),
+        "resp_port": port,
+        "vlan": vlan if vlan and vlan > 0 else None,
+        "service": service,
+        "service_confidence": confidence,
+        "service_why": why,
+        "name": conn.name or st.dns.addresses.get(session.target),
+        "start": st.seconds(conn.time),
+        "duration": max(0.0, (session.last - conn.time) / SECOND),
+        "idle_s": max(0.0, (st.max_ns - session.last) / SECOND),
+        "orig_pkts": orig[PACKETS] if orig is not None else 0,
+        "resp_pkts": resp[PACKETS] if resp is not None else 0,
+        "orig_bytes": session.up,
+        "resp_bytes": session.down,
+        "orig_wire_bytes": orig[BYTES] if orig is not None else 0,
+        "resp_wire_bytes": resp[BYTES] if resp is not None else 0,
+        "conn_state": session.state,
+        "retrans": up["retrans"] + down["retrans"],
+        "ooo": up["out_of_order"] + down["out_of_order"],
+        "rtt_ms": rtt / MS if rtt is not None else None,
+        "irtt_ms": conn.irtt / MS if conn.irtt else None,
+        "zero_window": up["zero_windows"] + down["zero_windows"],
+        "sni": conn.app.tls["sni"] if conn.app is not None and conn.app.tls is not None else None,
+        "first_frame": conn.frame,
+        "last_frame": session.last_frame,
+        "offset": st.record_offset(conn.offset),
+        "trouble": _trouble(st, conn),
+        "tcp": {
+            "handshake": handshake_row(st, conn, session.last),
+            "rtt_client_ms": stats_ms(resp[RTTS]) if resp is not None else None,
+            "rtt_server_ms": stats_ms(orig[RTTS]) if orig is not None else None,
+            "dropped_by_karn": sum(1 for d in (orig, resp) if d is not None for item in d[16] if item[1] < 0),
+            "side": side_of(conn),
+            "one_sided": one_sided(conn, st.settings.asymmetry.min_packets),
+            "reset_by": None if reset is None else ("orig" if reset[0] else "resp"),
+            "reset_frame": None if reset is None else reset[1],
+            "reset_phase": None if reset is None else reset[3],
+            "orig": up,
+            "resp": down,
+            "events": {kind: row[4][: st.frames_cap] for kind, row in sorted((conn.events or {}).items())},
+        },
+    }
+
+
+def _trouble(st: State, conn: Connection) -> float:
+    """How much is wrong with a connection, for sorting: trouble first, then size."""
+    score = 0.0
+    size = 0
+    for d in (conn.orig, conn.resp):
+        if d is None:
+            continue
+        size += d[BYTES]
+        trouble = d[TROUBLE]
+        if trouble is not None:
+            score += 5 * trouble.retransmitted + 3 * trouble.reordered + trouble.lost + 20 * trouble.zero_time / SECOND
+            score += 3 * trouble.zero_count + 2 * trouble.full + 10 * trouble.cause.get("rto", 0)
+    if conn.reset is not None:
+        score += 1
+    score += 5 * max(0, len(conn.syn_times) - 1)
+    if conn.gaps:
+        score += 10 * len(conn.gaps)
+    return score + min(0.99, size / 1e12)
+
+
+def _attempt_row(st: State, session: Session, key: bytes, half: tuple[Any, ...]) -> FlowRow:
+    sent, received, sent_bytes, received_bytes = attempt_traffic(half)
+    _, _, sport, port = split_key(key)
+    service, confidence, why = service_of(st, None, None, "tcp", port)
+    return {
+        "uid": f"C{session.frame}",
+        "proto": "tcp",
+        "orig_host": st.address_text(session.source),
+        "orig_port": sport,
+        "resp_host": st.address_text(session.target),
+        "resp_port": port,
+        "vlan": half[7] or None,
+        "service": service,
+        "service_confidence": confidence,
+        "service_why": why,
+        "name": st.dns.addresses.get(session.target),
+        "start": st.seconds(session.start),
+        "duration": max(0.0, (session.last - session.start) / SECOND),
+        "idle_s": max(0.0, (st.max_ns - session.last) / SECOND),
+        "orig_pkts": sent,
+        "resp_pkts": received,
+        "orig_bytes": 0,
+        "resp_bytes": 0,
+        "orig_wire_bytes": sent_bytes,
+        "resp_wire_bytes": received_bytes,
+        "conn_state": "S0" if session.state == "S1H" else session.state,
+        "retrans": len(half[10]),
+        "ooo": 0,
+        "rtt_ms": None,
+        "irtt_ms": None,
+        "zero_window": 0,
+        "sni": None,
+        "first_frame": session.frame,
+        "last_frame": session.last_frame,
+        "offset": st.record_offset(half[2]),
+        "trouble": 5.0 * len(half[10]),
+    }
+
+
+def _udp_row(st: State, flow: UdpFlow) -> FlowRow:
+    source, target, sport, port = split_key(flow.key)
+    orig, resp = flow.orig, flow.resp
+    last = max(d[U_LAST] for d in (orig, resp) if d is not None)
+    service, confidence, why = service_of(st, flow.service, flow.name, "udp", port, sport)
+    return {
+        "uid": f"C{flow.frame}",
+        "proto": "udp",
+        "orig_host": st.address_text(source),
+        "orig_port": sport,
+        "resp_host": st.address_text(target),
+        "resp_port": port,
+        "vlan": flow.vlan or None,
+        "service": service,
+        "service_confidence": confidence,
+        "service_why": why,
+        "name": flow.name or st.dns.addresses.get(target),
+        "start": st.seconds(flow.time),
+        "duration": max(0.0, (last - flow.time) / SECOND),
+        "idle_s": max(0.0, (st.max_ns - last) / SECOND),
+        "orig_pkts": orig[U_PACKETS] if orig is not None else 0,
+        "resp_pkts": resp[U_PACKETS] if resp is not None else 0,
+        "orig_bytes": orig[U_PAYLOAD] if orig is not None else 0,
+        "resp_bytes": resp[U_PAYLOAD] if resp is not None else 0,
+        "orig_wire_bytes": orig[U_BYTES] if orig is not None else 0,
+        "resp_wire_bytes": resp[U_BYTES] if resp is not None else 0,
+        "conn_state": "SF" if resp is not None else "S0",
+        "retrans": 0,
+        "ooo": 0,
+        "rtt_ms": None,
+        "irtt_ms": None,
+        "zero_window": 0,
+        "sni": flow.app.sni if flow.app is not None else None,
+        "first_frame": flow.frame,
+        "last_frame": max(d[U_LAST_FRAME] for d in (orig, resp) if d is not None),
+        "offset": st.record_offset(flow.offset),
+        "trouble": 0.0,
+    }
+
+
+def build(st: State, wanted: set[int]) -> Flows:
+    """The flows of the report; those whose first frame is in `wanted` (they have findings) come in any case."""
+    cap = st.settings.tables.rows
+    ranked: list[tuple[float, int, Any]] = [
+        (_trouble(st, conn) + (1e6 if conn.frame in wanted else 0), -conn.frame, conn) for conn in st.connections
+    ]
+    ranked += [
+        (
+            min(0.99, sum(d[U_BYTES] for d in (flow.orig, flow.resp) if d is not None) / 1e12)
+            + (1e6 if flow.frame in wanted else 0),
+            -flow.frame,
+            flow,
+        )
+        for flow in st.udp_flows
+    ]
+    rows: list[FlowRow] = []
+    for _, _, item in heapq.nlargest(cap, ranked, key=lambda entry: entry[:2]):
+        if isinstance(item, Connection):
+            rows.append(_tcp_row(st, of_connection(item)))
+        else:
+            rows.append(_udp_row(st, item))
+    room = max(0, cap - len(rows))
+    for key, half in attempts(st):
+        if not room:
+            break
+        rows.append(_attempt_row(st, of_attempt(key, half), key, half))
+        room -= 1
+    rows.sort(key=lambda row: (-row["trouble"], row["first_frame"]))
+    total = len(ranked) + len(st.half) + len(st.old_half) + st.folded
+    return {"total": total, "folded": st.folded, "rows": rows}
+
+
+__all__ = ["build", "conn_state", "median_rtt", "one_sided", "side_of"]

@@ -1,0 +1,143 @@
+"""Hosts and pairs of hosts by traffic; live flows are added to what was folded."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from gateway.analysis.flows import BYTES, PACKETS
+from gateway.analysis.fold import (
+    HOST_ANSWERED,
+    HOST_FLOWS,
+    HOST_RX,
+    HOST_RX_BYTES,
+    HOST_SYN,
+    HOST_TX,
+    HOST_TX_BYTES,
+    add_traffic,
+    attempt_traffic,
+    split_key,
+)
+from gateway.analysis.measures import is_local
+from gateway.analysis.report import HostRow, PairRow
+from gateway.analysis.sessions import attempts
+from gateway.analysis.udp import U_BYTES, U_PACKETS
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+
+_ROWS = 20
+_MAX_PAIRS = 20_000
+
+
+def add_live_flows(st: State) -> list[PairRow]:
+    """Add the flows still in the tables to the host counters (once, at the end) and return the largest pairs."""
+    pairs: dict[tuple[bytes, bytes], list[int]] = {}
+
+    def take(key: bytes, counts: tuple[int, int, int, int]) -> None:
+        source, target, _, _ = split_key(key)
+        add_traffic(st, source, target, *counts)
+        swapped = target < source
+        name = (target, source) if swapped else (source, target)
+        row = pairs.get(name)
+        if row is None:
+            if len(pairs) >= _MAX_PAIRS:
+                return
+            row = pairs[name] = [0, 0, 0, 0]
+        row[0] += counts[0] + counts[1]
+        row[1 + swapped] += counts[2]
+        row[2 - swapped] += counts[3]
+        row[3] += 1
+
+    for conn in st.connections:
+        counts = [0, 0, 0, 0]
+        for index, d in enumerate((conn.orig, conn.resp)):
+            if d is not None:
+                counts[index], counts[2 + index] = d[PACKETS], d[BYTES]
+        take(conn.key, (counts[0], counts[1], counts[2], counts[3]))
+        source, _, _, _ = split_key(conn.key)
+        row = st.hosts.get(source)
+        if row is not None and conn.syn_frame is not None:
+            row[HOST_SYN] += 1
+            row[HOST_ANSWERED] += conn.syn_ack_time is not None
+    for flow in st.udp_flows:
+        counts = [0, 0, 0, 0]
+        for index, d in enumerate((flow.orig, flow.resp)):
+            if d is not None:
+                counts[index], counts[2 + index] = d[U_PACKETS], d[U_BYTES]
+        take(flow.key, (counts[0], counts[1], counts[2], counts[3]))
+    for key, half in attempts(st):
+        take(key, attempt_traffic(half))
+        row = st.hosts.get(split_key(key)[0])
+        if row is not None:
+            row[HOST_SYN] += 1
+            row[HOST_ANSWERED] += half[11] is not None
+    total = max(1, st.wire_bytes)
+    largest = heapq.nlargest(_ROWS, pairs.items(), key=lambda item: (item[1][1] + item[1][2], item[0]))
+    return [
+        {
+            "a": st.address_text(a),
+            "b": st.address_text(b),
+            "packets": row[0],
+            "a_to_b_bytes": row[1],
+            "b_to_a_bytes": row[2],
+            "flows": row[3],
+            "share": (row[1] + row[2]) / total,
+        }
+        for (a, b), row in largest
+    ]
+
+
+def build(st: State) -> list[HostRow]:
+    """The hosts with most bytes, and one row for the rest of them."""
+    names: dict[bytes, list[str]] = {}
+    for address, name in st.dns.addresses.items():
+        names.setdefault(address, []).append(name)
+    for conn in st.connections:
+        if conn.name is not None:
+            known = names.setdefault(split_key(conn.key)[1], [])
+            if conn.name not in known and len(known) < 5:
+                known.append(conn.name)
+    macs = {address: next(iter(row[0])).hex(":") for address, row in st.arp.addresses.items() if len(row[0]) == 1}
+    total = max(1, st.wire_bytes)
+    largest = heapq.nlargest(
+        _ROWS, st.hosts.items(), key=lambda item: (item[1][HOST_TX_BYTES] + item[1][HOST_RX_BYTES], item[0])
+    )
+    rows: list[HostRow] = [
+        {
+            "host": st.address_text(address),
+            "names": names.get(address, [])[:5],
+            "mac": macs.get(address),
+            "local": is_local(address),
+            "tx_packets": row[HOST_TX],
+            "rx_packets": row[HOST_RX],
+            "tx_bytes": row[HOST_TX_BYTES],
+            "rx_bytes": row[HOST_RX_BYTES],
+            "flows": row[HOST_FLOWS],
+            "share": (row[HOST_TX_BYTES] + row[HOST_RX_BYTES]) / total,
+            "syn_sent": row[HOST_SYN],
+            "syn_answered": row[HOST_ANSWERED],
+        }
+        for address, row in largest
+    ]
+    shown = {address for address, _ in largest}
+    rest = [row for address, row in st.hosts.items() if address not in shown]
+    if rest or st.hosts_rest:
+        sums = [sum(row[index] for row in rest) for index in range(HOST_ANSWERED + 1)]
+        rows.append(
+            {
+                "host": f"{len(rest)} others" + (" and more not counted apart" if st.hosts_rest else ""),
+                "names": [],
+                "mac": None,
+                "local": False,
+                "tx_packets": sums[HOST_TX],
+                "rx_packets": sums[HOST_RX],
+                "tx_bytes": sums[HOST_TX_BYTES],
+                "rx_bytes": sums[HOST_RX_BYTES],
+                "flows": sums[HOST_FLOWS],
+                "share": (sums[HOST_TX_BYTES] + sums[HOST_RX_BYTES]) / total,
+                "syn_sent": sums[HOST_SYN],
+                "syn_answered": sums[HOST_ANSWERED],
+            }
+        )
+    return rows

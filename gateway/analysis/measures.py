@@ -1,0 +1,100 @@
+"""Small arithmetic of the report: percentiles, spreads, words for numbers, local addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median, pstdev
+from typing import Final
+
+from gateway.analysis.report import SEVERITIES, Severity, Stats
+
+MS: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+
+
+def rank(ordered: Sequence[int], share: float) -> int:
+    """Nearest-rank percentile of sorted samples."""
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+def stats_ms(samples: Sequence[int] | None) -> Stats | None:
+    """Spread of samples in nanoseconds, as milliseconds; None without samples."""
+    if not samples:
+        return None
+    ordered = sorted(samples)
+    return {
+        "n": len(ordered),
+        "min": ordered[0] / MS,
+        "median": rank(ordered, 0.5) / MS,
+        "p95": rank(ordered, 0.95) / MS,
+        "max": ordered[-1] / MS,
+        "stdev": pstdev(ordered) / MS,
+    }
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Median, and median absolute deviation as a share of it."""
+    middle = median(values)
+    if not middle:
+        return 0.0, 1.0
+    return middle, median([abs(item - middle) for item in values]) / abs(middle)
+
+
+def raised(severity: Severity, steps: int = 1) -> Severity:
+    """A severity some steps higher (or lower), kept within the scale."""
+    return SEVERITIES[max(0, min(len(SEVERITIES) - 1, SEVERITIES.index(severity) + steps))]
+
+
+def graded(value: float, *limits: tuple[float, Severity]) -> Severity | None:
+    """The severity of the highest limit that `value` reaches; limits rise."""
+    found: Severity | None = None
+    for limit, severity in limits:
+        if value >= limit:
+            found = severity
+    return found
+
+
+def is_local(address: bytes) -> bool:
+    """Whether an address is private, link-local or loopback (RFC 1918, RFC 3927, RFC 4193, RFC 6598)."""
+    if len(address) == 4:
+        first, second = address[0], address[1]
+        return (
+            first in (10, 127)
+            or (first == 172 and 16 <= second < 32)
+            or (first == 192 and second == 168)
+            or (first == 169 and second == 254)
+            or (first == 100 and 64 <= second < 128)
+        )
+    return (
+        address[0] & 0xFE == 0xFC or (address[0] == 0xFE and address[1] & 0xC0 == 0x80) or address == b"\0" * 15 + b"\1"
+    )
+
+
+def is_group(address: bytes) -> bool:
+    """Whether an address is multicast or broadcast."""
+    if len(address) == 4:
+        return address[0] >= 224
+    return address[0] == 0xFF
+
+
+def short_s(seconds: float) -> str:
+    """A duration for a sentence."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def percent(share: float) -> str:
+    """A share for a sentence."""
+    return f"{share * 100:.1f} %" if share < 0.1 else f"{share * 100:.0f} %"
+
+
+def many_bytes(count: float) -> str:
+    """An amount of data for a sentence."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,127 @@
+"""What a flow is used for: payload evidence before names, names before port numbers, port numbers before shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.analysis.flows import BYTES, PACKETS
+from gateway.analysis.fold import split_key
+from gateway.analysis.report import ServiceRow
+from gateway.analysis.udp import U_BYTES, U_PACKETS
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+
+PORTS: Final = {
+    ("tcp", 20): "ftp-data",
+    ("tcp", 21): "ftp",
+    ("tcp", 22): "ssh",
+    ("tcp", 23): "telnet",
+    ("tcp", 25): "smtp",
+    ("tcp", 53): "dns",
+    ("udp", 53): "dns",
+    ("udp", 67): "dhcp",
+    ("udp", 68): "dhcp",
+    ("udp", 69): "tftp",
+    ("tcp", 80): "http",
+    ("tcp", 88): "kerberos",
+    ("udp", 88): "kerberos",
+    ("tcp", 110): "pop3",
+    ("udp", 123): "ntp",
+    ("tcp", 135): "msrpc",
+    ("udp", 137): "netbios-ns",
+    ("udp", 138): "netbios-dgm",
+    ("tcp", 139): "netbios-ssn",
+    ("tcp", 143): "imap",
+    ("udp", 161): "snmp",
+    ("tcp", 179): "bgp",
+    ("tcp", 389): "ldap",
+    ("tcp", 443): "tls",
+    ("udp", 443): "quic",
+    ("tcp", 445): "smb",
+    ("udp", 500): "ike",
+    ("udp", 514): "syslog",
+    ("tcp", 515): "lpd",
+    ("udp", 547): "dhcpv6",
+    ("tcp", 554): "rtsp",
+    ("tcp", 587): "smtp",
+    ("tcp", 631): "ipp",
+    ("tcp", 853): "dns-tls",
+    ("tcp", 993): "imaps",
+    ("tcp", 995): "pop3s",
+    ("udp", 1194): "openvpn",
+    ("tcp", 1433): "mssql",
+    ("tcp", 1883): "mqtt",
+    ("udp", 1900): "ssdp",
+    ("tcp", 3128): "proxy",
+    ("tcp", 3306): "mysql",
+    ("tcp", 3389): "rdp",
+    ("udp", 3478): "stun",
+    ("udp", 4500): "ipsec-nat",
+    ("tcp", 5060): "sip",
+    ("udp", 5060): "sip",
+    ("udp", 5353): "mdns",
+    ("udp", 5355): "llmnr",
+    ("tcp", 5432): "postgresql",
+    ("tcp", 5900): "vnc",
+    ("tcp", 6379): "redis",
+    ("tcp", 8080): "http",
+    ("tcp", 8443): "tls",
+    ("udp", 51820): "wireguard",
+}
+
+
+def service_of(
+    st: State, seen: tuple[str, float, str] | None, name: str | None, proto: str, port: int, other: int = 0
+) -> tuple[str | None, float | None, str | None]:
+    """Service, confidence and reason of a flow whose server has `port`."""
+    if seen is not None:
+        return seen
+    known = PORTS.get((proto, port)) or (PORTS.get((proto, other)) if other and other < 1024 else None)
+    if known is not None:
+        return known, 0.7, "port"
+    return None, None, None
+
+
+def build(st: State) -> list[ServiceRow]:
+    """Services by bytes, counted at the server's port."""
+    table: dict[tuple[str, str, int], list[float]] = {}
+    reasons: dict[tuple[str, str, int], tuple[str, float]] = {}
+
+    def take(
+        proto: str, key: bytes, seen: tuple[str, float, str] | None, name: str | None, packets: int, size: int
+    ) -> None:
+        _, _, sport, port = split_key(key)
+        service, confidence, why = service_of(st, seen, name, proto, port, sport)
+        if service is None:
+            service, confidence, why = "other", 0.0, "none"
+            port = 0
+        row = table.setdefault((service, proto, port), [0, 0, 0])
+        row[0] += 1
+        row[1] += packets
+        row[2] += size
+        reasons.setdefault((service, proto, port), (why or "none", confidence or 0.0))
+
+    for conn in st.connections:
+        packets = sum(d[PACKETS] for d in (conn.orig, conn.resp) if d is not None)
+        size = sum(d[BYTES] for d in (conn.orig, conn.resp) if d is not None)
+        take("tcp", conn.key, conn.service, conn.name, packets, size)
+    for flow in st.udp_flows:
+        packets = sum(d[U_PACKETS] for d in (flow.orig, flow.resp) if d is not None)
+        size = sum(d[U_BYTES] for d in (flow.orig, flow.resp) if d is not None)
+        take("udp", flow.key, flow.service, flow.name, packets, size)
+    ordered = sorted(table.items(), key=lambda item: (-item[1][2], item[0]))[:100]
+    return [
+        {
+            "service": service,
+            "proto": proto,
+            "port": port,
+            "why": reasons[service, proto, port][0],
+            "confidence": reasons[service, proto, port][1],
+            "flows": int(row[0]),
+            "packets": int(row[1]),
+            "bytes": int(row[2]),
+            "share": row[2] / max(1, st.wire_bytes),
+        }
+        for (service, proto, port), row in ordered
+    ]

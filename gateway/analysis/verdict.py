@@ -1,0 +1,167 @@
+"""The verdict: up to three sentences that say network, server or client, and only what the evidence carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.analysis.measures import SECOND, percent, rank, short_s
+from gateway.analysis.report import SEVERITIES, Finding, VerdictSentence
+
+if TYPE_CHECKING:
+    from gateway.analysis.state import State
+    from gateway.analysis.summary import TcpTotals
+
+
+def _worst(findings: list[Finding], *kinds: str) -> list[Finding]:
+    return [row for row in findings if row["kind"].startswith(kinds) and row["muted"] is None]
+
+
+def _weight(row: Finding) -> int:
+    return SEVERITIES.index(row["severity"])
+
+
+def _sentence(
+    about: str, text: str, rows: list[Finding], numbers: dict[str, float | int | str | None]
+) -> VerdictSentence:
+    frame = rows[0]["first"]["frame"] if rows else None
+    if frame:
+        text += f" First at frame {frame}."
+    return {
+        "about": about,  # type: ignore[typeddict-item]
+        "sentence": text,
+        "findings": [row["id"] for row in rows[:20]],
+        "frame": frame or None,
+        "numbers": numbers,
+    }
+
+
+def verdict(st: State, totals: TcpTotals, findings: list[Finding]) -> list[VerdictSentence]:
+    """The sentences, the weightiest first."""
+    found: list[tuple[int, VerdictSentence]] = []
+    for part in (_security, _network, _connect, _server, _client, _capture):
+        result = part(st, totals, findings)
+        if result is not None:
+            found.append(result)
+    found.sort(key=lambda item: -item[0])
+    chosen = [sentence for _, sentence in found[:3]]
+    if not chosen:
+        chosen.append(_fine(st, totals))
+    return chosen
+
+
+Result = tuple[int, VerdictSentence] | None
+
+
+def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = _worst(findings, "tcp.retransmission.loss", "tcp.retransmission.rto")
+    rtts = _worst(findings, "tcp.rtt", "icmp.unreachable", "icmp.loop", "ip.pmtu")
+    rtts = [row for row in rtts if _weight(row) >= 2]
+    if rows and totals.segments:
+        lost = sum(row["count"] for row in rows)
+        rate = totals.retransmitted / totals.segments
+        worst = max(rows, key=lambda row: row["count"])
+        if totals.at_sender > totals.at_receiver:
+            where = "behind the capture point, seen from the sender"
+        elif totals.at_receiver > totals.at_sender:
+            where = "before the capture point, seen from the sender"
+        else:
+            where = "on a side that the capture cannot tell"
+        weight = max(map(_weight, rows))
+        text = (
+            f"Network: {lost} retransmissions in {len(rows)} transfers ({percent(rate)} of all data segments), most towards "
+            f"{worst['hosts'].get('target', 'several hosts')}; the loss is {where}."
+        )
+        return weight * 10 + 5, _sentence(
+            "network",
+            text,
+            sorted(rows, key=lambda row: row["first"]["frame"]),
+            {"retransmissions": lost, "rate": rate},
+        )
+    if rtts:
+        worst = max(rtts, key=_weight)
+        return _weight(worst) * 10 + 3, _sentence(
+            "network", "Network: " + worst["sentence"], rtts, dict(worst["evidence"])
+        )
+    return None
+
+
+def _connect(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = [
+        row for row in _worst(findings, "tcp.connect", "tcp.syn.", "dns.failure", "dhcp.no_offer") if _weight(row) >= 2
+    ]
+    if not rows:
+        return None
+    worst = max(rows, key=lambda row: (_weight(row), row["count"]))
+    refused = worst["kind"] == "tcp.connect.refused" or worst["kind"].startswith(("dns", "dhcp"))
+    about = "server" if refused else "network"
+    lead = "Server: " if refused else "Network or server: "
+    return _weight(worst) * 10 + 4, _sentence(about, lead + worst["sentence"], [worst, *[row for row in rows if row is not worst]],
+                                              {"findings": len(rows), "count": worst["count"]})  # fmt: skip
+
+
+def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = _worst(findings, "http.slow", "http.error", "tls.hello.slow", "tcp.gap.server")
+    rows = [row for row in rows if _weight(row) >= 1]
+    waits = sorted(st.wait_samples)
+    wait = rank(waits, 0.5) / SECOND if waits else None
+    trip = rank(sorted(totals.irtts), 0.5) / SECOND if totals.irtts else None
+    if not rows and (wait is None or wait < 0.5):
+        return None
+    weight = max(map(_weight, rows), default=2)
+    if wait is not None and trip is not None and (wait >= 0.5 or any(row["kind"] == "http.slow" for row in rows)):
+        text = (
+            f"Server: median {short_s(wait)} from request to first byte beyond the path, at {short_s(trip)} round trip."
+        )
+        if rows:
+            text += " " + rows[0]["sentence"]
+    elif rows:
+        text = "Server: " + max(rows, key=_weight)["sentence"]
+    else:
+        text = f"Server: median {short_s(wait or 0)} from request to first byte."
+    return weight * 10 + 3, _sentence("server", text, rows, {"wait_s": wait, "rtt_s": trip, "n": len(waits)})
+
+
+def _client(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = _worst(findings, "tcp.window.zero", "tcp.handshake.client")
+    if not rows:
+        return None
+    worst = max(rows, key=_weight)
+    target = worst["hosts"].get("target", "")
+    lead = "Client: "
+    if worst["kind"] == "tcp.window.zero" and st.is_server_side(worst):
+        lead = "Server: "
+    text = lead + worst["sentence"]
+    return _weight(worst) * 10 + 2, _sentence(
+        "client" if lead == "Client: " else "server", text, rows, {"host": target, "count": worst["count"]}
+    )
+
+
+def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = [row for row in findings if row["class"] == "security" and _weight(row) >= 2 and row["muted"] is None]
+    if not rows:
+        return None
+    worst = max(rows, key=_weight)
+    more = f" {len(rows) - 1} more security findings." if len(rows) > 1 else ""
+    return _weight(worst) * 10 + 6, _sentence("security", f"Security: {worst['sentence']}{more}", [worst, *[row for row in rows if row is not worst]],
+                                              {"findings": len(rows)})  # fmt: skip
+
+
+def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+    rows = [row for row in findings if row["class"] == "capture" and _weight(row) >= 2]
+    if not rows:
+        return None
+    worst = max(rows, key=_weight)
+    return 19, _sentence("capture", f"Recording: {worst['sentence']}", rows, {"count": worst["count"]})
+
+
+def _fine(st: State, totals: TcpTotals) -> VerdictSentence:
+    if totals.segments < 20 and not st.dns.total:
+        text = f"Too little traffic for a verdict: {st.frame} packets, {totals.segments} of them TCP data."
+    else:
+        text = f"Nothing wrong was found in {st.frame} packets"
+        if totals.segments:
+            text += f"; {totals.retransmitted} of {totals.segments} TCP data segments were sent again"
+        if totals.irtts:
+            text += f", connections opened within {short_s(rank(sorted(totals.irtts), 0.5) / SECOND)} (median)"
+        text += "."
+    return _sentence("none", text, [], {"packets": st.frame, "segments": totals.segments})
