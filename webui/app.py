@@ -25,13 +25,16 @@ def make_app(desk: Desk, lookup: Lookup) -> Bottle:
     pages = desk.pages
 
     def visit() -> Visit:
-        return desk.visit(parse_fields(request.query_string), request.get_header("Accept-Language", ""))
+        # From the environment: Bottle's get_header fails on octets that are not UTF-8.
+        environ = request.environ
+        return desk.visit(parse_fields(environ["QUERY_STRING"]), environ.get("HTTP_ACCEPT_LANGUAGE", ""))
 
     def online(page: Callable[[Visit, Client], Response]) -> Callable[[], HTTPResponse]:
         def handler() -> HTTPResponse:
             guest = visit()
             try:
-                client = lookup(request.remote_addr)
+                # Not request.remote_addr: Bottle takes that from X-Forwarded-For, which any guest can write.
+                client = lookup(request.environ["REMOTE_ADDR"])
             except NoLease:
                 return _out(pages.no_lease(guest))
             except DaemonUnavailable:

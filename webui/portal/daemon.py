@@ -109,15 +109,15 @@ class Daemon:
                 # The stream begins with everybody who is online, so nothing known from before is needed.
                 self._online.clear()
                 async for event in port.subscribe("portal.events", {}):
-                    if await self._take_event(event):
-                        await on_config(await self._fetch_config(port))
+                    if self._take_event(event):
+                        await self._refresh(port, on_config)
             except ControlError as err:
                 # Not raised: through the group it would come out as a group of exceptions.
                 log.warning("the event stream broke code=%s reason=%s", err.code, err.message)
             finally:
                 poll.cancel()
 
-    async def _take_event(self, event: JsonValue) -> bool:
+    def _take_event(self, event: JsonValue) -> bool:
         """Take one event; True when it says that the configuration changed."""
         if not isinstance(event, dict):
             return False
@@ -130,12 +130,16 @@ class Daemon:
     async def _poll_config(self, port: ControlPort, on_config: OnConfig) -> None:
         while True:
             await asyncio.sleep(_CONFIG_POLL_S)
-            try:
-                await on_config(await self._fetch_config(port))
-            except ControlError as err:
-                log.debug("configuration not polled code=%s", err.code)
-            except ContractError as err:
-                log.error("daemon and portal are of different versions: %s", err)
+            await self._refresh(port, on_config)
+
+    async def _refresh(self, port: ControlPort, on_config: OnConfig) -> None:
+        """Fetch the configuration again; the one that we have stays when that fails."""
+        try:
+            await on_config(await self._fetch_config(port))
+        except ControlError as err:
+            log.warning("configuration not fetched code=%s reason=%s", err.code, err.message)
+        except ContractError as err:
+            log.error("daemon and portal are of different versions: %s", err)
 
     async def call(self, method: str, params: Params, timeout_s: float = CALL_TIMEOUT_S) -> JsonValue:
         """Ask; raises DaemonUnavailable, NoLease, TimeoutError, or ControlError for what else the daemon refuses."""

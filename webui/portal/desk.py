@@ -86,7 +86,7 @@ class Desk:
     def _is_own_origin(self, origin: str) -> bool:
         try:
             parts = urlsplit(origin)
-            return parts.scheme == "http" and parts.hostname in self.own_names
+            return parts.scheme == "http" and parts.hostname in self.own_names and parts.port == self.zone.port
         except ValueError:
             return False
 

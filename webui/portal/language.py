@@ -18,6 +18,7 @@ FALLBACK: Final = "en"
 _LOCALE_DIR: Final = Path(__file__).parent.parent / "locale"
 _RANGE: Final = re.compile(r"([A-Za-z]{1,8}|\*)((?:-[A-Za-z0-9]{1,8})*)(?:\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?))?")
 _MAX_RANGES: Final = 20
+_MAX_FIELD: Final = 200  # characters that are looked at, and kept as a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Languages:
         self._languages = {
             code: Language(code, tree["_name"], tree["_direction"], {**english, **tree}) for code, tree in trees.items()
         }
-        self.choose = lru_cache(maxsize=256)(self._choose)
+        self._chosen = lru_cache(maxsize=256)(self._choose)
 
     @property
     def all(self) -> tuple[Language, ...]:
@@ -82,10 +83,13 @@ class Languages:
         """The language of a code, if there is one."""
         return self._languages.get(code)
 
-    def _choose(self, accept_language: str) -> Language:
+    def choose(self, accept_language: str) -> Language:
         """The best language for an Accept-Language field; English when nothing fits or the field is nonsense."""
+        return self._chosen(accept_language[:_MAX_FIELD])
+
+    def _choose(self, accept_language: str) -> Language:
         best, best_quality = self._languages[FALLBACK], 0.0
-        for item in accept_language[:500].split(",")[:_MAX_RANGES]:
+        for item in accept_language.split(",")[:_MAX_RANGES]:
             match = _RANGE.fullmatch(item.strip())
             if match is None:
                 continue

@@ -77,6 +77,11 @@ class Logins:
         self.throttle.backoff_s = backoff_s
         self.timeout_s = timeout_s
 
+    def stop(self) -> None:
+        """Give up what is under way; the daemon goes on with what it was asked, or cancels it."""
+        for _, task in list(self._under_way.values()):
+            task.cancel()
+
     async def attempt(self, attempt: Attempt) -> LoginReply:
         """Try to log a client in; never raises for anything that a guest, the daemon or a RADIUS server may do."""
         digest = hashlib.blake2b(

@@ -72,6 +72,7 @@ class PortalService:
         for listener, _ in self._listening.values():
             listener.close()
         await self.server.stop(grace_s)
+        self._logins.stop()
         await self._pool.close(_PAGE_GRACE_S)
         for task in self._tasks:
             task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -513,6 +514,106 @@ def test_logout_asks_then_ends_the_session(parser: str) -> None:
             # Status and logout now lead to the login page.
             for path in ("/status", "/logout"):
                 assert (await get(port, path, client=GUEST)).fields["location"] == "/?lang=en"
+
+    run(story())
+
+
+@both
+def test_a_guest_cannot_look_like_another_by_a_header(parser: str) -> None:
+    """Pages know the guest by the connection, whatever proxies' fields say."""
+
+    async def story() -> None:
+        daemon = fake()
+        async with running_portal(daemon, parser):
+            daemon.client("127.0.0.8").username = "alice"
+            daemon.set_state("127.0.0.8", "online")
+            for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Client-IP", "Remote_Addr", "X_Forwarded_For"):
+                for path in ("/status", "/logout"):
+                    answer = await get(daemon.port, path, client=GUEST, headers=f"{name}: 127.0.0.8\r\n")
+                    assert answer.status == 303, name
+            assert {str(params["ip"]) for params in daemon.called("client.lookup")} == {GUEST}
+
+    run(story())
+
+
+@both
+def test_a_stop_does_not_wait_for_a_slow_login(parser: str) -> None:
+    """The process ends within its grace, whatever RADIUS does."""
+
+    async def story() -> None:
+        daemon = fake(login_delay_s=30)
+        async with running_portal(daemon, parser):
+            tap = asyncio.ensure_future(submit(daemon.port, username="alice", password="wonderland"))
+            await eventually(lambda: daemon.called("client.login"), "it is under way")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await tap
+
+    run(story())
+
+
+@both
+def test_a_daemon_of_another_version_does_not_end_the_portal(parser: str) -> None:
+    """The configuration that it had stays."""
+
+    async def story() -> None:
+        daemon = fake()
+        async with running_portal(daemon, parser):
+            daemon.uam = {"max_connections": "many"}
+            daemon.config_changed()
+            await eventually(lambda: len(daemon.called("portal.config")) == 2, "the configuration was fetched")
+            assert (await get(daemon.port, "/", client=GUEST)).status == 200
+
+    run(story())
+
+
+@both
+def test_noise_and_broken_requests_leave_the_portal_alive(parser: str) -> None:
+    """Some hundred mutations of real requests, cut, doubled, spliced: each is answered or closed, nothing fails."""
+    seeds = [
+        b"GET /generate_204 HTTP/1.1\r\nHost: www.gstatic.com\r\nConnection: close\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"Content-Length: 31\r\n\r\nmethod=click&token=1.2&u=%%00%%ff",
+        b"POST /api/v1/login HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
+        b'Transfer-Encoding: chunked\r\n\r\n10\r\n{"username": "a"\r\n1\r\n}\r\n0\r\n\r\n',
+        b"GET /status?u=%%22%%3e&lang=xx HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept-Language: \xff\r\n\r\n",
+    ]
+
+    async def story() -> None:
+        dice = random.Random(20260)
+        daemon = fake(uam={"read_timeout": 1, "max_connections_per_client": 100})
+        async with running_portal(daemon, parser) as portal:
+
+            async def one(number: int) -> None:
+                data = bytearray(dice.choice(seeds).replace(b"%d", b"%d" % daemon.port).replace(b"%%", b"%"))
+                for _ in range(dice.randrange(1, 6)):
+                    place = dice.randrange(len(data))
+                    match dice.randrange(4):
+                        case 0:
+                            data[place] = dice.randrange(256)
+                        case 1:
+                            del data[place : place + dice.randrange(1, 20)]
+                        case 2:
+                            data[place:place] = dice.randbytes(dice.randrange(1, 20))
+                        case _:
+                            data += data[place:]
+                    data = data or bytearray(b"\0")
+                reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port, local_addr=(GUEST, 0))
+                writer.write(data)
+                writer.write_eof()
+                try:
+                    answer = await asyncio.wait_for(reader.read(), 10)
+                    assert answer == b"" or answer.startswith(b"HTTP/1.1 "), (number, bytes(data))
+                    assert not answer.startswith(b"HTTP/1.1 500"), (number, bytes(data))
+                except ConnectionResetError:
+                    pass
+                finally:
+                    writer.transport.abort()
+
+            for batch in range(20):
+                await asyncio.gather(*(one(batch * 20 + number) for number in range(20)))
+            assert portal.server.counts.failures == 0
+            assert (await get(daemon.port, "/", client="127.0.0.8")).status == 200
+            assert not daemon.called("client.login")
 
     run(story())
 
