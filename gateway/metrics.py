@@ -4,18 +4,48 @@ One collector reads `figures.Sources` at scrape time, so that nothing is counted
 costs nothing. The names beginning with `chilli_` are the predecessor's, kept for existing dashboards and alerts;
 `chilli_sessions_active_total` is a gauge in spite of its name and has a correctly named twin. Names of our own begin
 with `postern_`.
+
+Of prometheus_client three modules are used. Its package imports HTTP servers and clients beside them, two megabytes of
+memory, so the package's own beginning is left out and the text format, a page of code, is written here.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from gateway.figures import Histogram, Sources
+
+
+@contextmanager
+def _without_package_code(name: str) -> Iterator[None]:
+    """Let modules of a package be imported without running its `__init__`; afterwards it can be imported as ever."""
+    spec = importlib.util.find_spec(name)
+    if name in sys.modules or spec is None or spec.submodule_search_locations is None:
+        yield
+        return
+    package = ModuleType(name)
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules[name] = package
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _without_package_code("prometheus_client"):
+    from prometheus_client.metrics_core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
+    from prometheus_client.process_collector import ProcessCollector
+    from prometheus_client.registry import Collector, CollectorRegistry
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,7 +62,7 @@ class MetricsPage:
 
     def text(self) -> str:
         """All metrics in the text format 0.0.4, as they are now."""
-        return generate_latest(self._registry).decode("utf-8")
+        return "".join(_written(metric) for metric in self._registry.collect())
 
 
 class _PosternCollector(Collector):
@@ -166,6 +196,29 @@ class _PosternCollector(Collector):
         info = GaugeMetricFamily("postern_build_info", "The running program; always 1.", labels=labels)
         info.add_metric([build.get(label, "") for label in labels], 1)
         yield info
+
+
+def _written(metric: Metric) -> str:
+    """One family in the text format: two comments, then its samples."""
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    help_text = metric.documentation.replace("\\", "\\\\").replace("\n", "\\n")
+    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} {metric.type}"]
+    for sample in metric.samples:
+        labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(sample.labels.items()))
+        lines.append(
+            f"{sample.name}{{{labels}}} {_number(sample.value)}" if labels else f"{sample.name} {_number(sample.value)}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    """Counts without a fraction; everything else as exactly as Python writes it."""
+    number = float(value)
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from gateway.cli.options import Subparsers, add_common, client_of
-from gateway.cli.render import Column, Output, counted, generic_columns, object_of, octets, rows_of, text
+from gateway.cli.render import Column, Output, counted, generic_pairs, object_of, octets, rows_of, text
 
 MAX_SECONDS: Final = 60.0  # the daemon's own bound
 _TYPES: Final = (Column("COUNT", "count", right=True), Column("TYPE", "type"))
@@ -101,9 +101,13 @@ def run_rate_limiters(arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.json(answer)
         return 0
-    rows = rows_of(answer)
-    if rows:
-        output.table(rows, generic_columns(rows, ("name",)))
+    limiters = []
+    for row in rows_of(answer):
+        state = {name: value for name, value in row.items() if name != "name" and value not in (None, {}, [])}
+        told = ", ".join(f"{name} {value}" for name, value in generic_pairs(state))
+        limiters.append((text(row.get("name")), told or "nothing held back"))
+    if limiters:
+        output.pairs(limiters)
     else:
         output.line("there are no rate limiters")
     return 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.figures import (
@@ -136,6 +139,33 @@ def test_our_own_names_are_exported() -> None:
     for key, value in expected.items():
         assert samples[key] == value
     assert samples["process_resident_memory_bytes", ()] > 1_000_000
+
+
+def test_the_text_is_what_the_library_would_write() -> None:
+    """Our page and the library's, read by the library's parser, are the same families, samples and values."""
+
+    class Odd(Figures):
+        def sessions(self) -> SessionFigures:
+            return SessionFigures({('gu"est\n\\n', "online"): 1, ("über", "held"): 2})
+
+    page = MetricsPage(Odd())
+    ours = samples_of(page.text())
+    theirs = samples_of(generate_latest(page._registry).decode())
+    changing = {key for key in ours if key[0].startswith("process_")}
+    assert changing == {key for key in theirs if key[0].startswith("process_")}
+    assert {key: ours[key] for key in ours.keys() - changing} == {key: theirs[key] for key in theirs.keys() - changing}
+    comments = [line for line in page.text().splitlines() if line.startswith("#")]
+    assert comments == [line for line in generate_latest(page._registry).decode().splitlines() if line[0] == "#"]
+
+
+def test_no_http_server_is_imported_for_the_text() -> None:
+    """The daemon does not carry the library's servers, and the library can still be imported whole afterwards."""
+    script = (
+        "import sys; import gateway.metrics; "
+        "assert not {'http.server', 'wsgiref', 'prometheus_client.exposition'} & set(sys.modules); "
+        "import prometheus_client; prometheus_client.generate_latest(prometheus_client.CollectorRegistry())"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=DASHBOARD.parents[1], check=True, timeout=60)
 
 
 def test_the_misnamed_gauge_stays_a_gauge() -> None:
