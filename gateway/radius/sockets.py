@@ -338,10 +338,12 @@ class RadiusClient:
 
     def _read(self, key: tuple[str, Purpose, int], reading: socket.socket) -> None:
         server, purpose, number = key
-        for _ in range(_BATCH):
+        for count in range(_BATCH):
             try:
                 data = reading.recv(_LARGEST)
             except BlockingIOError:
+                if not count:
+                    self._watch_again(key)
                 break
             except ConnectionRefusedError:
                 self._refused(key)
@@ -355,7 +357,19 @@ class RadiusClient:
                 return  # closed on the way
         self._arm()
 
+    def _watch_again(self, key: tuple[str, Purpose, int]) -> None:
+        """Renew the reader soon: libuv stops watching a socket for good once it has seen an error on it."""
+
+        def renew() -> None:
+            if self._loop is not None and (known := self._sockets.get(key)) is not None:
+                self._loop.remove_reader(known[1])
+                self._loop.add_reader(known[1], self._read, key, known[1])
+
+        assert self._loop is not None
+        self._loop.call_soon(renew)  # after the events of this round, which may hold another stop
+
     def _refused(self, key: tuple[str, Purpose, int]) -> None:
+        self._watch_again(key)
         server, purpose, number = key
         self._perform(self._exchange.receive(PortUnreachable(server, purpose, number), self._clock()))
 
