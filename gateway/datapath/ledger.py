@@ -54,11 +54,13 @@ class Client:
         return self.kernel if self.before is ZERO else self.before + self.kernel
 
     def note(self, up: Tally, down: Tally) -> Counters:
-        """Take over a reading; totals never go back."""
-        fresh = Counters(up.bytes, up.packets, down.bytes, down.packets)
-        if fresh.upload_bytes < self.kernel.upload_bytes or fresh.download_bytes < self.kernel.download_bytes:
-            self.before = self.total()
-        self.kernel = fresh
+        """Take over a reading; totals never go back, whichever of the two counters somebody set back."""
+        last = self.kernel
+        if up.bytes < last.upload_bytes or up.packets < last.upload_packets:
+            self.before += Counters(upload_bytes=last.upload_bytes, upload_packets=last.upload_packets)
+        if down.bytes < last.download_bytes or down.packets < last.download_packets:
+            self.before += Counters(download_bytes=last.download_bytes, download_packets=last.download_packets)
+        self.kernel = Counters(up.bytes, up.packets, down.bytes, down.packets)
         return self.total()
 
 
