@@ -14,6 +14,7 @@ from webui.portal.probes import is_probe
 
 MAX_ORIGINAL_URL: Final = 1024  # a longer one is carried without its path
 _HOST: Final = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,252})(?::[0-9]{1,5})?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _ABSOLUTE: Final = re.compile(r"(?i:https?)://([^/?]*)(.*)")
 # No character of these needs an entity in html, and none ends a query's value.
 _QUERY_SAFE: Final = "/:?=,;@!*~()"
@@ -36,7 +37,7 @@ def split_port(host: str) -> tuple[str, int]:
     name, colon, port = host.partition(":")
     if not colon:
         return name, 80
-    return name, int(port) if port.isdigit() and len(port) <= 5 else -1
+    return name, int(port) if _PORT.fullmatch(port) else -1
 
 
 def original_url(host: str, target: str) -> str:

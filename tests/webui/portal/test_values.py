@@ -69,7 +69,14 @@ def test_ports_of_hosts() -> None:
     """No port is 80; what is no number is none of ours."""
     assert split_port("a") == ("a", 80)
     assert split_port("a:3990") == ("a", 3990)
-    assert split_port("a:")[1] == split_port("a:x")[1] == split_port("a:999999")[1] == split_port("a:b:1")[1] == -1
+    assert (
+        split_port("a:")[1]
+        == split_port("a:x")[1]
+        == split_port("a:999999")[1]
+        == split_port("a:b:1")[1]
+        == split_port("a:4\xb9")[1]
+        == -1
+    )
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a/b", "a@b", "[fe80::1]", "é.example", "-", "a:port", "a" * 300])
