@@ -31,7 +31,7 @@ def find_flow(report: ReportLike, uid: str) -> Mapping[str, Any]:
         if uid in {row["uid"], row["uid"].lstrip("C")}:
             return row
     known = ", ".join(row["uid"] for row in rows[:8])
-    raise NotFound(f"there is no flow {uid!r} in the report; the worst ones are {known}" if known else "no flows")
+    raise NotFound(f"there is no flow {uid!r} in the report; " + (f"there are {known}" if known else "it has none"))
 
 
 def find_finding(report: ReportLike, wanted: str) -> Mapping[str, Any]:
@@ -45,7 +45,7 @@ def find_finding(report: ReportLike, wanted: str) -> Mapping[str, Any]:
         raise NotFound(f"{wanted!r} fits several findings: {', '.join(finding['id'] for finding in matches[:8])}")
     known = ", ".join(finding["id"] for finding in findings[:8])
     raise NotFound(
-        f"there is no finding {wanted!r}; there are {known}" if known else "the report has no findings to show"
+        f"there is no finding {wanted!r}; " + (f"there are {known}" if known else "nothing was found at all")
     )
 
 
