@@ -228,6 +228,7 @@ def main() -> None:
     if missing:
         sys.exit(f"the benchmark needs {', '.join(missing)}: apt-get install kea-dhcp4-server kea-admin dnsmasq-base")
     rows = []
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, namespaces() as (server, client):
         for kind in options.servers.split(","):
             print(f"  {kind}", file=sys.stderr)
@@ -241,6 +242,10 @@ def main() -> None:
         print(
             f"{kind:<10}{best.reached:>9.0f}{best.loss:>8.2%}{best.latency_ms:>8.2f} ms"
             f"{best.cpu_us:>8.0f} us{memory / 1024:>7.1f} MB  {limit}"
+        )
+    if load > 0.5:
+        print(
+            f"The machine was busy (load {load:.1f} on {os.cpu_count()} cores): compare the rows with each other only."
         )
 
 
