@@ -406,7 +406,7 @@ def test_a_subscriber_that_does_not_read_is_dropped(path: Path, run_on_loop: Run
             neighbour = await ControlClient.connect(path)
             await until(lambda: gate.cleaned_up == 1)
             assert server.counters.errors[protocol.TOO_SLOW] == 1
-            (waiting,) = (one for one in server._connections if one._write_paused)
+            (waiting,) = (one for one in server._office.connections if one._write_paused)
             assert waiting._transport.get_write_buffer_size() < 400_000
             assert await neighbour.call("echo", {"value": 1}) == 1
             peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -429,8 +429,8 @@ def test_a_peer_that_reads_no_answers_is_left_waiting(path: Path, run_on_loop: R
             value = b'{"id":1,"method":"echo","params":{"value":"' + b"x" * 1000 + b'"}}'
             for _ in range(5000):
                 peer.send(value)
-            await until(lambda: any(one._write_paused for one in server._connections))
-            (stuck,) = server._connections
+            await until(lambda: any(one._write_paused for one in server._office.connections))
+            (stuck,) = server._office.connections
             neighbour = await ControlClient.connect(path)
             assert await neighbour.call("echo", {"value": 1}) == 1
             assert stuck._transport.get_write_buffer_size() < 1_000_000
