@@ -201,6 +201,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_app",
+        "_begun",
         "_body",
         "_buffer",
         "_decision",
@@ -224,6 +225,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._app = app
         self._decision = decision
+        self._begun = decision is None and not data
         self._buffer = bytearray(data)
         self._scanned = 0  # octets of the buffer that hold no end of a head
         self._phase = _Phase.READING
@@ -254,14 +256,15 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
-        if self._buffer or self._decision is not None:
+        if not self._begun:
             self._server.loop.call_soon(self._begin)  # not from in here, where the transport is half made
 
     def _begin(self) -> None:
-        """Go on with what came with the connection."""
-        decision, self._decision = self._decision, None
-        if self._phase is not _Phase.READING:
+        """Go on with what came with the connection, before anything that came later; twice is once."""
+        if self._begun or self._phase is not _Phase.READING:
             return
+        self._begun = True
+        decision, self._decision = self._decision, None
         try:
             if decision is not None:
                 self._proceed(decision)
@@ -272,6 +275,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Octets came: go on with the request, or keep them for the next one."""
+        self._begin()  # uvloop may read before it runs what was called soon
         if self._phase is _Phase.LINGERING:
             self._thrown_away += len(data)
             if self._thrown_away > _MAX_LINGER_BYTES:
@@ -283,13 +287,14 @@ class Connection(asyncio.Protocol):
         if not buffer and self._request is None and self._phase is _Phase.READING:
             self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
         buffer += data
-        if self._phase is _Phase.READING:
+        if self._phase is _Phase.READING and self._drained is None:
             self._advance()
         elif len(buffer) > _MAX_BUFFER_BYTES:
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client sends no more; it still gets the answer to what it asked."""
+        self._begin()
         self._eof = True
         return self._phase in (_Phase.HANDLING, _Phase.STREAMING)
 
@@ -315,6 +320,10 @@ class Connection(asyncio.Protocol):
             self._drained = None
         if self._phase is _Phase.STREAMING:
             self.deadline = _NEVER
+        elif self._phase is _Phase.READING:
+            self.deadline = self._server.loop.time() + self._server.limits.idle_timeout_s
+            self._transport.resume_reading()
+            self._advance()
 
     # Called by the server
 
@@ -322,7 +331,7 @@ class Connection(asyncio.Protocol):
         """The deadline of the phase is over."""
         self.deadline = _NEVER
         counts = self._server.counts
-        if self._phase is not _Phase.READING:
+        if self._phase is not _Phase.READING or self._drained is not None:
             counts.timeouts += 1
             self.abort()
         elif self._request is None and not self._buffer:
@@ -346,7 +355,8 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         """Answer as many requests of the buffer as can be answered without waiting."""
         try:
-            while self._phase is _Phase.READING and self._read_one():
+            # Not beyond a full write buffer: a client that asks and does not read is waited for.
+            while self._phase is _Phase.READING and self._drained is None and self._read_one():
                 pass
         except RequestError as err:
             self._refuse(err)
@@ -446,7 +456,7 @@ class Connection(asyncio.Protocol):
         self._task = None
         self._transport.resume_reading()
         if self.is_reading and self._buffer:
-            self._advance()
+            self._advance()  # itself waits for a client that does not read
 
     def _respond(self, response: Response, request: Request | None) -> None:
         """Write a whole response; then wait for the next request, or close."""
@@ -467,7 +477,10 @@ class Connection(asyncio.Protocol):
         if keep and not self._eof:
             self._phase = _Phase.READING
             limits = self._server.limits
-            self.deadline = now + (limits.read_timeout_s if self._buffer else limits.idle_timeout_s)
+            if self._drained is not None:
+                self.deadline = now + limits.write_timeout_s
+            else:
+                self.deadline = now + (limits.read_timeout_s if self._buffer else limits.idle_timeout_s)
         elif unread and not self._eof:
             # A close with octets unread becomes a reset, and the client never sees why (RFC 9112 §9.6).
             self._phase = _Phase.LINGERING

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.webui.fake_daemon import eventually
-from tests.webui.wire import exchange, get, post, read_answer, run
+from tests.webui.wire import LOOPS, exchange, get, post, read_answer, run
 from webui.listener import Listener
 from webui.messages import Endpoint, Request, Response, plain
 from webui.parsing import PARSERS
 from webui.server import HttpServer, ServerLimits
 
 both = pytest.mark.parametrize("parser", sorted(PARSERS))
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
+def loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test on both event loops: they call a protocol in different orders."""
+    if request.param == "uvloop":
+        LOOPS.append(pytest.importorskip("uvloop").new_event_loop)
+    yield
+    del LOOPS[1:]
 
 
 class Echo:
@@ -290,6 +299,28 @@ def test_a_client_that_does_not_read_is_dropped(parser: str) -> None:
             await eventually(lambda: app.closed_streams == 1, "the generator was closed")
             writer.close()
             assert reader
+
+    run(story())
+
+
+@both
+def test_a_client_that_asks_on_and_on_without_reading_is_dropped(parser: str) -> None:
+    """Its answers stop at the write buffer's bound, its questions at the read buffer's."""
+
+    async def story() -> None:
+        async with serving(parser, ServerLimits(write_timeout_s=0.5, rate=None)) as (port, server, app):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            flood = asyncio.ensure_future(loop.sock_sendall(sock, b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n" * 500_000))
+            await eventually(lambda: len(app.seen) > 100, "some were answered")
+            await eventually(lambda: server.counts.timeouts == 1, "the deadline passed")
+            with pytest.raises(ConnectionError):
+                await flood
+            assert len(app.seen) < 100_000
+            sock.close()
 
     run(story())
 

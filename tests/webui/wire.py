@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# What makes the loop of `run`; a fixture that wants another one puts it last.
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -19,7 +22,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         finally:
             await asyncio.sleep(0.02)
 
-    return asyncio.run(whole())
+    with asyncio.Runner(loop_factory=LOOPS[-1]) as runner:
+        return runner.run(whole())
 
 
 @dataclass
