@@ -8,7 +8,7 @@ from gateway.analysis.arp import A_CONFLICTS, A_MACS
 from gateway.analysis.dhcp import outcome
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import MS, SECOND, graded, percent, rank, short_s, spread
+from gateway.analysis.measures import MS, SECOND, graded, is_group, percent, rank, short_s, spread
 from gateway.analysis.name_rows import rtp_row, server_rtt
 from gateway.analysis.report import JitterRow, Severity
 from gateway.analysis.sessions import of_connection
@@ -470,7 +470,7 @@ def _jitter(st: State, out: Findings) -> list[JitterRow]:
                 }
             )
         grade = graded(p95 / SECOND, (limits.low_s, "low"), (limits.medium_s, "medium"), (limits.high_s, "high"))
-        if grade is None or middle > SECOND:
+        if grade is None or middle > SECOND // 4 or is_group(target) or target.endswith(b"\xff"):
             continue
         out.add(
             "udp.jitter",

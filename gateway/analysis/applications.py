@@ -65,7 +65,7 @@ class App:
 def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, length: int, t: int, frame: int) -> None:
     """Take the payload of one segment: `at` to `end` is what was captured of its `length` bytes."""
     conn: Connection = d[CONN]
-    app: App = conn.app
+    app: App | None = conn.app
     if app is None:
         app = conn.app = App()
     from_orig = d is conn.orig

@@ -49,6 +49,7 @@ from gateway.analysis.flows import (
     WMIN,
 )
 from gateway.analysis.handshake import established, opening
+from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
 from gateway.analysis.tcp import roll, segment
 from gateway.analysis.udp import datagram
@@ -76,9 +77,12 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
     frame, wire_total, previous = st.frame, st.wire_bytes, st.last_ns
     bin_low, bin_high = st.bin_low, st.bin_high
     interface_counts = [0] * len(interfaces)
+    interface_counts[0] = len(records)
+    first_at = before[0]
     cut = st.cut
     plain_tcp = plain_tcp_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
     captured = 0
+    watch = st.watch_mtu
     if st.first_ns is None:
         st.first_ns = previous = records[0][3]
     for start, end, wire, t, interface in records:
@@ -96,8 +100,12 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             if st.backwards == 1:
                 st.notes.add("clock-backwards", "the clock runs backwards between two packets", None, frame, 0)
         previous = t
-        interface_counts[interface] += 1
-        at = before[interface]
+        if interface:
+            interface_counts[interface] += 1
+            interface_counts[0] -= 1
+            at = before[interface]
+        else:
+            at = first_at
         if at >= 0 and size >= at + 42:
             if buf[start + at] == 8:
                 if size < at + 52:
@@ -150,6 +158,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 st.count(st.link, interfaces[interface].linktype_name, wire)
                 continue
             decoded = decode(st, buf, start, end, wire, t, linktype, frame)
+            watch = st.watch_mtu
             if decoded is None:
                 continue
             key, seq, ack, of, win, ip_id, checksum, length, ttl, vlan, header = decoded
@@ -169,6 +178,8 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 continue
         d[PACKETS] += 1
         d[BYTES] += wire
+        if watch:
+            too_big(st, key, wire, t, frame)
         if t >= d[ROLL]:
             roll(d, t, st, frame)
         if of & 0xFFF7 == d[NORM] and seq == d[NSEQ] and win and not d[CARE]:
@@ -176,9 +187,9 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             acked = d[LA]
             if ack == acked:
                 # Nothing new is acknowledged: only data is usual here.
-                usual = length > 1
+                usual = length > 1 or (length == 1 and r[WIN] > 0)
             else:
-                usual = (ack - acked & MASK) < HALF and (r[NSEQ] - ack & MASK) < HALF and length != 1
+                usual = (ack - acked & MASK) < HALF and (r[NSEQ] - ack & MASK) < HALF and (length != 1 or r[WIN] > 0)
             if usual and length:
                 stop = seq + length & MASK
                 room = r[LIMIT] - stop & MASK

@@ -5,7 +5,7 @@ TCP comes back to the batch loop as a `Segment`; datagrams, ICMP, ARP and fragme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from gateway.analysis import arp, fragments, icmp, udp
 from gateway.analysis.link import ARP, IPV4, IPV6, OTHER_NAMES, find_network
@@ -136,10 +136,9 @@ def _ipv4(
     source, destination = buf[at + 12 : at + 16], buf[at + 16 : at + 20]
     ip_id = buf[at + 4] << 8 | buf[at + 5]
     if fragment & 0x3FFF:
-        fragments.packet(
-            *(st, (source, destination, protocol, ip_id), (fragment & 0x1FFF) * 8, total - header),
-            *(bool(fragment & 0x2000), t, frame),
-        )
+        group = (source, destination, protocol, ip_id)
+        piece = total - header
+        fragments.packet(st, group, (fragment & 0x1FFF) * 8, piece, bool(fragment & 0x2000), t, frame)
         if fragment & 0x1FFF:
             st.count(st.transport, "fragment", wire)
             return None
@@ -196,10 +195,9 @@ def _ipv6(
             size = 8
             if offset & 0xFFF9:
                 fragmented = True
-                fragments.packet(
-                    *(st, (source, destination, -1, int.from_bytes(buf[position + 4 : position + 8], "big"))),
-                    *(offset & 0xFFF8, stop - position - 8, bool(offset & 1), t, frame),
-                )
+                group = (source, destination, -1, int.from_bytes(buf[position + 4 : position + 8], "big"))
+                piece = stop - position - 8
+                fragments.packet(st, group, offset & 0xFFF8, piece, bool(offset & 1), t, frame)
                 if offset & 0xFFF8:
                     st.count(st.transport, "fragment", wire)
                     return None
@@ -275,7 +273,7 @@ def _transport(
             return None
         if st.settings.reader.decapsulate and depth < _MAX_DEPTH:
             inner = _inside_udp(st, buf, start, at, end, wire, t, frame, depth)
-            if inner is not False:
+            if inner is None or isinstance(inner, Segment):
                 return inner
         key = source + destination + buf[at : at + 4]
         udp.datagram(st, key, buf, start, at, end, payload, wire, t, frame, vlan, ttl)

@@ -241,7 +241,7 @@ def _query(
     if waiting is not None and 0 <= t - waiting[R_TIME] < st.settings.dns.retry_s * SECOND:
         waiting[R_RETRIES] += 1
         return
-    row = [t, frame, None, key, transport, name, kind, None, "waiting", None, [], 0]
+    row: list[Any] = [t, frame, None, key, transport, name, kind, None, "waiting", None, [], 0]
     table.total += 1
     _row(st, row)
     if waiting is not None:
@@ -307,7 +307,7 @@ def _response(
         _row(st, [t, frame, None, key, transport, texts[0].split(" ")[0] if texts and not name else name, kind, rcode,
                   "announcement", None, texts, 0])  # fmt: skip
         return
-    row = table.pending.pop(pending_key, None)
+    row: list[Any] | None = table.pending.pop(pending_key, None)
     if row is None:
         table.statuses["unsolicited"] = table.statuses.get("unsolicited", 0) + 1
         if len(table.unsolicited) < 4096 or (server, client) in table.unsolicited:

@@ -41,6 +41,7 @@ from gateway.analysis import (
 )
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
+from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND
 from gateway.analysis.reader import Reader
 from gateway.analysis.refusals import AnalysisRefused
@@ -154,7 +155,7 @@ def _read(
             progress(Progress("reading", reader.stored_bytes, total, st.frame, 0))
     assert st is not None  # a file without records was refused by the reader
     batch.close(st)
-    if not any(item.packets for item in st.interfaces if item.linktype in batch.DECODED):
+    if not any(item.packets for item in st.interfaces if item.linktype in DECODED):
         first = next((item for item in st.interfaces if item.packets), st.interfaces[0])
         span = (st.max_ns - (st.first_ns or 0)) / SECOND
         raise AnalysisRefused(
@@ -178,7 +179,7 @@ def _finish_tables(st: State) -> None:
         for d in (conn.orig, conn.resp):
             if d is not None:
                 tcp.at_end(d, st.max_ns)
-        if conn.name is not None and len(st.names_seen) < st.settings.tables.names:
+        if conn.name is not None and not conn.name[:1].isdigit() and len(st.names_seen) < st.settings.tables.names:
             st.names_seen[split_key(conn.key)[1]] = conn.name
     for stream in st.rtp:
         settle_clock(stream)

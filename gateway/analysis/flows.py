@@ -116,8 +116,31 @@ class Trouble:
     )
 
     def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
+        self.ack_unseen = 0
+        self.dsack = 0
+        self.duplicate_acks = 0
+        self.fast = 0
+        self.full = 0
+        self.hole_fills = 0
+        self.keepalives = 0
+        self.labelled = 0
+        self.lost = 0
+        self.max_delay = 0
+        self.missing_bytes = 0
+        self.out_of_order = 0
+        self.overlap = 0
+        self.probes = 0
+        self.reneged = 0
+        self.reordered = 0
+        self.retransmitted = 0
+        self.retransmitted_bytes = 0
+        self.sack_blocks = 0
+        self.seen_again = 0
+        self.spurious = 0
+        self.unknown = 0
+        self.zero_count = 0
+        self.zero_longest = 0
+        self.zero_time = 0
         self.cause: dict[str, int] = {}
         self.sack_high: int | None = None
 

@@ -13,6 +13,7 @@ SECOND: Final = 1_000_000_000
 _ERRORS4: Final = frozenset({3, 4, 5, 11, 12})
 _ERRORS6: Final = frozenset({1, 2, 3, 4, 137})
 _MAX_ERRORS: Final = 4_096
+_LINK_HEADER: Final = 22  # Ethernet with two tags: a packet must be larger for certain
 _MAX_ECHO: Final = 8_192
 
 E_COUNT, E_FIRST, E_FIRST_FRAME, E_LAST, E_LAST_FRAME, E_FRAMES, E_FLOW, E_MTU, E_PROTOCOL = range(9)
@@ -187,3 +188,12 @@ def _quoted(buf: bytes, at: int, end: int) -> tuple[bytes, int] | None:
     if protocol in (6, 17) and ports + 4 <= end:
         return addresses + buf[ports : ports + 4], protocol
     return addresses + b"\0\0\0\0", protocol
+
+
+def too_big(st: State, key: bytes, wire: int, t: int, frame: int) -> None:
+    """Count a TCP packet larger than its path was said to carry, sent after there was time to learn it."""
+    row = st.icmp.mtu.get(key[4:8] if len(key) < 36 else key[16:32])
+    if row is not None and wire - _LINK_HEADER > row[0] and t - row[1] > st.settings.icmp.pmtu_grace_s * SECOND:
+        row[3] += 1
+        if len(row[4]) < st.frames_cap:
+            row[4].append(frame)

@@ -103,7 +103,7 @@ def _ends(st: State, conn: Connection) -> tuple[str, str, int]:
 def server_rtt(conn: Connection) -> int | None:
     """The smallest round trip to the server, ns: what of a wait is the path's."""
     if conn.orig is not None and conn.orig[RTTS]:
-        return min(conn.orig[RTTS])
+        return int(min(conn.orig[RTTS]))
     if conn.syn_ack_time is not None and conn.syn_times and conn.syn_ack_time >= conn.syn_times[-1]:
         return conn.syn_ack_time - conn.syn_times[-1]
     return None
@@ -373,7 +373,12 @@ def devices(st: State) -> list[DeviceRow]:
         if exchange.hostname and exchange.address:
             row(exchange.address)["names"].add(exchange.hostname)
     return [
-        {**entry, "names": sorted(entry["names"]), "services": sorted(entry["services"])}
+        {
+            "host": entry["host"],
+            "names": sorted(entry["names"]),
+            "services": sorted(entry["services"]),
+            "packets": entry["packets"],
+        }
         for entry in sorted(found.values(), key=lambda entry: (-entry["packets"], entry["host"]))[:200]
     ]
 

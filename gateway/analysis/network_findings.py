@@ -145,7 +145,7 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
 
     if st.drops:
         note(
-            "drops", "medium" if st.drops > 0.001 * st.frame else "low", f"The recording lost packets ({st.drops} places)",
+            "drops", "medium" if st.drops >= 5 and st.drops > 0.001 * st.frame else "low", f"The recording lost packets ({st.drops} places)",
             f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in {st.drops} places: the capture "
             "lost them, not the network.", st.drop_first, st.drops, missing_bytes=st.missing_bytes,
         )  # fmt: skip

@@ -175,11 +175,11 @@ def _port_scans(st: State, out: Findings, source: bytes, found: list[Try]) -> bo
             count, (limits.targets, "medium"), (limits.targets_high, "high"), (limits.targets_critical, "critical")
         )
         assert grade is not None
-        opened = sorted({st.address_text(one.target) for one in part if one.opened})
+        answered = sorted({st.address_text(one.target) for one in part if one.opened})
         _report(
             st, out, "security.scan.horizontal", grade, source, None, port, part,
             f"{st.address_text(source)} looked for port {port} on {count} hosts",
-            {"targets": count, "port": port, "answered": opened[:50]},
+            {"targets": count, "port": port, "answered": answered[:50]},
             {"targets": limits.targets, "window_s": limits.window_s, "failed_share": limits.failed_share},
         )  # fmt: skip
         reported = True

@@ -130,25 +130,6 @@ class State:
 
     def random(self, limit: int) -> int:
         """A number below `limit` from a fixed seed, so that two runs of one file keep the same samples."""
-        self.folded_sessions: dict[tuple[bytes, bytes, int], list[tuple[int, int, int, int, int]]] = {}
-        # Names and applications
-        self.dns = DnsTable()
-        self.tls = TlsTable()
-        self.http = HttpTable()
-        self.quic: list[QuicFlow] = []
-        self.quic_total = 0
-        self.quic_opened = 0
-        self.dhcp = DhcpTable()
-        self.arp = ArpTable()
-        self.icmp = IcmpTable()
-        self.fragments = FragmentTable()
-        self.rtp: list[RtpStream] = []
-        self.rtp_known: set[RtpStream] = set()
-        self.devices: dict[bytes, tuple[set[str], set[str], list[int]]] = {}
-        self.waits: dict[int, list[int]] = {}  # connection -> [n, sum in ns, slowest, its frame]
-        self.wait_samples: list[int] = []
-        self.watch_mtu = False
-        self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = (self._seed * 1_103_515_245 + 12_345) & 0x7FFFFFFF
         return (self._seed >> 8) % limit
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flow_rows import handshake_state, one_sided, side_of
 from gateway.analysis.flows import PACKETS, RTTS, SEGMENTS, TROUBLE
+from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND, stats_ms
 from gateway.analysis.report import (
     Capture,
@@ -14,13 +15,14 @@ from gateway.analysis.report import (
     Count,
     Finding,
     FragmentSummary,
+    Mark,
     Note,
     Protocols,
     Series,
     Side,
     TcpSummary,
 )
-from gateway.analysis.sessions import Session, attempts, of_attempt
+from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt
 
 if TYPE_CHECKING:
     from gateway.analysis.reader import Reader
@@ -60,8 +62,6 @@ class TcpTotals:
                 self.handshakes["client-silent" if session.answered else "no-answer"] += 1
 
     def _connection(self, st: State, conn: Any, least: int) -> None:  # Any: Connection
-        from gateway.analysis.sessions import conn_state
-
         self.states[conn_state(conn)] += 1
         last = max(d[11] for d in (conn.orig, conn.resp) if d is not None)
         self.handshakes[handshake_state(conn, (st.max_ns - last) / SECOND, st.settings.handshake.unanswered_s)] += 1
@@ -124,8 +124,6 @@ def capture(st: State, reader: Reader, name: str) -> Capture:
     for item in st.interfaces:
         if item.twin_of is not None:
             st.interfaces[item.twin_of].packets += item.packets
-    from gateway.analysis.link import DECODED
-
     return {
         "name": name,
         "sha256": reader.sha256,
@@ -264,13 +262,9 @@ def series(st: State, findings: list[Finding]) -> Series:
         index = min(size - 1, max(0, (number * st.bin_ns - first) // width))
         packets[index] += count
         octets[index] += amount
-    return {
-        "bin_s": width / SECOND,
-        "packets": packets,
-        "bytes": octets,
-        "marks": [
-            {"t": row["first"]["t"], "finding": row["id"], "severity": row["severity"]}
-            for row in findings
-            if row["severity"] != "info" and row["muted"] is None
-        ][:200],
-    }
+    marks: list[Mark] = [
+        {"t": row["first"]["t"], "finding": row["id"], "severity": row["severity"]}
+        for row in findings
+        if row["severity"] != "info" and row["muted"] is None
+    ]
+    return {"bin_s": width / SECOND, "packets": packets, "bytes": octets, "marks": marks[:200]}

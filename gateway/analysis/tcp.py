@@ -502,12 +502,12 @@ def _evidence(
         st.evidence["hole-fill"] += 1
         if _reordered(d, conn, inside, t, stamp, ip_id, st):
             trouble.reordered += 1
-            conn.event("reordered", frame, t, st.frames_cap)
+            conn.event("reordered-up" if d is conn.orig else "reordered-down", frame, t, st.frames_cap)
             st.note("reordered", frame)
         else:
             trouble.retransmitted += 1
             trouble.retransmitted_bytes += length
-            conn.event("lost-upstream", frame, t, st.frames_cap)
+            conn.event("lost-before-up" if d is conn.orig else "lost-before-down", frame, t, st.frames_cap)
             _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=False, fill=inside)
         _fill(d, inside, seq, data_end)
         _append_sorted(d, (data_end, -1, frame, ip_id, checksum, t, 1))
@@ -528,7 +528,7 @@ def _evidence(
         trouble.seen_again += 1
     trouble.retransmitted += 1
     trouble.retransmitted_bytes += length
-    conn.event("retransmission", frame, t, st.frames_cap)
+    conn.event("sent-again-up" if d is conn.orig else "sent-again-down", frame, t, st.frames_cap)
     _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=spurious, fill=None)
     if d[RECOVER] is None or (data_end - d[RECOVER] & MASK) < HALF:
         d[RECOVER] = data_end
@@ -541,7 +541,7 @@ def _reordered(
     """Whether a segment that fills a hole was overtaken on the way (else it was lost and sent again)."""
     if stamp is not None and hole[4] is not None and stamp != hole[4]:
         # The sender stamps each transmission: a younger stamp than that of the overtaker means sent again.
-        return (stamp - hole[4] & MASK) >= HALF
+        return bool((stamp - hole[4] & MASK) >= HALF)
     if ip_id and hole[5] and ip_id != hole[5]:
         # Ids rise by one with each packet of most senders; a large distance says they do not here.
         behind = hole[5] - ip_id & 0xFFFF

@@ -247,14 +247,16 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
     else:
         grade = None
     if grade is not None:
-        frames = sorted(_frames(events, "retransmission") + _frames(events, "lost-upstream"))
-        rows = [events[name] for name in ("retransmission", "lost-upstream") if name in events]
+        way = "up" if d is conn.orig else "down"
+        names = ("sent-again-" + way, "lost-before-" + way)
+        frames = sorted(_frames(events, names[0]) + _frames(events, names[1]))
+        rows = [events[name] for name in names if name in events]
         timeouts = trouble.cause.get("rto", 0) + trouble.cause.get("rto-backoff", 0)
         kind = "tcp.retransmission.rto" if timeouts * 2 > trouble.retransmitted else "tcp.retransmission.loss"
         where = (
-            "before they reached the capture point"
+            "between the sender and the capture point"
             if trouble.hole_fills > trouble.seen_again
-            else "behind the capture point, or their acknowledgements were"
+            else "between the capture point and the receiver, or their acknowledgements were"
         )
         out.add(
             kind,
@@ -262,7 +264,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             1.0,
             f"{genuine} retransmissions towards {st.address_text(receiver)}",
             f"{genuine} of {d[SEGMENTS]} data segments from {st.address_text(sender)} to {st.address_text(receiver)} "
-            f"({percent(rate)}) were sent again, {timeouts} of them after a timeout; segments were lost {where}.",
+            f"({percent(rate)}) were sent again, {timeouts} of them after a timeout; they were lost {where}.",
             frames=frames[: st.frames_cap],
             count=genuine,
             first_ns=min(row[1] for row in rows) if rows else conn.time,
@@ -293,7 +295,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             f"{trouble.dsack} needless retransmissions by {st.address_text(sender)}",
             f"{st.address_text(receiver)} reported {trouble.dsack} segments it already had (D-SACK): they were sent again "
             "too early, or the network doubled them.",
-            frames=_frames(events, "retransmission")[: st.frames_cap] or [conn.frame],
+            frames=_frames(events, "sent-again-" + ("up" if d is conn.orig else "down")) or [conn.frame],
             count=trouble.dsack,
             first_ns=conn.time,
             last_ns=session.last,
@@ -305,7 +307,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             advice="tcp.spurious",
         )
     if trouble.reordered >= limits.min_count and trouble.reordered > limits.rate_low * segments:
-        row = events.get("reordered")
+        row = events.get("reordered-up" if d is conn.orig else "reordered-down")
         out.add(
             "tcp.reordering",
             "low",
@@ -576,7 +578,7 @@ def _gaps(st: State, out: Findings, conn: Connection, session: Session) -> None:
             "medium" if longest[0] > limits.medium_s * SECOND else "low",
             0.8,
             f"Silence of {short_s(longest[0] / SECOND)} with {st.address_text(session.target)}:{session.port}",
-            f"{len(found)} silences in the middle of a transfer with {_who(st, session)} while {what} was awaited, "
+            f"{len(found)} {'silence' if len(found) == 1 else 'silences'} in the middle of a transfer with {_who(st, session)} while {what} was awaited, "
             f"the longest {short_s(longest[0] / SECOND)}.",
             frames=sorted({frame for gap in found for frame in gap[2:4]}),
             count=len(found),

@@ -61,9 +61,9 @@ def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
         rate = totals.retransmitted / totals.segments
         worst = max(rows, key=lambda row: row["count"])
         if totals.at_sender > totals.at_receiver:
-            where = "behind the capture point, seen from the sender"
+            where = "between the capture point and the receiver"
         elif totals.at_receiver > totals.at_sender:
-            where = "before the capture point, seen from the sender"
+            where = "between the sender and the capture point"
         else:
             where = "on a side that the capture cannot tell"
         weight = max(map(_weight, rows))
