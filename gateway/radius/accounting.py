@@ -108,7 +108,7 @@ class AccountingQueue:
         self._complete: dict[str, None] = {}  # sessions of which both Start and Stop wait
         self._ready: deque[_Entry] = deque()  # heads of chains that wait only for room
         self._replay: list[tuple[float, int, int]] = []  # heap of ranks: heads of chains that are late
-        self._tried: list[_Entry] = []  # failed in the present outage
+        self._tried: dict[_Entry, None] = {}  # failed in the present outage, in that order
         self._gateway_in_flight: set[int] = set()  # On and Off under way
         self._in_flight = 0
         self._outage_tries = 0
@@ -311,7 +311,7 @@ class AccountingQueue:
             entry.due = now + self._jittered(_grown(entry.failures))
             return
         entry.tries += 1
-        self._tried.append(entry)
+        self._tried[entry] = None
         if self.outage and not entry.probing:
             return  # it was under way when the outage began, and says nothing new
         self._outage_tries = self._outage_tries + 1 if self.outage else 1
@@ -321,8 +321,8 @@ class AccountingQueue:
     def _end_outage(self, answered: _Entry, now: float) -> None:
         self.outage = False
         self._resume_at = now
-        tried, self._tried = self._tried, []
-        for entry in dict.fromkeys(tried):
+        tried, self._tried = self._tried, {}
+        for entry in tried:
             if entry is answered or self._entries.get(entry.record.record_id) is not entry:
                 continue
             entry.failures += 1

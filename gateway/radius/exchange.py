@@ -339,7 +339,7 @@ class Exchange:
         self._finish(train)
 
     def _finish(self, train: Train) -> None:
-        train.over = True
+        train.over, train.data = True, b""  # the agenda may hold it for some seconds more
         self._trains.pop((train.purpose, train.number), None)
 
     def _release(self, train: Train) -> None:
