@@ -52,6 +52,8 @@ class Base:
                 await self._address(link, zone.address, problems)
             if zone.isolate:
                 await self._isolate(link, links, problems)
+            else:
+                await self._release(link, links)  # isolated by an earlier start with another configuration
         problems += [
             f"the uplink {uplink} does not exist; guests have no Internet until it does"
             for uplink in network.uplinks
