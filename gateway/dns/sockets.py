@@ -45,7 +45,7 @@ class ListenAddress:
     address: Address
 
 
-def interface_addresses(interface: str, if_inet6: Path = Path("/proc/net/if_inet6")) -> set[Address]:
+def interface_addresses(interface: str, if_inet6: Path = Path("/proc/thread-self/net/if_inet6")) -> set[Address]:
     """The first IPv4 address of an interface (the one that nft's redirect takes) and its usable IPv6 addresses.
 
     An interface that does not exist has none.
