@@ -84,10 +84,14 @@ def _picture(picture: FlowPicture, is_open: bool) -> Safe:
             ("Frames", f"{row['first_frame']}–{row['last_frame']}"),
         ]
     )
+    low, high = plots.active_span(trace)
+    whole = trace.segments[-1].t_s
+    drawn = f"Drawn are {plots.seconds_text(high - low)} of {plots.seconds_text(whole)}; the rest was silence."
+    silent = f'<p class="quiet">{drawn}</p>' if high - low < 0.8 * whole else ""
     cut = "" if trace.complete else f'<p class="quiet">Drawn are the first {len(trace.segments):,} packets.</p>'
     return Safe(
         f'<details class="more" id="flow-{markup(row["uid"])}"{" open" if is_open else ""}>'
-        f"<summary>{markup(title)}</summary>{facts}{cut}{''.join(figures)}</details>"
+        f"<summary>{markup(title)}</summary>{facts}{cut}{silent}{''.join(figures)}</details>"
     )
 
 

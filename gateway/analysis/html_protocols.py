@@ -39,8 +39,8 @@ def tcp(report: ReportLike) -> Safe:
                     f"Loss, {part['unit']}",
                     share_cell(part["loss_rate"]) if part["loss_rate"] is not None else "not enough",
                 ),
-                ("Median RTT", ms_cell(part["rtt_ms"]["median"]) if part["rtt_ms"] else None),
-                ("95 % RTT below", ms_cell(part["rtt_ms"]["p95"]) if part["rtt_ms"] else None),
+                ("Handshake, median", ms_cell(part["irtt_ms"]["median"]) if part["irtt_ms"] else None),
+                ("Handshake, 95 %", ms_cell(part["irtt_ms"]["p95"]) if part["irtt_ms"] else None),
                 ("Resets", part["rst"]),
                 ("Ports reused", part["reused_ports"] or None),
             ]

@@ -6,12 +6,13 @@ Verdict, health, the capture itself, traffic, findings, flows, thresholds. A sec
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.analysis import plots
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import markup
+from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
 from gateway.analysis.html_parts import (
     Cell,
     Number,
@@ -30,7 +31,6 @@ from gateway.analysis.html_parts import (
 )
 
 ReportLike = Mapping[str, Any]  # a Report, fresh or read back from JSON
-SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "info")
 CLASS_TITLES: Final = {"performance": "Performance", "security": "Security", "capture": "The capture itself"}
 METRIC_TITLES: Final = {
     "tcp_loss": "TCP loss",
@@ -268,12 +268,24 @@ def findings(report: ReportLike, most: int) -> Safe:
     shown = ordered[:most]
     known = {finding["id"] for finding in shown}
     for name, title in CLASS_TITLES.items():
-        part = [_finding(finding, known) for finding in shown if finding["class"] == name]
-        if part:
-            body.append(f"<h3>{title}</h3>{''.join(part)}")
+        groups = like_findings(finding for finding in shown if finding["class"] == name)
+        if groups:
+            body.append(f"<h3>{title}</h3>{''.join(_group(group, known) for group in groups)}")
     if len(shown) < len(found):
         body.append(f'<p class="quiet">{len(shown)} of {len(found)} shown; the JSON report holds all.</p>')
     return section("findings", "Findings", body)
+
+
+def _group(group: Sequence[Mapping[str, Any]], known: set[str]) -> str:
+    """Findings of one kind and severity: up to three as they are, of more all but the first folded away."""
+    if len(group) <= 3:
+        return "".join(_finding(finding, known) for finding in group)
+    rest = "".join(_finding(finding, known) for finding in group[1:])
+    kind = group[0]["kind"].replace("_", " ").replace(".", ", ")
+    return (
+        f'{_finding(group[0], known)}<details class="more"><summary>{len(group) - 1} more of this kind '
+        f"({markup(kind)})</summary>{rest}</details>"
+    )
 
 
 def _finding(finding: Mapping[str, Any], known: set[str]) -> str:
@@ -296,9 +308,10 @@ def _finding(finding: Mapping[str, Any], known: set[str]) -> str:
     ]
     advice = advice_for(finding["advice"])
     muted = f'<p class="quiet">Muted: {markup(finding["muted"])}</p>' if finding["muted"] is not None else ""
-    place = f"frame {finding['first']['frame']}"
+    frame = finding["first"]["frame"]
+    place = f"frame {frame}" if frame else f"at {plots.seconds_text(finding['first']['t'])}"
     if finding["count"] > 1:
-        place = f"{finding['count']:,} × from {place}"
+        place = f"{finding['count']:,} × from {place}" if frame else f"{finding['count']:,} ×"
     return (
         f'<details class="finding sev-{markup(finding["severity"])}{" muted" if finding["muted"] is not None else ""}" '
         f'id="{markup(finding["id"])}"><summary><span class="sev sev-{markup(finding["severity"])}">'

@@ -73,27 +73,46 @@ def io_graph(
     return _paper(frame, "".join(body), "Traffic over time", rate_text)
 
 
+def active_span(trace: Trace) -> tuple[float, float]:
+    """The time in which a flow did nearly all of its work: long silences with little before or behind are left out."""
+    moments = [segment.t_s for segment in trace.segments if segment.length] or [s.t_s for s in trace.segments]
+    low, high = 0, len(moments) - 1
+    for _ in range(8):
+        span = moments[high] - moments[low]
+        gap, at = max(((moments[i + 1] - moments[i], i) for i in range(low, high)), default=(0.0, low))
+        if gap < 0.3 * span or span < 1.0:
+            break
+        before, behind = at + 1 - low, high - at
+        if min(before, behind) > 0.15 * (high - low + 1):
+            break
+        low, high = (low, at) if behind <= before else (at + 1, high)
+    margin = (moments[high] - moments[low]) * 0.03
+    return max(0.0, moments[low] - margin), max(moments[high] + margin, moments[low] + 1e-6)
+
+
 def time_sequence(trace: Trace, from_orig: bool) -> str:
     """Bytes sent over time (tcptrace): data, what was sent again, acknowledgements below, the window's edge above."""
-    data = [s for s in trace.segments if s.from_orig == from_orig and s.length]
-    answers = [s for s in trace.segments if s.from_orig != from_orig and s.ack is not None and not s.flags & RST]
+    low, high = active_span(trace)
+    shown = [s for s in trace.segments if low <= s.t_s <= high]
+    data = [s for s in shown if s.from_orig == from_orig and s.length]
+    answers = [s for s in shown if s.from_orig != from_orig and s.ack is not None and not s.flags & RST]
     if not data:
         return ""
     base = min(s.seq for s in data)
     highest = max(s.seq + s.length for s in data) - base
-    frame = _Frame(0.0, max(trace.segments[-1].t_s, 1e-6), highest * 1.08)
+    frame = _Frame(low, high, highest * 1.08)
     groups: dict[str, list[str]] = {"p-data": [], "p-again": [], "p-fill": [], "p-hole": []}
     classes = {"": "p-data", SEEN_AGAIN: "p-again", HOLE_FILL: "p-fill", BEHIND_HOLE: "p-hole"}
     columns: dict[tuple[str, int], tuple[float, float]] = {}
     for segment in data:
         kind = classes[segment.evidence]
-        low, high = frame.y(segment.seq - base), frame.y(segment.seq + segment.length - base)
+        bottom, top = frame.y(segment.seq - base), frame.y(segment.seq + segment.length - base)
         column = (kind, round(frame.x(segment.t_s)))
         before = columns.get(column)
-        columns[column] = (max(low, before[0]), min(high, before[1])) if before else (low, high)
-    for (kind, x), (low, high) in columns.items():
+        columns[column] = (max(bottom, before[0]), min(top, before[1])) if before else (bottom, top)
+    for (kind, x), (bottom, top) in columns.items():
         if len(groups[kind]) < (MOST_MARKS if kind != "p-data" else WIDTH):
-            groups[kind].append(f"M{x} {low:.1f}V{min(high, low - 1.5):.1f}")
+            groups[kind].append(f"M{x} {bottom:.1f}V{min(top, bottom - 1.5):.1f}")
     acks = _steps(frame, [(s.t_s, (s.ack or 0) - base) for s in answers])
     edge = _steps(frame, [(s.t_s, (s.ack or 0) - base + s.window_bytes) for s in answers if not s.flags & SYN])
     sacks: dict[int, str] = {}
@@ -114,14 +133,13 @@ def round_trip(trace: Trace) -> str:
     """Every round-trip sample over time, one colour for each side."""
     if not trace.rtt:
         return ""
-    high = max(sample for _, sample, _ in trace.rtt)
-    frame = _Frame(0.0, max(trace.segments[-1].t_s, 1e-6), high * 1000 * 1.08)
+    low, high = active_span(trace)
+    samples = [sample for sample in trace.rtt if low <= sample[0] <= high] or trace.rtt
+    frame = _Frame(low, high, max(seconds for _, seconds, _ in samples) * 1000 * 1.08)
     body = ""
     for of_orig, kind in ((True, "p-dot-a"), (False, "p-dot-b")):
         places = {
-            (round(frame.x(t)), round(frame.y(sample * 1000))): None
-            for t, sample, which in trace.rtt
-            if which == of_orig
+            (round(frame.x(t)), round(frame.y(sample * 1000))): None for t, sample, which in samples if which == of_orig
         }
         dots = "".join(f"M{x} {y}h.1" for x, y in list(places)[:1500])
         if dots:
@@ -131,15 +149,18 @@ def round_trip(trace: Trace) -> str:
 
 def window(trace: Trace, from_orig: bool) -> str:
     """Bytes in flight of one direction against the window its receiver offers."""
-    flight = [(t, float(count)) for t, count, which in trace.in_flight if which == from_orig]
+    low, high = active_span(trace)
+    flight = [(t, float(count)) for t, count, which in trace.in_flight if which == from_orig and low <= t <= high]
     offers = [
-        (s.t_s, float(s.window_bytes)) for s in trace.segments if s.from_orig != from_orig and not s.flags & (SYN | RST)
+        (s.t_s, float(s.window_bytes))
+        for s in trace.segments
+        if s.from_orig != from_orig and not s.flags & (SYN | RST) and low <= s.t_s <= high
     ]
     if not flight:
         return ""
     top = max(count for _, count in flight)
     offered = max((count for _, count in offers), default=0.0)
-    frame = _Frame(0.0, max(trace.segments[-1].t_s, 1e-6), max(top, min(offered, top * 4)) * 1.08)
+    frame = _Frame(low, high, max(top, min(offered, top * 4)) * 1.08)
     body = f'<path class="p-win" d="{_steps(frame, offers)}"/><path class="p-data" d="{_steps(frame, flight)}"/>'
     zeros = {round(frame.x(t)): f"M{round(frame.x(t))} {TOP}V{HEIGHT - BOTTOM}" for t, count in offers if count == 0}
     if zeros:
@@ -224,7 +245,9 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.3g} s"
     if seconds < 3 * 3600:
         return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h"
+    if seconds < 3 * 86400:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 86400:,.0f} days"
 
 
 def milliseconds_text(milliseconds: float) -> str:
@@ -266,26 +289,29 @@ def _steps(frame: _Frame, points: Sequence[tuple[float, float]]) -> str:
 def _ticks(high: float, wanted: int) -> list[float]:
     if high <= 0:
         return [0.0]
-    raw = high / wanted
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    step = _round_up(high / wanted)
     return [step * index for index in range(int(high / step) + 1)]
 
 
-def _time_ticks(high: float, wanted: int) -> list[tuple[float, str]]:
+def _time_ticks(low: float, high: float, wanted: int) -> list[tuple[float, str]]:
     """Round moments on a time axis and their text, in the unit that fits all of them."""
     unit, name = next(((u, n) for u, n in _UNITS if high >= 2 * u), _UNITS[-1])
-    steps = (1, 2, 5, 10, 15, 30) if unit in {60.0, 3600.0} or 2 * 60 > high >= 2 else None
-    raw = high / unit / wanted
-    if steps is not None and raw <= steps[-1]:
-        step = next(float(step) for step in steps if step >= raw)
-        ticks = [step * index for index in range(int(high / unit / step) + 1)]
+    raw = (high - low) / unit / wanted
+    if unit in {60.0, 3600.0} or (unit == 1.0 and raw >= 1):
+        step = next((float(step) for step in (1, 2, 5, 10, 15, 30) if step >= raw), 60.0)
     else:
-        ticks = _ticks(high / unit, wanted)
-    return [(tick * unit, f"{tick:g} {name}" if tick else "0") for tick in ticks]
+        step = _round_up(raw)
+    first, last = math.ceil(low / unit / step - 1e-9), math.floor(high / unit / step + 1e-9)
+    return [(n * step * unit, f"{n * step:.6g} {name}" if n else "0") for n in range(first, min(last, first + 20) + 1)]
 
 
-_UNITS: Final = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def _round_up(value: float) -> float:
+    """The next number of the shape 1, 2, 2.5 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= value * 0.999)
 
 
 def _paper(frame: _Frame, body: str, title: str, y_text: Callable[[float], str]) -> str:
@@ -294,7 +320,7 @@ def _paper(frame: _Frame, body: str, title: str, y_text: Callable[[float], str])
         y = frame.y(value)
         grid.append(f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
         words.append(f'<text class="p-tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{y_text(value)}</text>')
-    for value, text in _time_ticks(frame.x_high, 6):
+    for value, text in _time_ticks(frame.x_low, frame.x_high, 6):
         x = frame.x(value)
         anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"
         words.append(f'<text class="p-tick" x="{x:.1f}" y="{frame.height - 8}" text-anchor="{anchor}">{text}</text>')

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import show
+from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
 from gateway.analysis.html_parts import values
 from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
 from gateway.analysis.trace import SEEN_AGAIN, Segment
 
 ReportLike = Mapping[str, Any]  # a Report, fresh or read back from JSON
-SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "info")
 _COLOURS: Final = {
     "bold": "1",
     "dim": "2",
@@ -228,24 +228,33 @@ def _traffic(report: ReportLike, style: Style) -> str:
 
 def _findings(report: ReportLike, style: Style, details: int) -> str:
     found = [finding for finding in report["findings"] if finding["muted"] is None]
-    found.sort(key=lambda f: (SEVERITY_ORDER.index(f["severity"]), -f["count"]))
     counts = [(name, sum(f["severity"] == name for f in found)) for name in SEVERITY_ORDER]
     words = ", ".join(style.paint(f"{count} {name}", name) for name, count in counts if count)
     lines = [f"{_heading('Findings', style)}  {words or style.paint('nothing that needs attention', 'good')}"]
-    for finding in found[: max(details, 0)]:
-        place = f"#{finding['first']['frame']}"
-        label = style.paint(f"{finding['severity']:<8}", finding["severity"])
-        title, *rest = wrapped(f"{show(finding['title'])}  ({place})", style, " " * 12, first=" " * 12)
-        lines += [f"  {label}  {title[12:]}", *rest]
-        lines += [style.paint(line, "dim") for line in wrapped(show(finding["sentence"], 400), style, " " * 12)]
-        lines.append(style.paint(" " * 12 + show(finding["id"], style.width - 14), "dim"))
-    hidden = len(found) - max(details, 0)
+    groups = like_findings(found)
+    for group in groups[: max(details, 0)]:
+        lines += _finding_lines(group, style)
+    hidden = len(groups) - max(details, 0)
     if hidden > 0:
-        lines.append(style.paint(f"  and {hidden} more: --details {len(found)}, or --html FILE", "dim"))
+        lines.append(style.paint(f"  and {hidden} more kinds: --details {len(groups)}, or --html FILE", "dim"))
     muted = len(report["findings"]) - len(found)
     if muted:
         lines.append(style.paint(f"  {muted} muted by the allow-list", "dim"))
     return "\n".join([*lines, ""])
+
+
+def _finding_lines(group: Sequence[Mapping[str, Any]], style: Style) -> list[str]:
+    """The first finding of a group, and how many are like it."""
+    finding = group[0]
+    frame = finding["first"]["frame"]
+    place = f"  (#{frame})" if frame else ""
+    label = style.paint(f"{finding['severity']:<8}", finding["severity"])
+    title, *rest = wrapped(f"{show(finding['title'])}{place}", style, " " * 12, first=" " * 12)
+    lines = [f"  {label}  {title[12:]}", *rest]
+    lines += [style.paint(line, "dim") for line in wrapped(show(finding["sentence"], 400), style, " " * 12)]
+    others = f", and {len(group) - 1} more of this kind" if len(group) > 1 else ""
+    lines.append(style.paint(" " * 12 + show(f"{finding['id']}{others}", style.width - 14), "dim"))
+    return lines
 
 
 def _flows(report: ReportLike, style: Style, details: int) -> str:

@@ -162,7 +162,9 @@ def build(records: Iterable[Record], key: FlowKey) -> Trace:
             sample = _acknowledge(receiver, ack, t_s)
             if sample is not None:
                 trace.rtt.append((t_s, sample, not from_orig))
-            receiver.acked = max(receiver.acked, ack)
+            if ack > receiver.acked:
+                receiver.acked = ack
+                trace.in_flight.append((t_s, max(0, receiver.end - ack), not from_orig))
         if length:
             trace.in_flight.append((t_s, max(0, sender.end - sender.acked), from_orig))
         sack = tuple((receiver.relative(left), receiver.relative(right)) for left, right in options.sack)

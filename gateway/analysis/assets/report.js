@@ -40,10 +40,11 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
     });
   }
 }
-// A link to a finding opens it.
+// A link to a finding opens it, and what it is folded into.
 const open = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target && target.tagName === "DETAILS") target.open = true;
+  for (let outer = target; outer; outer = outer.parentElement?.closest("details")) outer.open = true;
+  if (target) target.scrollIntoView();
 };
 addEventListener("hashchange", open);
 open();

@@ -48,8 +48,12 @@ def test_no_score_is_not_a_perfect_score() -> None:
 
 def test_hidden_findings_are_counted() -> None:
     """What does not fit is announced with the way to see it."""
-    text = summary(many_rows(sample(), 30), Style(), details=4)
-    assert "and 26 more: --details 30" in text
+    report = many_rows(sample(), 30)
+    assert "and 29 more of this kind" in summary(report, Style(), details=4)
+    for index, finding in enumerate(report["findings"]):
+        finding["kind"] = f"kind.{index}"
+    text = summary(report, Style(), details=4)
+    assert "and 26 more kinds: --details 30" in text
 
 
 def test_a_finding_shows_what_fired_and_its_filter() -> None:

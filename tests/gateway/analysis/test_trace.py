@@ -116,3 +116,16 @@ def test_time_axes_are_labelled_in_one_unit() -> None:
     assert ">2 min<" in drawing
     assert ">10 min<" in drawing
     assert " s<" not in drawing
+
+
+def test_long_silence_at_an_end_is_not_drawn(tmp_path: Path) -> None:
+    """A connection that idles for a minute at its end is drawn while it worked, a steady one is drawn whole."""
+    c, s = (CLIENT, 40000), (SERVER, 80)
+    working = conversation()
+    late = _trace(tmp_path, [*working, (60.0, tcp(s, c, 6001, 1019, ACK, b"x"))])
+    low, high = plots.active_span(late)
+    assert low < 0.1
+    assert high < 1.0
+    steady = [(n * 1.0, tcp(s, c, 1 + n, 1, ACK, b"x")) for n in range(60)]
+    low, high = plots.active_span(_trace(tmp_path, steady))
+    assert high - low > 58

@@ -1,0 +1,19 @@
+"""Findings in the order and the groups in which people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "info")
+
+
+def like_findings(findings: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Findings of one kind and severity together: the most severe first, in a group the most frequent first."""
+    groups: dict[tuple[bool, int, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        key = (finding["muted"] is not None, SEVERITY_ORDER.index(finding["severity"]), finding["kind"])
+        groups.setdefault(key, []).append(finding)
+    for group in groups.values():
+        group.sort(key=lambda finding: -finding["count"])
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[:2], -groups[key][0]["count"], key[2]))]
