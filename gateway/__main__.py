@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.config_loader import ConfigError, Loaded, check_interfaces, interfaces, load
+from gateway.config_loader import ConfigError, Loaded, check, check_interfaces, interfaces, load
 from gateway.log import set_up
 from gateway.memory import keep_small
 
@@ -43,22 +43,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _serve(arguments.config)
 
 
-def _read(path: Path, *, lenient: bool) -> tuple[Loaded | None, list[str]]:
-    """The configuration, or all that is wrong with it."""
+def _text(path: Path) -> str:
+    """The configuration's text; raises StartRefused with a sentence."""
     try:
-        return load(path.read_text(encoding="utf-8"), str(path), lenient=lenient), []
-    except ConfigError as error:
-        return None, [str(problem) for problem in error.problems]
+        return path.read_text(encoding="utf-8")
     except OSError as error:
-        return None, [f"{path}: cannot be read: {error.strerror}; name the file, or see posternd --example"]
+        raise StartRefused(
+            f"{path}: cannot be read: {error.strerror}; name the file, or see posternd --example"
+        ) from error
     except UnicodeDecodeError as error:
-        return None, [f"{path}: is not UTF-8 text (octet {error.start})"]
+        raise StartRefused(f"{path}: is not UTF-8 text (octet {error.start})") from error
+
+
+class StartRefused(Exception):
+    """There is nothing to start from; the message says what to do."""
 
 
 def _check(path: Path) -> int:
-    loaded, problems = _read(path, lenient=False)
-    if loaded is not None:
-        problems = [str(problem) for problem in check_interfaces(loaded, interfaces(), str(path))]
+    try:
+        problems = [str(problem) for problem in check(_text(path), str(path), interfaces())]
+    except StartRefused as error:
+        problems = [str(error)]
     for problem in problems:
         print(problem)
     print(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}" if problems else f"{path}: no problem")
@@ -66,10 +71,10 @@ def _check(path: Path) -> int:
 
 
 def _serve(path: Path) -> int:
-    loaded, problems = _read(path, lenient=True)
-    if loaded is None:
-        for problem in problems:
-            print(f"posternd: {problem}", file=sys.stderr)
+    try:
+        loaded = load(_text(path), str(path), lenient=True)
+    except (StartRefused, ConfigError) as error:
+        print(f"posternd: {error}", file=sys.stderr)
         return 1
     general = loaded.config.general
     set_up(general.log_level, general.log_format)
@@ -78,10 +83,10 @@ def _serve(path: Path) -> int:
         return 0
     for warning in loaded.warnings:
         LOG.warning("configuration: %s", warning)
-    missing = [str(problem) for problem in check_interfaces(loaded, interfaces(), str(path))]
+    missing = check_interfaces(loaded, interfaces(), str(path))
+    for problem in missing:
+        print(f"posternd: {problem}", file=sys.stderr)
     if missing:
-        for problem in missing:
-            print(f"posternd: {problem}", file=sys.stderr)
         return 1
     keep_small()
     factory, name = _loop_factory(general.event_loop)

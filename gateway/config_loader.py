@@ -66,11 +66,16 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` has everything that is wrong."""
+    """The configuration cannot be used; `problems` has everything that is wrong.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    `partial` is what could be read all the same, defaults in the place of what could not: enough to look for further
+    problems, never to be run. None when the text is not even UCI.
+    """
+
+    def __init__(self, problems: Sequence[Problem], partial: Loaded | None = None) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = list(problems)
+        self.partial = partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,16 @@ def load(text: str, filename: str = "postern", *, lenient: bool = False) -> Load
     return _Reader(filename, lenient).read(text)
 
 
+def check(text: str, filename: str, present: Iterable[str]) -> list[Problem]:
+    """Everything that is wrong with a configuration on a system with these interfaces, in the order of the file."""
+    try:
+        loaded = load(text, filename)
+    except ConfigError as error:
+        more = [] if error.partial is None else check_interfaces(error.partial, present, filename)
+        return sorted([*error.problems, *more], key=lambda problem: problem.line)
+    return check_interfaces(loaded, present, filename)
+
+
 def option_name(item: Field[Any]) -> str:
     """The UCI name of a field."""
     return str(item.metadata["name"] or item.name)
@@ -130,7 +145,7 @@ def check_interfaces(loaded: Loaded, present: Iterable[str], filename: str = "po
     wanted += [("network", "", "uplink", uplink) for uplink in loaded.config.network.uplinks]
     problems = []
     for section, name, option, interface in wanted:
-        if interface not in have:
+        if interface and interface not in have:
             line = loaded.origins.get((section, name, option), 0)
             known = ", ".join(sorted(have - {"lo"})) or "none"
             sentence = f"is not an interface of this system (it has: {known}); create it, or name the right one"
@@ -184,7 +199,8 @@ class _Reader:
         if not self._problems:
             self._check_whole(config, lines)
         if self._problems:
-            raise ConfigError(sorted(self._problems, key=lambda problem: problem.line))
+            problems = sorted(self._problems, key=lambda problem: problem.line)
+            raise ConfigError(problems, Loaded(config, self._origins))
         return Loaded(config, self._origins, tuple(self._warnings))
 
     def _section(self, section: Section, section_class: type[Any], name: str) -> Any:

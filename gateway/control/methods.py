@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.addresses import MacAddress
-from gateway.config_loader import ConfigError, check_interfaces, interfaces, load
+from gateway.config_loader import check, interfaces
 from gateway.control import params as read
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
@@ -279,12 +279,9 @@ class Methods:
         try:
             if text is None:
                 text = path.read_text(encoding="utf-8")
-            loaded = load(text, str(path))
-        except ConfigError as error:
-            return {"problems": [str(problem) for problem in error.problems]}
         except (OSError, UnicodeDecodeError) as error:
             return {"problems": [f"{path}: {error}"]}
-        return {"problems": [str(item) for item in check_interfaces(loaded, interfaces(), str(path))]}
+        return {"problems": [str(problem) for problem in check(text, str(path), interfaces())]}
 
     def config_show(self, caller: Caller, params: Params) -> JsonValue:
         """The options in force."""

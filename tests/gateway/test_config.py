@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from gateway.addresses import Ipv4Range, MacAddress
 from gateway.config import Config, Endpoint, Secret
 from gateway.config_example import example
-from gateway.config_loader import REPEATED, SINGLE, ConfigError, check_interfaces, load, option_fields, option_name
+from gateway.config_loader import (
+    REPEATED,
+    SINGLE,
+    ConfigError,
+    check,
+    check_interfaces,
+    load,
+    option_fields,
+    option_name,
+)
 from gateway.control.views import option_rows
 from gateway.session.model import LoginMethod
 
@@ -199,6 +208,13 @@ def test_an_interface_that_is_not_there_is_said_with_those_that_are() -> None:
         "postern:5: zone 'guest', option interface: 'br-guest' is not an interface of this system "
         "(it has: eth0, wlan0); create it, or name the right one"
     )
+
+
+def test_a_missing_interface_is_said_together_with_all_else() -> None:
+    """Checking does not stop at the first kind of problem."""
+    text = "config network\n\tlist uplink wan9\nconfig zone a\n\toption interface br9\n\toption lease_time 5\n"
+    found = [str(problem) for problem in check(text, "postern", ["lo"])]
+    assert ["wan9" in found[0], "br9" in found[1], "too small" in found[2]] == [True, True, True], found
 
 
 def test_an_option_of_a_newer_version_is_a_warning_only_at_the_start_of_the_system() -> None:
