@@ -83,11 +83,9 @@ def _serve(path: Path) -> int:
         return 0
     for warning in loaded.warnings:
         LOG.warning("configuration: %s", warning)
-    missing = check_interfaces(loaded, interfaces(), str(path))
-    for problem in missing:
-        print(f"posternd: {problem}", file=sys.stderr)
-    if missing:
-        return 1
+    # Not fatal: a bridge or Wi-Fi interface may come up after us, and is served from then on.
+    for problem in check_interfaces(loaded, interfaces(), str(path)):
+        LOG.warning("configuration: %s", problem)
     keep_small()
     factory, name = _loop_factory(general.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
