@@ -1,4 +1,4 @@
-"""Findings in the order and the groups in which people read them."""
+"""Findings and verdict in the order and the words in which people read them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def like_findings(findings: Iterable[Mapping[str, Any]]) -> list[list[Mapping[st
     for group in groups.values():
         group.sort(key=lambda finding: -finding["count"])
     return [groups[key] for key in sorted(groups, key=lambda key: (key[:2], -groups[key][0]["count"], key[2]))]
+
+
+def verdict_line(entry: Mapping[str, Any]) -> tuple[str, str, int | None]:
+    """(label, sentence, first frame) of a verdict sentence; what the sentence says itself is not said twice."""
+    about, sentence, frame = entry["about"], entry["sentence"], entry["frame"]
+    begin = f"{about}: "
+    if sentence.lower().startswith(begin):
+        sentence = sentence[len(begin) :]
+        sentence = sentence[:1].upper() + sentence[1:]
+    if frame is not None and f"frame {frame}" in sentence:
+        frame = None
+    return ("all clear" if about == "none" else about), sentence, frame

@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.analysis import plots
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import markup
-from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
+from gateway.analysis.grouping import SEVERITY_ORDER, like_findings, verdict_line
 from gateway.analysis.html_parts import (
     Cell,
     Number,
@@ -79,12 +79,11 @@ def summary(report: ReportLike) -> Safe:
             f'<a href="#{markup(name)}">finding {index + 1}</a>'
             for index, name in enumerate(name for name in entry["findings"] if name in known)
         )
-        told = entry["frame"] is None or f"frame {entry['frame']}" in entry["sentence"]
-        frame = "" if told else f"first at frame {entry['frame']}"
+        about, sentence, first = verdict_line(entry)
+        frame = "" if first is None else f"first at frame {first}"
         small = " · ".join(part for part in (frame, links) if part)
-        about = "all clear" if entry["about"] == "none" else entry["about"]
         lines.append(
-            f'<li><span class="tag">{markup(about)}</span><p>{markup(entry["sentence"], 600)}'
+            f'<li><span class="tag">{markup(about)}</span><p>{markup(sentence, 600)}'
             f"{f'<small>{small}</small>' if small else ''}</p></li>"
         )
     grade = health_part["grade"] or "none"

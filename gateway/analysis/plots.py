@@ -75,7 +75,8 @@ def io_graph(
 
 def active_span(trace: Trace) -> tuple[float, float]:
     """The time in which a flow did nearly all of its work: long silences with little before or behind are left out."""
-    moments = [segment.t_s for segment in trace.segments if segment.length] or [s.t_s for s in trace.segments]
+    # Sorted, because a clock may have run backwards.
+    moments = sorted(s.t_s for s in trace.segments if s.length) or sorted(s.t_s for s in trace.segments)
     low, high = 0, len(moments) - 1
     for _ in range(8):
         span = moments[high] - moments[low]
@@ -87,7 +88,8 @@ def active_span(trace: Trace) -> tuple[float, float]:
             break
         low, high = (low, at) if behind <= before else (at + 1, high)
     margin = (moments[high] - moments[low]) * 0.03
-    return max(0.0, moments[low] - margin), max(moments[high] + margin, moments[low] + 1e-6)
+    begin = max(moments[low] - margin, min(0.0, moments[0]))
+    return begin, max(moments[high] + margin, begin + 1e-6)
 
 
 def time_sequence(trace: Trace, from_orig: bool) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import show
-from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
+from gateway.analysis.grouping import SEVERITY_ORDER, like_findings, verdict_line
 from gateway.analysis.html_parts import values
 from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
 from gateway.analysis.trace import SEEN_AGAIN, Segment
@@ -183,10 +183,9 @@ def _head(report: ReportLike, style: Style) -> str:
 def _verdict(report: ReportLike, style: Style) -> str:
     lines = [_heading("Verdict", style)]
     for entry in report["verdict"]:
-        told = entry["frame"] is None or f"frame {entry['frame']}" in entry["sentence"]
-        where = "" if told else f" (frame {entry['frame']})"
-        label = "" if entry["about"] == "none" else entry["about"]
-        lines += wrapped(show(entry["sentence"], 600) + where, style, " " * 12, first=f"  {label:<8}  ")
+        label, sentence, frame = verdict_line(entry)
+        where = "" if frame is None else f" (frame {frame})"
+        lines += wrapped(show(sentence, 600) + where, style, " " * 13, first=f"  {label:<9}  ")
     return "\n".join([*lines, ""])
 
 

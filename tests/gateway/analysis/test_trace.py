@@ -6,10 +6,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.analysis import plots
 from gateway.analysis.frames import CaptureFile
-from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, SEEN_AGAIN, FlowKey, Trace, build
+from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, SEEN_AGAIN, FlowKey, Segment, Trace, build
 from tests.gateway.analysis.made_packets import ACK, CLIENT, SERVER, SYN, conversation, pcap, tcp, udp
 
 ROW = {
@@ -129,3 +131,26 @@ def test_long_silence_at_an_end_is_not_drawn(tmp_path: Path) -> None:
     steady = [(n * 1.0, tcp(s, c, 1 + n, 1, ACK, b"x")) for n in range(60)]
     low, high = plots.active_span(_trace(tmp_path, steady))
     assert high - low > 58
+
+
+def test_a_clock_that_runs_backwards_breaks_no_plot(tmp_path: Path) -> None:
+    """Times before the first packet are drawn or left out, in a plot that is well formed."""
+    frames = [(5.0 - t, data) for t, data in conversation(lost=True)]
+    trace = _trace(tmp_path, frames)
+    for drawing in (
+        plots.time_sequence(trace, False),
+        plots.window(trace, False),
+        plots.ladder(trace.segments, "a", "b"),
+    ):
+        assert ElementTree.fromstring(drawing).tag == "svg"
+    low, high = plots.active_span(trace)
+    assert low < high
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=30))
+def test_any_times_give_a_span_with_a_length(moments: list[float]) -> None:
+    """Whatever the clock said, a plot has a width."""
+    segments = [Segment(n, t, True, n, None, 1, 16, 0, "", ()) for n, t in enumerate(moments)]
+    low, high = plots.active_span(Trace(segments=segments))
+    assert low < high
+    assert plots.time_sequence(Trace(segments=segments), True).startswith("<svg")

@@ -1,0 +1,37 @@
+"""The page in a real browser, where there is one: the policy is not violated, the script runs, all without network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway.analysis import html
+from tests.gateway.analysis.sample_report import HOSTILE, many_rows, sample
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--enable-logging=stderr", "--v=0", "--host-resolver-rules=MAP * ~NOTFOUND"),
+)
+
+
+@pytest.mark.slow
+def test_no_violation_and_a_running_script(tmp_path: Path) -> None:
+    """With every string of the report hostile, the console stays empty and the tables get their sort buttons."""
+    if BROWSER is None:
+        pytest.skip("no chromium here (apt-get install chromium)")
+    page = tmp_path / "report.html"
+    page.write_text(html.render(many_rows(sample(HOSTILE), 20)))
+    done = subprocess.run(
+        [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert "<button>Originator</button>" in done.stdout
+    assert '<div class="tools">' in done.stdout, "the filter appears once the script runs"
