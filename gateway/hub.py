@@ -139,15 +139,8 @@ class Hub:
     def post(self, event: Event) -> None:
         """Take an event; when this returns, it and all that followed at once from it has been done."""
         self._events.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._events:
-                self._handle(self._events.popleft())
-        finally:
-            self._busy = False
-        self._arm()
+        if not self._busy:
+            self._work(())
 
     def accounting_done(self, record_ids: list[int]) -> None:
         """Records that a server answered for, or that were given up, leave the journal."""
@@ -181,8 +174,24 @@ class Hub:
 
     # -- performing -------------------------------------------------------------------------------------------------
 
-    def perform(self, actions: Sequence[Action], changes: Iterable[Change] = ()) -> None:
-        """Do what the core ordered; what must survive goes first, as one record with `changes`."""
+    def perform(self, actions: Sequence[Action]) -> None:
+        """Do what the core ordered, and all that follows at once from it."""
+        assert not self._busy  # nobody but the hub itself may order while it works
+        self._work(actions)
+
+    def _work(self, actions: Sequence[Action]) -> None:
+        """Perform, then handle what was posted meanwhile, one after the other."""
+        self._busy = True
+        try:
+            self._perform(actions)
+            while self._events:
+                self._handle(self._events.popleft())
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _perform(self, actions: Sequence[Action], changes: Iterable[Change] = ()) -> None:
+        """Do actions in order; what must survive goes first, as one record with `changes`."""
         saved = [*changes, *self._changes(actions)]
         if saved:
             self.append(saved)
@@ -212,15 +221,7 @@ class Hub:
     def tick(self) -> None:
         """Let the core do what has become due."""
         self._timer = self._timer_at = None
-        actions = self.machine.tick(self._now())
-        self._busy = True
-        try:
-            self.perform(actions)
-            while self._events:
-                self._handle(self._events.popleft())
-        finally:
-            self._busy = False
-        self._arm()
+        self.perform(self.machine.tick(self._now()))
 
     def _handle(self, event: Event) -> None:
         changes: list[Change] = []
@@ -228,7 +229,7 @@ class Hub:
             changes.append((LEASE, _journal_key(event.key), self._lease_record(event.key)))
         elif isinstance(event, ClockSet):
             self._unix_offset_s = event.unix_offset_s
-        self.perform(self.machine.receive(event, self._now()), changes)
+        self._perform(self.machine.receive(event, self._now()), changes)
 
     def _changes(self, actions: Sequence[Action]) -> Iterator[Change]:
         for action in actions:
