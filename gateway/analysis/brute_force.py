@@ -168,14 +168,15 @@ def lateral(st: State, out: Findings, suspects: set[bytes]) -> None:
             known[session.source].add(session.target)  # a fan-out that was there from the start is steady
         if session.syn:
             tried[session.source].append(session)
-            if session.established and session.target not in known[session.source]:
+            # A monitor that only reads the greeting does not move.
+            if session.established and session.up >= _MIN_REPLY and session.target not in known[session.source]:
                 reached[session.source].append(session)
     for source, found in tried.items():
         targets = _most(reached.get(source, []), limits.window_s)
         attempts = _most(found, limits.window_s)
         if len(targets) < limits.targets and len(attempts) < limits.tried:
             continue
-        if len(targets) < limits.targets and not any(item.established for item in found):
+        if len(targets) < limits.targets and not any(item.established and item.up >= _MIN_REPLY for item in found):
             continue  # only failures: that is a scan and reported as one
         chosen = targets if len(targets) >= limits.targets else attempts
         grade = graded(len(chosen), (0, "medium"), (limits.targets_high, "high")) or "medium"

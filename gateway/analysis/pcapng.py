@@ -18,6 +18,7 @@ _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _CUSTOM: Final = (0x0BAD, 0x40000BAD)
 _MAX_BLOCK: Final = MAX_RECORD + (1 << 16)
 _MAX_INTERFACES: Final = 4096
+_MAX_NS: Final = 1 << 62  # the year 2116; a damaged clock goes no further
 _OPTION_NAME, _OPTION_RESOLUTION, _OPTION_OFFSET = 2, 9, 14
 
 
@@ -77,9 +78,10 @@ class _PcapngWalk(Walk):
                 interface = interfaces[index]
                 ticks = high << 32 | low
                 if interface.divide == 1:
-                    self._last_ns = ticks * interface.multiply + interface.offset_ns
+                    t = ticks * interface.multiply + interface.offset_ns
                 else:
-                    self._last_ns = ticks * interface.multiply // interface.divide + interface.offset_ns
+                    t = ticks * interface.multiply // interface.divide + interface.offset_ns
+                self._last_ns = t if 0 <= t < _MAX_NS else min(max(t, 0), _MAX_NS)
                 start = position + 28
                 append((start, start + captured, wire, self._last_ns, index))
             elif kind == _INTERFACE and length >= 20:
@@ -155,7 +157,8 @@ class _PcapngWalk(Walk):
         index = self._section[number]
         interface = self.interfaces[index]
         ticks = high << 32 | low
-        self._last_ns = ticks * interface.multiply // interface.divide + interface.offset_ns
+        t = ticks * interface.multiply // interface.divide + interface.offset_ns
+        self._last_ns = min(max(t, 0), _MAX_NS)
         start = position + 28
         append((start, start + captured, wire, self._last_ns, index))
 

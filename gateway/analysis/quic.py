@@ -167,8 +167,11 @@ def _frames(known: QuicFlow, clear: bytes) -> None:
         if at >= end:
             return
         kind = clear[at]
-        if kind in (0, 1):  # padding, ping
+        if kind == 1:  # ping
             at += 1
+            continue
+        if kind == 0:  # padding, often hundreds of bytes between two frames
+            at += len(clear[at:]) - len(clear[at:].lstrip(b"\0"))
             continue
         if kind in (2, 3):  # acknowledgement
             at += 1

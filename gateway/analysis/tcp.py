@@ -171,7 +171,7 @@ def segment(
     fresh = True
     if (length or extra) and not keepalive and nseq is not None:
         late = 0 < (nseq - seq & MASK) < HALF and not (length > 1 and seq == (nseq - 1) & MASK)
-        spurious = bool(length) and r_la is not None and r_la != 0 and (r_la - seq - length & MASK) < HALF
+        spurious = bool(length) and r_la is not None and (r_la - seq - length & MASK) < HALF
         if spurious or late:
             filled = _late(st, d, r, conn, frame, t, seq, end, length, extra, spurious, stamp, ip_id, checksum)
             fresh = filled or not late
@@ -682,7 +682,10 @@ def _append_sorted(d: Direction, entry: tuple[int, ...]) -> None:
 
 
 def _remember_window(d: Direction, conn: Connection, frame: int, t: int, flags: int, ack: int, win: int) -> None:
-    d[LA] = ack
+    if flags & 0x10:
+        d[LA] = ack
+    elif flags & 2:
+        d[LA] = None
     if flags & 2:
         # The window of a SYN is never scaled: keep it comparable with the scaled ones that follow.
         shift = d[SHIFT] if d[SHIFT] < 14 else 0
