@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from gateway.analysis.refusals import AnalysisRefused
 
@@ -50,8 +50,7 @@ class Anchor:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):  # not a dataclass: a walk makes one for each frame, and this is three times faster
     """One frame: when, what, and where its record lies in the unpacked file."""
 
     frame: int

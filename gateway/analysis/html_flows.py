@@ -10,11 +10,11 @@ from gateway.analysis import plots
 from gateway.analysis.escape import markup
 from gateway.analysis.frames import CaptureFile
 from gateway.analysis.html_parts import Number, Safe, section, tiles
-from gateway.analysis.second_look import trace_flow
+from gateway.analysis.second_look import trace_flows
 from gateway.analysis.trace import Segment, Trace
 
 DRAWN_FLOWS: Final = 4
-MOST_FRAMES_APART: Final = 400_000  # a flow spread over more of the file is not read again for a picture
+MOST_FRAMES_APART: Final = 200_000  # the part of the file that is read again: about a second on a small box
 _TROUBLE: Final = ("seen again", "fills a hole", "after a hole")
 
 
@@ -27,22 +27,26 @@ class FlowPicture:
 
 
 def worst_flows(capture: CaptureFile, report: Mapping[str, Any], most: int = DRAWN_FLOWS) -> list[FlowPicture]:
-    """Read the flows with the most trouble again, from the offsets the report knows; none if nothing is wrong."""
+    """Read the flows with the most trouble again, in one pass from the first of them; none if nothing is wrong."""
     rows = [
         row
         for row in report["flows"]["rows"]
-        if row["proto"] == "tcp"
-        and row["trouble"] > 0
-        and row["orig_bytes"] + row["resp_bytes"] > 0
-        and row["last_frame"] - row["first_frame"] <= MOST_FRAMES_APART
+        if row["proto"] == "tcp" and row["trouble"] > 0 and row["orig_bytes"] + row["resp_bytes"] > 0
     ]
     rows.sort(key=lambda row: -row["trouble"])
-    pictures = []
-    for row in rows[:most]:
-        trace = trace_flow(capture, report, row)
-        if len(trace.segments) > 3:
-            pictures.append(FlowPicture(row, trace))
-    return pictures
+    chosen: list[Mapping[str, Any]] = []
+    for row in rows[: most * 4]:
+        first, last = _span([*chosen, row])
+        if len(chosen) < most and last - first <= MOST_FRAMES_APART:
+            chosen.append(row)
+    if not chosen:
+        return []
+    traces = trace_flows(capture, report, chosen)
+    return [FlowPicture(row, trace) for row, trace in zip(chosen, traces, strict=True) if len(trace.segments) > 3]
+
+
+def _span(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    return min(row["first_frame"] for row in rows), max(row["last_frame"] for row in rows)
 
 
 def flow_pictures(pictures: Sequence[FlowPicture]) -> Safe:

@@ -6,14 +6,14 @@ from there to the last wanted frame. Without a report it hops over record header
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.analysis.frames import Anchor, CaptureFile, Record
 from gateway.analysis.headers import locate
-from gateway.analysis.trace import FlowKey, Trace, build
+from gateway.analysis.trace import FlowKey, Trace, Wanted, build_all
 
 MOST_FRAMES: Final = 300  # packets decoded at one look
 
@@ -120,9 +120,16 @@ def finding_records(capture: CaptureFile, report: ReportLike, finding: Mapping[s
             yield record
 
 
+def trace_flows(capture: CaptureFile, report: ReportLike, rows: Sequence[Mapping[str, Any]]) -> list[Trace]:
+    """Follow several TCP flows of the report in one pass, from the first frame of any to the last of any."""
+    first, last = min(row["first_frame"] for row in rows), max(row["last_frame"] for row in rows)
+    wanted = [Wanted(FlowKey.of_row(row), row["first_frame"], row["last_frame"]) for row in rows]
+    return build_all(between(capture, report, first, last), wanted)
+
+
 def trace_flow(capture: CaptureFile, report: ReportLike, row: Mapping[str, Any]) -> Trace:
     """Follow one TCP flow of the report through the capture."""
-    return build(between(capture, report, row["first_frame"], row["last_frame"]), FlowKey.of_row(row))
+    return trace_flows(capture, report, [row])[0]
 
 
 def _packed(host: str) -> bytes:

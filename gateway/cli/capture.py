@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from gateway.cli.options import Subparsers, size, span
 if TYPE_CHECKING:
     from gateway.capture.recording import Recording
 
-CAPTURES: Final = Path(os.environ.get("POSTERN_CAPTURES", "/var/lib/postern/captures"))
+CAPTURES: Final = Path("/var/lib/postern/captures")
 FAILED, USAGE = 1, 2
 
 

@@ -65,12 +65,12 @@ def ethernet(packet: bytes, *, tags: Sequence[int] = ()) -> bytes:
 
 def pcap(frames: Sequence[bytes | tuple[float, bytes]], *, linktype: int = 1, order: str = "<") -> bytes:
     """A pcap file; frames without a time are a millisecond apart."""
-    out = struct.pack(order + "IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, linktype)
+    parts = [struct.pack(order + "IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, linktype)]
     for index, frame in enumerate(frames):
         t, data = frame if isinstance(frame, tuple) else (index / 1000, frame)
         micros = round(t * 1_000_000) + 1_700_000_000_000_000
-        out += struct.pack(order + "IIII", micros // 1_000_000, micros % 1_000_000, len(data), len(data)) + data
-    return out
+        parts += [struct.pack(order + "IIII", micros // 1_000_000, micros % 1_000_000, len(data), len(data)), data]
+    return b"".join(parts)
 
 
 def pcapng(frames: Sequence[bytes], *, order: str = "<") -> bytes:

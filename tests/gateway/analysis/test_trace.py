@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.analysis import plots
 from gateway.analysis.frames import CaptureFile
-from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, SEEN_AGAIN, FlowKey, Segment, Trace, build
+from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, SEEN_AGAIN, FlowKey, Segment, Trace, Wanted, build, build_all
 from tests.gateway.analysis.made_packets import ACK, CLIENT, SERVER, SYN, conversation, pcap, tcp, udp
 
 ROW = {
@@ -154,3 +154,19 @@ def test_any_times_give_a_span_with_a_length(moments: list[float]) -> None:
     low, high = plots.active_span(Trace(segments=segments))
     assert low < high
     assert plots.time_sequence(Trace(segments=segments), True).startswith("<svg")
+
+
+def test_several_flows_are_followed_in_one_pass_and_ports_used_again_are_not_mixed(tmp_path: Path) -> None:
+    """Each trace holds what it would hold alone, and nothing of a later connection with the same ports."""
+    first = conversation(lost=True)
+    other = [(t + 0.0001, tcp((CLIENT, 50000), (SERVER, 443), n, 0, ACK, b"x")) for n, (t, _) in enumerate(first)]
+    again = [(t + 5.0, data) for t, data in conversation()]
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(sorted([*first, *other, *again])))
+    key, second = FlowKey.of_row(ROW), FlowKey.of_row({**ROW, "orig_port": 50000, "resp_port": 443})
+    last = len(first) + len(other)
+    with CaptureFile.open(path) as capture:
+        together = build_all(capture.walk(), [Wanted(key, 1, last), Wanted(second), Wanted(key, last + 1)])
+        alone = build_all(capture.walk(), [Wanted(key, 1, last)])[0]
+    assert together[0].segments == alone.segments
+    assert [len(trace.segments) for trace in together] == [len(first), len(other), len(again)]
