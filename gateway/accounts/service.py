@@ -36,7 +36,7 @@ from gateway.session.actions import VerifyLocalUser
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
 from gateway.session.model import AuthenticatedBy, Grant, Limits
 
-WRONG: Final = "The user name or the password is wrong."
+WRONG: Final = ""  # the portal says it itself, in the language of the guest
 DISABLED: Final = "This account is switched off."
 EXPIRED: Final = "This account has expired."
 LONGEST_WAIT_S: Final = 15.0  # the portal gives up on a login after 20 s

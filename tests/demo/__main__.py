@@ -8,7 +8,9 @@ Every step is one line with what was seen. Without `--once` the hotspot stays up
 from __future__ import annotations
 
 import argparse
+import html
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -113,8 +115,10 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
         return look
 
     def https_refused() -> tuple[bool, str]:
+        began = time.monotonic()
         answer = hotspot.curl(guest, "https://203.0.113.80/", "-k")
-        return answer.exit_code == 7, f"connection refused: {answer.error[:60]}"
+        waited_ms = (time.monotonic() - began) * 1000
+        return answer.exit_code == 7, f"refused at once: {answer.error.partition(') ')[2][:40]}… ({waited_ms:.0f} ms)"
 
     def page() -> tuple[bool, str]:
         answer = hotspot.curl(guest, f"{portal}/")
@@ -132,8 +136,8 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
 
     def wrong() -> tuple[bool, str]:
         status, _, body = log_in("looking-glass")
-        message = body.partition('role="alert"')[2].partition(">")[2].partition("</")[0]
-        text = " ".join(message.replace("<p>", " ").split())
+        message = body.partition('role="alert"')[2].partition(">")[2].partition("</p>")[0]
+        text = html.unescape(" ".join(re.sub(r"<[^>]*>", " ", message).split()))
         return status == 200 and bool(text), f"stays on the page: {text}"
 
     def right() -> tuple[bool, str]:
