@@ -16,7 +16,7 @@ same address again; taken back, oldest first, when the pool has nothing else).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
@@ -28,7 +28,8 @@ from gateway.dhcp.pool import AddressPool
 from gateway.session.model import ClientKey
 
 OFFER_PATIENCE_S: Final = 1.0
-"""A client answers an offer in milliseconds; one this old may be taken back when the pool is otherwise empty."""
+"""A client answers an offer in milliseconds; one this old may be taken back when the pool is otherwise empty, a younger
+one never: taking back what is on its way to a client serves nobody."""
 
 
 class LeaseState(Enum):
@@ -160,19 +161,22 @@ class LeaseTable:
         """How many leases are live."""
         return len(self._by_number) - len(self._offers) - len(self._former)
 
-    def find_address(self, now: float) -> int | None:
+    def find_address(self, now: float, *, asked_before: bool = False, probed: Container[int] = ()) -> int | None:
         """An address for a new client, or None: never used or rested, else taken back from who needs it least.
 
-        That is an offer nobody answered, then the lease that ended longest ago, then the oldest offer. A bound lease
-        never.
+        That is an offer nobody answered, then the lease that ended longest ago; never a bound lease, a young offer or
+        an address that is `probed` still. When nothing but offers could be taken back, only a client that
+        `asked_before` gets one: a flood of new MACs would otherwise win every one of them.
         """
         number = self.pool.next_free()
         if number is not None:
             return number
         # Entries outside the pool are reserved addresses: of no use to anybody else.
         offer = next((entry for entry in self._offers.values() if entry.number in self.pool), None)
+        if offer is not None and (now - offer.changed_at < OFFER_PATIENCE_S or offer.number in probed):
+            offer = None
         former = next((entry for entry in self._former.values() if entry.number in self.pool), None)
-        victim = offer if offer is not None and now - offer.changed_at >= OFFER_PATIENCE_S else former or offer
+        victim = former if offer is None or (former is None and not asked_before) else offer
         if victim is None:
             return None
         self.forget(victim)
@@ -191,14 +195,25 @@ class LeaseTable:
         return lease
 
     def renew_offer(self, lease: Lease, client_id: bytes, relay: int, until: float, now: float) -> None:
-        """Offer again: an open offer, or a former lease to the client that had it."""
-        self._leave_state(lease)
-        lease.state = LeaseState.OFFERED
+        """Offer again: a former lease to the client that had it, or an open offer, which stays as old as it is.
+
+        Else a client that never takes its offer could hold the address by asking on.
+        """
+        if lease.state is not LeaseState.OFFERED:
+            self._leave_state(lease)
+            lease.state = LeaseState.OFFERED
+            lease.changed_at = now
+            self._offers[lease.number] = lease
         lease.client_id = client_id
         lease.relay = relay
         lease.expires_at = until
+        self._schedule(lease.number, until)
+
+    def send_offer(self, lease: Lease, until: float, now: float) -> None:
+        """The offer leaves only now, after its probe: from here on the client has time to answer."""
+        self._offers.move_to_end(lease.number)
         lease.changed_at = now
-        self._offers[lease.number] = lease
+        lease.expires_at = until
         self._schedule(lease.number, until)
 
     def bind(self, lease: Lease, client_id: bytes, relay: int, hostname: str, until: float, now: float) -> None:

@@ -38,6 +38,10 @@ class ProbeQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, number: object) -> bool:
+        """Whether this address is being asked for."""
+        return number in self._waiting
+
     def of_number(self, number: int) -> Probe | None:
         """The probe under way for an address."""
         return self._waiting.get(number)

@@ -48,6 +48,7 @@ from gateway.dhcp.v4_replies import (
     refusal,
     zone_answers,
 )
+from gateway.dhcp.waiting import TurnedAway
 from gateway.session.events import LeaseBound, LeaseEnded
 from gateway.session.model import ClientKey
 
@@ -85,6 +86,7 @@ class DhcpServer:
         self._requests = dict.fromkeys(MessageType, 0)
         self._replies = dict.fromkeys(MessageType, 0)
         self._refusals = Refusals()
+        self._turned_away = TurnedAway()
         self._configure(zone, settings, reservations)
         self._table = LeaseTable(build_pool(zone, self._own_reservations))
 
@@ -237,7 +239,7 @@ class DhcpServer:
 
     def is_probing(self, address: int) -> bool:
         """Whether the server waits for ARP about this address."""
-        return self._probes.of_number(address) is not None
+        return address in self._probes
 
     @property
     def probing(self) -> int:
@@ -293,7 +295,10 @@ class DhcpServer:
     def _offer_new(self, message: Message, mac: MacAddress, tried: int, now: float) -> list[DhcpAction]:
         number = self._choose(message, mac, now)
         if number is None:
-            return self._refusals.add(mac, ("pool_exhausted", f"all {self._table.pool.size} addresses are in use"), now)
+            self._turned_away.add(mac, now)
+            table = self._table
+            detail = f"{table.bound} of {table.pool.size} addresses are leased, {table.offered} offered"
+            return self._refusals.add(mac, ("pool_exhausted", detail), now)
         lease = self._hold(message, mac, number, now)
         return self._ask_or_answer(Probe(lease, message, tried + 1), now)
 
@@ -309,7 +314,8 @@ class DhcpServer:
         wish = read_word(message.options.get(Option.REQUESTED_ADDRESS, b""))
         if wish is not None and self._table.pool.is_free(wish):
             return wish
-        return self._table.find_address(now)
+        asked_before = self._turned_away.has_waited(mac, now)
+        return self._table.find_address(now, asked_before=asked_before, probed=self._probes)
 
     def _hold(self, message: Message, mac: MacAddress, number: int, now: float) -> Lease:
         key = ClientKey(self.zone.name, mac)
@@ -404,7 +410,7 @@ class DhcpServer:
         lease, message = probe.lease, probe.request
         if message.kind is MessageType.REQUEST:
             return self._bind(lease, message, now)
-        self._table.renew_offer(lease, lease.client_id, lease.relay, self._offer_until(now), now)
+        self._table.send_offer(lease, self._offer_until(now), now)
         return [self._reply(message, offer(message, lease.number, self._answers))]
 
     def _address_seen(self, address: int, mac: bytes, now: float) -> list[DhcpAction]:

@@ -78,7 +78,7 @@ def test_a_shortened_lease_ends_at_its_new_time() -> None:
     assert leases.expire(120) == [lease]
 
 
-def test_a_full_table_takes_back_old_offers_then_the_longest_ended_then_young_offers_but_no_lease() -> None:
+def test_a_full_table_takes_back_old_offers_then_the_longest_ended_but_no_lease() -> None:
     """Who needs an address least gives it up first; a bound lease never does."""
     leases = table(4)
     held = bound(leases, 1, until=1000)
@@ -92,11 +92,25 @@ def test_a_full_table_takes_back_old_offers_then_the_longest_ended_then_young_of
     leases.bind(leases.offer(key(6), ignored.number, b"id6", 0, 1000, 21.5), b"id6", 0, "", 1000, 21.5)
     leases.bind(taken, b"id5", 0, "", 1000, 21.5)
     assert leases.find_address(22) == late.number
-    young = leases.offer(key(7), late.number, b"id7", 0, 1000, 22)
-    assert leases.find_address(22) == young.number  # nothing else is left
-    leases.bind(leases.offer(key(8), young.number, b"id8", 0, 1000, 22), b"id8", 0, "", 1000, 22)
-    assert leases.find_address(500) is None
+    leases.bind(leases.offer(key(7), late.number, b"id7", 0, 1000, 22), b"id7", 0, "", 1000, 22)
+    assert leases.find_address(500, asked_before=True) is None
     assert leases.of_mac(key(1).mac) is held
+
+
+def test_an_offer_is_taken_back_neither_young_nor_while_it_is_probed_nor_for_a_first_question() -> None:
+    """With nothing but offers left, a client gets the oldest of them the second time it asks."""
+    leases = table(1)
+    young = offer(leases, 1, now=0)
+    assert young is not None
+    assert leases.find_address(0.9, asked_before=True) is None
+    assert leases.find_address(1.0) is None
+    assert leases.find_address(1.0, asked_before=True, probed={young.number}) is None
+    leases.renew_offer(young, b"id1", 0, 6, now=1.0)
+    assert leases.find_address(1.0, asked_before=True) == young.number  # asking again makes it no younger
+    sent = leases.offer(key(2), young.number, b"id2", 0, 6, now=1.0)
+    leases.send_offer(sent, 7, now=1.5)
+    assert leases.find_address(2.4, asked_before=True) is None
+    assert leases.find_address(2.5, asked_before=True) == sent.number
 
 
 def test_reserved_addresses_are_never_taken_back_for_others() -> None:
@@ -104,7 +118,7 @@ def test_reserved_addresses_are_never_taken_back_for_others() -> None:
     leases = table(1)
     reserved = leases.offer(key(1), FIRST + 50, b"id1", 0, 5, 0)
     bound(leases, 2, until=1000)
-    assert leases.find_address(3) is None
+    assert leases.find_address(3, asked_before=True) is None
     leases.bind(reserved, b"id1", 0, "", 10, 3)
     leases.expire(10)
     assert leases.find_address(11) is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from gateway.addresses import Ipv4Range
 from gateway.config import Dhcp
 from gateway.dhcp.v4_codec import MessageType
-from gateway.dhcp.v4_events import AddressSeen, SendProbe
+from gateway.dhcp.v4_events import AddressSeen, DhcpAction, SendProbe
 from gateway.dhcp.v4_server import DhcpServer
 from gateway.session.events import LeaseBound
 from tests.gateway.dhcp.conversation import ZONE, Phone, ip, only_reply, phone, replies
@@ -22,9 +23,9 @@ def server() -> DhcpServer:
     return DhcpServer(ZONE, SETTINGS)
 
 
-def settle(core: DhcpServer, now: float) -> list[object]:
+def settle(core: DhcpServer, now: float) -> list[DhcpAction]:
     """Let the time pass up to `now`, the way a shell's timer does; what was ordered meanwhile."""
-    actions: list[object] = []
+    actions: list[DhcpAction] = []
     while (due := core.deadline()) is not None and due <= now:
         actions += core.tick(due)
     return actions
@@ -146,20 +147,59 @@ def test_relayed_clients_are_not_probed_for() -> None:
     assert only_reply(client.discover(0.0)).kind is MessageType.OFFER
 
 
-def test_a_probe_whose_offer_was_taken_back_is_forgotten() -> None:
-    """With the pool full of waiting probes, the oldest address changes hands; its first client hears nothing wrong."""
+def test_a_full_pool_takes_no_address_from_a_client_that_waits_for_its_probe() -> None:
+    """Whoever comes late is refused; all that came first hear their offer. Late is served when it asks again."""
     core = server()
     clients = [phone(core, number) for number in range(10)]
     for client in clients:
         client.discover(0.0)
     late = phone(core, 99)
-    assert late.discover(0.1) == [SendProbe(TEN)]
+    assert replies(late.discover(0.1)) == []
+    assert core.counts().refusals == {"pool_exhausted": 1}
+    assert core.probing == 10
     core.tick(0.15)
-    first = replies(core.tick(0.35))
-    assert TEN not in {reply.yiaddr for reply in first}
-    assert core.receive(AddressSeen(TEN + 1, SQUATTER), 0.36) == []
-    (offered,) = [reply for reply in replies([*core.tick(0.5), *core.tick(0.7)]) if reply.yiaddr == TEN]
-    assert offered.chaddr[:6] == late.mac
+    assert len(replies(core.tick(0.31))) == 10
+    assert replies(late.discover(1.2)) == []
+    assert only_reply(late.discover(1.4)).kind is MessageType.OFFER
+
+
+def test_a_flood_below_the_limit_starves_neither_the_bound_nor_a_newcomer_that_repeats_itself() -> None:
+    """200 DISCOVERs a second from ever new MACs, a pool of fifty, a minute: a client that retries gets its address."""
+    core = DhcpServer(replace(ZONE, pool=Ipv4Range.parse("10.41.0.10-10.41.0.59")), SETTINGS)
+    owner = phone(core, 1)
+    owner.discover(0.0)
+    address = only_reply(settle(core, 1.0)).yiaddr
+    owner.select(address, 1.0)
+    honest = phone(core, 2)
+    retries = [10.0, 13.5, 20.0, 31.0, 45.0]  # as dhclient repeats itself
+    offers, joined_at = 0, None
+    for attempt in range(12_000):
+        now = 2.0 + attempt / 200
+        actions = [*settle(core, now), *phone(core, 1000 + attempt).discover(now)]
+        if joined_at is None and retries and now >= retries[0]:
+            retries.pop(0)
+            actions += honest.discover(now)
+        for reply in replies(actions):
+            offers += 1
+            if reply.chaddr[:6] == honest.mac:
+                assert isinstance(honest.select(reply.yiaddr, now)[0], LeaseBound)
+                joined_at = now
+        if attempt % 2000 == 0:
+            assert replies(owner.renew(address, now))[0].kind is MessageType.ACK
+    assert offers > 300
+    assert joined_at is not None
+    assert joined_at <= 20.0  # the third question at the latest
+
+
+def test_a_probe_whose_offer_was_given_up_is_forgotten() -> None:
+    """A client that takes another server's offer meanwhile ends ours, and no answer to its probe is heard."""
+    core = server()
+    client = Phone(core)
+    client.discover(0.0)
+    client.select(TEN, 0.1, server_id=ip("10.41.0.250"))
+    assert core.receive(AddressSeen(TEN, SQUATTER), 0.12) == []
+    assert settle(core, 1.0) == []
+    assert core.counts().free == 10
 
 
 def test_a_stalled_shell_does_not_confuse_the_server() -> None:
@@ -171,7 +211,7 @@ def test_a_stalled_shell_does_not_confuse_the_server() -> None:
     assert core.probing == 0
     core.tick(200.0)
     assert core.counts().free + core.counts().offered == 10
-    assert all(isinstance(action, SendProbe) or replies([action]) for action in late)  # type: ignore[list-item]
+    assert all(isinstance(action, SendProbe) or replies([action]) for action in late)
     stalled = server()
     Phone(stalled).discover(0.0)
     stalled.tick(100.0)
