@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from ipaddress import IPv4Address
 from typing import Final, Self
 
@@ -30,6 +30,8 @@ from gateway.session.model import ClientKey
 OFFER_PATIENCE_S: Final = 1.0
 """A client answers an offer in milliseconds; one this old may be taken back when the pool is otherwise empty, a younger
 one never: taking back what is on its way to a client serves nobody."""
+
+_HEAP_SLACK: Final = 64  # skipped entries in the time order that are not worth a rebuild
 
 
 class LeaseState(Enum):
@@ -304,3 +306,7 @@ class LeaseTable:
         if planned is None or due < planned:
             self._scheduled[number] = due
             heappush(self._heap, (due, number))
+            if len(self._heap) > 2 * len(self._scheduled) + _HEAP_SLACK:
+                # Each join and release of a client leaves a skipped entry for the whole of its former lease time.
+                self._heap = [(planned_due, address) for address, planned_due in self._scheduled.items()]
+                heapify(self._heap)

@@ -155,6 +155,22 @@ def test_the_time_order_does_not_grow_with_renewals() -> None:
     assert len(leases._heap) == 1
 
 
+def test_the_time_order_does_not_grow_with_joins_and_releases() -> None:
+    """Nor does a client that comes and goes all day; every lease ends at its time all the same."""
+    leases = table(2)
+    lease = bound(leases, 1, until=3600)
+    for now in range(0, 86_400, 10):
+        leases.expire(now)
+        leases.end(lease, now)
+        leases.renew_offer(lease, b"id1", 0, now + 5, now)
+        leases.bind(lease, b"id1", 0, "", now + 3600, now)
+        leases.expire(now + 6)
+    assert len(leases._heap) < 100
+    other = bound(leases, 2, until=86_400 + 60, now=86_400)
+    assert leases.expire(86_400 + 60) == [other]
+    assert leases.expire(now + 3600) == [lease]
+
+
 def test_a_record_round_trips_through_plain_values() -> None:
     """What the journal keeps is what comes back."""
     record = LeaseRecord("guest", key(1).mac, b"\x01id", IPv4Address("10.41.0.10"), 12.5, "phone")
