@@ -59,7 +59,9 @@ QUARANTINE_SHARE: Final = 4
 """At most a quarter of the pool is set aside at once, or four addresses: a client that declines everything must not
 empty the pool. An address that comes back early is probed again before it is offered."""
 
-_SHORTEST_CLIENT_ID: Final = 2  # RFC 2132 §9.14: type and at least one octet; shorter ones are ignored
+_CLIENT_ID_OCTETS: Final = range(2, 256)
+"""RFC 2132 §9.14: a type and at least one octet, with one octet for the length. Shorter ones are ignored, and longer
+ones, which repeated options could make (RFC 3396): a stranger's 1,400 octets would be kept with its lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,4 +483,4 @@ class DhcpServer:
 def _client_id(message: Message) -> bytes:
     """The client's identifier, else its hardware type and address (RFC 2131 §4.2)."""
     sent = message.options.get(Option.CLIENT_ID, b"")
-    return sent if len(sent) >= _SHORTEST_CLIENT_ID else bytes((message.htype,)) + message.chaddr[:6]
+    return sent if len(sent) in _CLIENT_ID_OCTETS else bytes((message.htype,)) + message.chaddr[:6]

@@ -163,6 +163,20 @@ def test_one_mac_with_many_identifiers_holds_one_address() -> None:
     assert core.counts().bound == 1
 
 
+@pytest.mark.parametrize("octets", [0, 1, 256, 1400])
+def test_an_identifier_too_short_or_too_long_is_ignored(octets: int) -> None:
+    """What one option cannot hold is not kept with the lease; the client is known by its MAC then."""
+    core = server()
+    client = Phone(core, client_id=b"\xff" * octets)
+    address = client.join(0.0)
+    lease = core.lease_of_mac(client.mac)
+    assert lease is not None
+    assert lease.client_id == b"\x01" + client.mac
+    client.client_id = b"\xff" * 255
+    assert client.join(1.0) == address
+    assert lease.client_id == client.client_id
+
+
 def test_a_client_with_a_new_mac_finds_its_old_address_by_its_identifier() -> None:
     """A phone that changes its MAC gets the address of its ended lease back; while the lease lives it does not."""
     core = server()
