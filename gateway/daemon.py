@@ -39,7 +39,7 @@ from gateway.datapath.datapath import Datapath
 from gateway.dhcp.sockets import DhcpService
 from gateway.dhcp.v4_server import DhcpServer
 from gateway.dns.service import DnsService
-from gateway.hub import ACCOUNTING, LEASE, META, SESSION, Hub, Ports
+from gateway.hub import ACCOUNTING, LEASE, META, SESSION, Hub, Ports, journal_key
 from gateway.journal import Change, Journal, Replayed
 from gateway.log import set_up
 from gateway.memory import give_back
@@ -48,8 +48,8 @@ from gateway.radius.dynauth_sockets import DynamicAuthorization
 from gateway.radius.session_keys import SessionFacts, SessionKeys, matches
 from gateway.radius.sockets import RadiusClient
 from gateway.resume import accounting_records, lease_records, sort_out
-from gateway.session.actions import AllowTraffic, BindAddress, SaveSession
-from gateway.session.events import ChangeRequested, ClockSet, LeaseBound, LogoutRequested
+from gateway.session.actions import AllowTraffic, BindAddress
+from gateway.session.events import ChangeRequested, ClockSet, LeaseBound, LeaseEnded, LogoutRequested
 from gateway.session.machine import SessionMachine
 from gateway.session.model import AccountingStatus, ClientKey, GrantChange, TerminateCause
 from gateway.session.policy import Policy
@@ -62,6 +62,7 @@ LOG: Final = logging.getLogger(__name__)
 EARLIEST_UNIX: Final = 1_735_689_600  # 2025-01-01
 CLOCK_LOOK_S: Final = 1.0
 CLOCK_STEP_S: Final = 0.5
+MAX_START_NOTES: Final = 5  # sentences on what was not resumed that `warnings` gives one by one
 OFF_WAIT_S: Final = 5.0  # for the servers to hear of the end, when nothing is kept
 
 
@@ -93,6 +94,7 @@ class Gateway:
         self.timeline = Timeline(config.general.timeline_events)
         self.journal = Journal(self._state_dir / config.sessions.persistence_file, self._state)
         self._replayed = self.journal.open() if self._persist else Replayed(node="", sequence=0)
+        self._not_resumed: list[str] = []  # what the start could not read or take up, in sentences
         self._epoch, self._csrf_secret = self._identities()
         self.machine = SessionMachine(Policy.of(config), self._epoch, random.random)
         self.hub = Hub(
@@ -233,8 +235,7 @@ class Gateway:
         """The last acts before the rooms close."""
         now = monotonic()
         if self._persist:
-            self.hub.post_read_all()
-            self.hub.perform([SaveSession(session.key) for session in self.machine.sessions.online()])
+            self.hub.save_all()
             return
         # Nothing is kept, so nothing may stay open: sessions end, and the servers hear of it.
         self.hub.perform(self.machine.end_all(TerminateCause.ADMIN_REBOOT, "the gateway was stopped", now))
@@ -260,6 +261,10 @@ class Gateway:
         """What an operator should know, in sentences with the remedy."""
         if self.journal.trouble:
             yield self.journal.trouble
+        for sentence in self._not_resumed[:MAX_START_NOTES]:
+            yield f"at the last start: {sentence}"
+        if len(self._not_resumed) > MAX_START_NOTES:
+            yield f"at the last start: {len(self._not_resumed) - MAX_START_NOTES} more like this, which the log names"
         if self.hub.unix_offset_s is None:
             yield "the clock was never set: accounting records have no time until it is (is NTP reachable?)"
         for zone, listening in self.dhcp.listening.items():
@@ -294,13 +299,14 @@ class Gateway:
     async def _resume(self) -> None:
         """Bring back what was saved: leases, then sessions, then the kernel, then records not answered for."""
         now, unix = monotonic(), self._wall_clock()
-        for note in self._replayed.notes:
-            LOG.warning("journal: %s", note)
+        self._not_resumed += [f"journal: {note}" for note in self._replayed.notes]
         leases, notes = lease_records(self._replayed.kind(LEASE), now=now, unix=unix, boot_id=self.boot_id)
         for server in self.dhcp.servers.values():
-            for event in server.restore((lease for lease in leases if lease.zone == server.zone.name), now):
-                if isinstance(event, LeaseBound):
-                    self.machine.receive(event, now)
+            over = server.restore((lease for lease in leases if lease.zone == server.zone.name), now)
+            self.hub.append([(LEASE, journal_key(event.key), None) for event in over if isinstance(event, LeaseEnded)])
+            for lease in server.snapshot(now):
+                key, expires_at = ClientKey(lease.zone, lease.mac), now + lease.remaining_s
+                self.machine.receive(LeaseBound(key, lease.address, expires_at, lease.hostname), now)
         plan = sort_out(
             self._replayed.kind(SESSION),
             self.machine,
@@ -310,8 +316,9 @@ class Gateway:
             max_age_s=self.config.sessions.resume_max_age,
         )
         records, more_notes = accounting_records(self._replayed.kind(ACCOUNTING))
-        for note in [*notes, *plan.notes, *more_notes]:
-            LOG.warning("not resumed: %s", note)
+        self._not_resumed += [f"not resumed: {note}" for note in [*notes, *plan.notes, *more_notes]]
+        for sentence in self._not_resumed:
+            LOG.warning("%s", sentence)
         self.radius.restore(records, self._replayed.kind(META).get("learned", ()))
         wanted = [
             AllowTraffic(saved.key, saved.address, saved.number, self.machine.saved_lifetime_s(saved, now))

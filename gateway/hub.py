@@ -50,6 +50,8 @@ LEASE: Final = "lease"
 ACCOUNTING: Final = "acct"
 META: Final = "meta"
 
+READ_AT_ONCE: Final = 100  # clients whose counters the datapath answers before `perform` returns
+
 Answer = TypeVar("Answer", ReplyLogin, ReplyRequest)
 KernelAction = BindAddress | UnbindAddress | AllowTraffic | DenyTraffic | ApplyLimits | ReadCounters | ReadActivity
 
@@ -208,15 +210,19 @@ class Hub:
         for session in list(self.machine.snapshot()):
             record = self._session_record(session.key)
             if record is not None:
-                yield (SESSION, _journal_key(session.key), record)
+                yield (SESSION, journal_key(session.key), record)
         for key in [session.key for session in self.machine.sessions]:
             lease = self._lease_record(key)
             if lease is not None:
-                yield (LEASE, _journal_key(key), lease)
+                yield (LEASE, journal_key(key), lease)
 
-    def post_read_all(self) -> None:
-        """Have all counters read now; when this returns they are in the sessions, unless the kernel is slow."""
-        self.perform([ReadCounters(())])
+    def save_all(self) -> None:
+        """Read and save every online session, for a stop: counters of few clients at a time are read at once."""
+        keys = [session.key for session in self.machine.sessions.online()]
+        for first in range(0, len(keys), READ_AT_ONCE):
+            some = tuple(keys[first : first + READ_AT_ONCE])
+            self.perform([ReadCounters(some)])
+            self.perform([SaveSession(key) for key in some])
 
     def tick(self) -> None:
         """Let the core do what has become due."""
@@ -226,7 +232,7 @@ class Hub:
     def _handle(self, event: Event) -> None:
         changes: list[Change] = []
         if isinstance(event, LeaseBound | LeaseEnded):
-            changes.append((LEASE, _journal_key(event.key), self._lease_record(event.key)))
+            changes.append((LEASE, journal_key(event.key), self._lease_record(event.key)))
         elif isinstance(event, ClockSet):
             self._unix_offset_s = event.unix_offset_s
         self._perform(self.machine.receive(event, self._now()), changes)
@@ -236,9 +242,9 @@ class Hub:
             if isinstance(action, SaveSession):
                 record = self._session_record(action.key)
                 if record is not None:
-                    yield (SESSION, _journal_key(action.key), record)
+                    yield (SESSION, journal_key(action.key), record)
             elif isinstance(action, ForgetSession):
-                yield (SESSION, _journal_key(action.key), None)
+                yield (SESSION, journal_key(action.key), None)
             elif isinstance(action, QueueAccounting):
                 yield (ACCOUNTING, action.record.record_id, save_accounting(action.record))
 
@@ -305,7 +311,8 @@ class Hub:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._now()), self.tick)
 
 
-def _journal_key(key: ClientKey) -> tuple[str, bytes]:
+def journal_key(key: ClientKey) -> tuple[str, bytes]:
+    """A client's key in the journal, for its session and for its lease."""
     return (key.zone, bytes(key.mac))
 
 

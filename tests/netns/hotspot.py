@@ -14,13 +14,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from gateway.control.blocking import SyncControlClient
+from gateway.control.protocol import ControlError
+from gateway.hub import LEASE, SESSION
+from gateway.journal import encode, replay
 from tests.netns.harness import RESOLVER4, UPLINK, Guest, Lab, wait_for
 
 WEB_USER: Final = "nobody"  # on a fresh machine there is no user of ours; the portal needs no power at all
@@ -158,7 +162,26 @@ class Hotspot:
         assert self.daemon is not None
         if self.daemon.poll() is not None:
             raise AssertionError(f"posternd ended with {self.daemon.returncode}:\n{self.log()}")
-        return self.socket.exists() and self.postern("status", check=False).returncode == 0
+        return self.is_up()
+
+    def wait_for_portal(self) -> None:
+        """Wait until the portal has found a daemon that was started again."""
+        line = "connected to the daemon"
+
+        def connected() -> bool:
+            text = (self.directory / "postern-web.log").read_text(errors="replace")
+            return text.rfind(line) > text.rfind("no daemon") and text.rfind(line) > text.rfind("event stream")
+
+        assert wait_for(connected, timeout_s=START_LIMIT_S), f"the portal did not come back:\n{self.log()}"
+
+    def is_up(self) -> bool:
+        """Whether the daemon answers on its control socket."""
+        try:
+            with SyncControlClient(self.socket) as client:
+                client.call("radius.status", {}, timeout_s=5)
+        except ControlError:
+            return False
+        return True
 
     def start_web(self) -> None:
         """Start the portal and wait until it listens."""
@@ -201,6 +224,39 @@ class Hotspot:
             child.wait()
             raise AssertionError(f"a process did not end within {limit_s} s of {number.name}:\n{self.log()}") from None
 
+    @property
+    def journal(self) -> Path:
+        """The file in which the daemon keeps what must survive."""
+        return self.directory / "state" / "sessions.msgpack"
+
+    def forget_boot(self) -> None:
+        """Make a stopped gateway look as after a power cut: nothing in the kernel, the journal of another boot.
+
+        The journal names a boot that is not ours, with times of a clock that stood elsewhere.
+        """
+        for words in (
+            ["nft", "flush", "ruleset"],
+            ["sh", "-c", "ip rule flush; ip rule add priority 32766 lookup main; ip -6 rule flush"],
+            ["sh", "-c", "ip -6 rule add priority 32766 lookup main; echo 0 >/proc/sys/net/ipv4/ip_forward"],
+            ["conntrack", "-F"],
+        ):
+            self.lab.run(self.lab.gateway, words, check=False)
+        self.rewrite_journal(_of_another_boot)
+
+    def rewrite_journal(self, change: Callable[[str, dict[str, Any]], None]) -> None:
+        """Change every saved value, given with its kind, in place; the daemon must be stopped.
+
+        Any: a value is what msgpack carries.
+        """
+        replayed, _ = replay(self.journal.read_bytes())
+        kept = []
+        for kind, values in replayed.state.items():
+            for key, value in values.items():
+                if isinstance(value, dict):
+                    change(kind, value)
+                kept.append((kind, key, value))
+        self.journal.write_bytes(encode(replayed.node, replayed.sequence, 0.0, kept))
+
     def log(self) -> str:
         """What both processes wrote."""
         texts = [path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log"))]
@@ -234,6 +290,11 @@ class Hotspot:
         """What the gateway knows of a guest."""
         shown: dict[str, Any] = self.ask("sessions", "show", str(guest.mac))
         return shown
+
+    def event_texts(self, guest: Guest, kind: str) -> list[str]:
+        """What the timeline says of a guest, events of one kind, oldest first."""
+        rows = self.ask("events", "--client", str(guest.mac))["rows"]
+        return [str(row["text"]) for row in rows if row["kind"] == kind]
 
     def state(self, guest: Guest) -> str:
         """Where a guest's session stands; empty when it has none."""
@@ -317,3 +378,12 @@ class Hotspot:
         """Whether the Internet itself answers a guest."""
         answer = self.curl(guest, url, limit_s=4)
         return answer.status == 200 and answer.body.startswith("the internet")
+
+
+def _of_another_boot(kind: str, value: dict[str, Any]) -> None:
+    """Change a saved session or lease to one of a boot whose clock had run for longer than this one's ever did."""
+    if kind in (SESSION, LEASE):
+        value["boot"] = "00000000-0000-0000-0000-000000000000"
+        for name in ("started", "at"):
+            if name in value:
+                value[name] += 1e7
