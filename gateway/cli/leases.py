@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "leases", help="addresses given out by DHCP", description="Addresses given out by DHCP."
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    verb = verbs.add_parser("list", help="all leases, reservations and addresses in quarantine")
+    verb = verbs.add_parser("list", help="all leases, offers, reservations and addresses in quarantine")
     verb.add_argument("--zone", help="only this zone")
     add_common(verb)
     verb.set_defaults(run=run_list)
@@ -37,7 +37,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """All leases."""
+    """All addresses that are spoken for."""
     params: Params = {} if arguments.zone is None else {"zone": arguments.zone}
     with client_of(arguments) as client:
         answer = client.call("leases.list", params)
@@ -48,7 +48,9 @@ def run_list(arguments: argparse.Namespace) -> int:
     rows = rows_of(answer)
     if rows:
         output.table(rows, _COLUMNS)
-    output.line(counted(len(rows), "lease"))
+    leases = sum(row.get("state") == "bound" for row in rows)
+    others = len(rows) - leases
+    output.line(counted(leases, "lease") + (f", {others} offered, reserved or in quarantine" if others else ""))
     return 0
 
 

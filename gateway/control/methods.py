@@ -224,7 +224,7 @@ class Methods:
         rows: list[JsonValue] = []
         for name, server in self._gateway.dhcp.servers.items():
             if zone in (None, name):
-                rows.extend(lease_row(row, name, now) for row in server.leases())
+                rows.extend(lease_row(row, name, now) for row in server.listing())
         return {"rows": rows}
 
     def leases_release(self, caller: Caller, params: Params) -> JsonValue:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.config import Config, Secret
 from gateway.config_loader import REPEATED, SINGLE, Loaded, option_fields, option_name
 from gateway.control.protocol import JsonValue
-from gateway.dhcp.leases import Lease
+from gateway.dhcp.listing import AddressRow
 from gateway.session.table import Session
 
 
@@ -68,16 +68,16 @@ def session_details(session: Session, now: float) -> dict[str, JsonValue]:
     return row
 
 
-def lease_row(lease: Lease, zone: str, now: float) -> dict[str, JsonValue]:
-    """One lease, as `leases list` shows it."""
+def lease_row(row: AddressRow, zone: str, now: float) -> dict[str, JsonValue]:
+    """One address, as `leases list` shows it."""
     return {
         "zone": zone,
-        "ip": str(lease.address),
-        "mac": str(lease.key.mac),
-        "hostname": lease.hostname,
-        "client_id": lease.client_id.hex(":"),
-        "expires_in_s": max(0, int(lease.expires_at - now)),
-        "state": lease.state.value,
+        "ip": str(row.address),
+        "mac": None if row.mac is None else str(row.mac),
+        "hostname": row.hostname,
+        "client_id": row.client_id.hex(":"),
+        "expires_in_s": None if row.until is None else max(0, int(row.until - now)),
+        "state": row.state,
     }
 
 

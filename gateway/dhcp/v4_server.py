@@ -25,6 +25,7 @@ from typing import Final, assert_never
 from gateway.addresses import MacAddress
 from gateway.config import Dhcp, Reservation, Zone
 from gateway.dhcp.leases import Lease, LeaseRecord, LeaseState, LeaseTable
+from gateway.dhcp.listing import AddressRow, address_rows
 from gateway.dhcp.pool import build_pool, withheld_addresses
 from gateway.dhcp.v4_admission import Admission, Refusals
 from gateway.dhcp.v4_codec import Message, MessageType, Option, read_host_name, read_word
@@ -207,6 +208,10 @@ class DhcpServer:
     def leases(self) -> Iterable[Lease]:
         """The live leases, in no particular order."""
         return (lease for lease in self._table if lease.state is LeaseState.BOUND)
+
+    def listing(self) -> list[AddressRow]:
+        """Everything that is leased, offered, reserved or set aside, ordered by address."""
+        return address_rows(self._table, self._own_reservations)
 
     def lease_of_address(self, address: IPv4Address) -> Lease | None:
         """The live lease of an address."""

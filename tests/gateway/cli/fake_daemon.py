@@ -104,7 +104,16 @@ ANSWERS: dict[str, JsonValue] = {
                 "client_id": "01:02:00:5e:10:00:2a",
                 "expires_in_s": 3200,
                 "state": "bound",
-            }
+            },
+            {
+                "zone": "guest",
+                "ip": "10.41.0.21",
+                "mac": None,
+                "hostname": "",
+                "client_id": "",
+                "expires_in_s": 600,
+                "state": "quarantined",
+            },
         ]
     },
     "leases.release": {"released": 1},

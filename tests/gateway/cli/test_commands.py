@@ -160,6 +160,15 @@ def test_kicking_nobody_fails(postern: Run, daemon: FakeDaemon) -> None:
     assert daemon.asked[0] == ("sessions.kick", {"client": "nobody", "cause": "admin-reset"})
 
 
+def test_leases_are_counted_apart_from_what_is_only_spoken_for(postern: Run) -> None:
+    """An address in quarantine is listed, with nobody's MAC, and is no lease."""
+    status, out, _ = postern("leases", "list")
+    assert status == 0
+    assert out.splitlines()[-1] == "1 lease, 1 offered, reserved or in quarantine"
+    assert "quarantined" in out
+    assert "None" not in out
+
+
 @pytest.mark.parametrize("words", [("sessions", "authorize", "x", "--total", "much"), ("sessions",), ("nonsense",), ()])
 def test_wrong_usage_is_status_2(postern: Run, words: tuple[str, ...]) -> None:
     """What cannot be understood is wrong usage, before anything is asked of the daemon."""
