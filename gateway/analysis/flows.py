@@ -144,6 +144,21 @@ class Trouble:
         self.cause: dict[str, int] = {}
         self.sack_high: int | None = None
 
+    @property
+    def needless(self) -> int:
+        """Retransmissions of what had arrived: acknowledged before, or told by D-SACK afterwards (RFC 2883)."""
+        return min(self.retransmitted, max(self.cause.get("spurious", 0), self.dsack))
+
+    @property
+    def lost_before(self) -> int:
+        """Segments that were lost before they reached the capture point."""
+        return self.hole_fills - self.reordered
+
+    @property
+    def lost_behind(self) -> int:
+        """Segments that were lost behind the capture point: they had passed it and were sent again for a reason."""
+        return max(0, self.retransmitted - self.needless - self.lost_before)
+
 
 class Connection:
     """What both directions of a TCP connection share."""

@@ -68,7 +68,7 @@ def _measures(st: State, totals: TcpTotals, scanned: int) -> dict[str, tuple[flo
     """Each metric's value, base and penalty, or why it could not be measured."""
     found: dict[str, tuple[float, int, float] | str] = {}
     if totals.segments >= MIN_SEGMENTS:
-        loss = max(0, totals.retransmitted - totals.causes["spurious"]) / totals.segments
+        loss = totals.lost / totals.segments
         found["tcp_loss"] = (loss, totals.segments, penalty("tcp_loss", loss))
         reorder = totals.reordered / totals.segments
         found["reorder"] = (reorder, totals.segments, penalty("reorder", reorder))

@@ -36,7 +36,7 @@ class TcpTotals:
     """Sums over all connections that several parts of the report need; made once."""
 
     def __init__(self, st: State) -> None:
-        self.segments = self.retransmitted = self.reordered = self.spurious = self.acks = 0
+        self.segments = self.retransmitted = self.lost = self.reordered = self.acks = 0
         self.sack_blocks = self.dsack = self.reneged = 0
         self.zero_ns = self.active_ns = 0
         self.causes: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class TcpTotals:
         self.rtts: list[int] = []
         self.irtts: list[int] = []
         self.one_sided = self.large = 0
-        self.at_sender = self.at_receiver = 0
+        self.towards_client = self.towards_server = 0  # segments lost on either side of the capture point
         least = st.settings.asymmetry.min_packets
         for conn in st.connections:
             self._connection(st, conn, least)
@@ -82,16 +82,15 @@ class TcpTotals:
                 continue
             self.retransmitted += trouble.retransmitted
             self.reordered += trouble.reordered
-            self.spurious += trouble.spurious
+            self.lost += trouble.retransmitted - trouble.needless
             self.sack_blocks += trouble.sack_blocks
             self.dsack += trouble.dsack
             self.reneged += trouble.reneged
             self.zero_ns += trouble.zero_time
             self.causes.update(trouble.cause)
-            repeats = trouble.seen_again + trouble.hole_fills
-            if repeats >= 5:
-                self.at_sender += trouble.seen_again > 0.9 * repeats
-                self.at_receiver += trouble.hole_fills > 0.9 * repeats
+            upwards = d is conn.orig
+            self.towards_server += trouble.lost_behind if upwards else trouble.lost_before
+            self.towards_client += trouble.lost_before if upwards else trouble.lost_behind
 
     @property
     def side(self) -> Side:
@@ -198,9 +197,7 @@ def tcp(st: State, totals: TcpTotals) -> TcpSummary:
         "cause": dict(sorted(totals.causes.items())),
         "retransmissions": totals.retransmitted,
         "reordered": totals.reordered,
-        "loss_rate": (totals.retransmitted - min(totals.spurious, totals.retransmitted)) / totals.segments
-        if totals.segments
-        else None,
+        "loss_rate": totals.lost / totals.segments if totals.segments else None,
         "handshakes": dict(sorted(totals.handshakes.items())),
         "conn_states": dict(sorted(totals.states.items())),
         "rtt_ms": stats_ms(totals.rtts),

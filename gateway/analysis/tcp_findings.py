@@ -238,7 +238,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
     sender, receiver = _ends_of(conn, session, d)
     segments = max(1, d[SEGMENTS])
     events = conn.events or {}
-    genuine = trouble.retransmitted - trouble.cause.get("spurious", 0)
+    genuine = trouble.retransmitted - trouble.needless
     rate = genuine / segments
     if genuine >= limits.min_count and segments >= limits.min_segments:
         grade = graded(rate, (limits.rate_low, "low"), (limits.rate_medium, "medium"), (limits.rate_high, "high"))
@@ -255,7 +255,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
         kind = "tcp.retransmission.rto" if timeouts * 2 > trouble.retransmitted else "tcp.retransmission.loss"
         where = (
             "between the sender and the capture point"
-            if trouble.hole_fills > trouble.seen_again
+            if trouble.lost_before > trouble.lost_behind
             else "between the capture point and the receiver, or their acknowledgements were"
         )
         out.add(
@@ -264,7 +264,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             1.0,
             f"{genuine} retransmissions towards {st.address_text(receiver)}",
             f"{genuine} of {d[SEGMENTS]} data segments from {st.address_text(sender)} to {st.address_text(receiver)} "
-            f"({percent(rate)}) were sent again, {timeouts} of them after a timeout; they were lost {where}.",
+            f"({percent(rate)}) were lost and sent again, {timeouts} of them after a timeout; they were lost {where}.",
             frames=frames[: st.frames_cap],
             count=genuine,
             first_ns=min(row[1] for row in rows) if rows else conn.time,
@@ -280,7 +280,8 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
                 "rate": rate,
                 "timeouts": timeouts,
                 "seen_again": trouble.seen_again,
-                "hole_fills": trouble.hole_fills - trouble.reordered,
+                "hole_fills": trouble.lost_before,
+                "needless": trouble.needless,
                 "max_delay_s": trouble.max_delay / SECOND,
             },
             threshold={"rate": limits.rate_low, "count": limits.min_count},

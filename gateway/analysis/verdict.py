@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.analysis.measures import SECOND, percent, rank, short_s
 from gateway.analysis.report import SEVERITIES, Finding, VerdictSentence
@@ -10,6 +10,8 @@ from gateway.analysis.report import SEVERITIES, Finding, VerdictSentence
 if TYPE_CHECKING:
     from gateway.analysis.state import State
     from gateway.analysis.summary import TcpTotals
+
+_CLEAR_SIDE: Final = 0.8  # share of the placed losses from which one side is named
 
 
 def _worst(findings: list[Finding], *kinds: str) -> list[Finding]:
@@ -58,24 +60,30 @@ def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     rtts = [row for row in rtts if _weight(row) >= 2]
     if rows and totals.segments:
         lost = sum(row["count"] for row in rows)
-        rate = totals.retransmitted / totals.segments
+        rate = totals.lost / totals.segments
         worst = max(rows, key=lambda row: row["count"])
-        if totals.at_sender > totals.at_receiver:
-            where = "between the capture point and the receiver"
-        elif totals.at_receiver > totals.at_sender:
-            where = "between the sender and the capture point"
+        placed = totals.towards_server + totals.towards_client
+        if totals.towards_server > _CLEAR_SIDE * placed:
+            where = "on the servers' side of the capture point"
+        elif totals.towards_client > _CLEAR_SIDE * placed:
+            where = "on the clients' side of the capture point"
         else:
-            where = "on a side that the capture cannot tell"
+            where = "on both sides of the capture point"
         weight = max(map(_weight, rows))
         text = (
-            f"Network: {lost} retransmissions in {len(rows)} transfers ({percent(rate)} of all data segments), most towards "
-            f"{worst['hosts'].get('target', 'several hosts')}; the loss is {where}."
+            f"Network: {lost} lost segments in {len(rows)} transfers ({percent(rate)} of all data segments), most "
+            f"towards {worst['hosts'].get('target', 'several hosts')}; the loss is {where}."
         )
         return weight * 10 + 5, _sentence(
             "network",
             text,
             sorted(rows, key=lambda row: row["first"]["frame"]),
-            {"retransmissions": lost, "rate": rate},
+            {
+                "retransmissions": lost,
+                "rate": rate,
+                "towards_server": totals.towards_server,
+                "towards_client": totals.towards_client,
+            },
         )
     if rtts:
         worst = max(rtts, key=_weight)
