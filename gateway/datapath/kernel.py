@@ -51,6 +51,7 @@ class Abilities:
 
     echoes_counters: bool  # a removed element comes back with its counter
     renews_lifetimes: bool  # adding an element again sets its lifetime (6.13); else it must be replaced
+    destroys: bool  # knows DESTROYSETELEM (6.3); else what shall be dropped is looked up first
 
 
 class KernelElements:
@@ -59,13 +60,14 @@ class KernelElements:
     mode = "codec"
 
     def __init__(self, table: str, abilities: Abilities) -> None:
-        self._channel = Channel()
-        self._encoder = Encoder(table)
+        self.table = table
+        self.channel = Channel()
+        self._encoder = Encoder(table, destroys=abilities.destroys)
         self._abilities = abilities
 
     def close(self) -> None:
         """Close the socket; the kernel keeps the elements."""
-        self._channel.close()
+        self.channel.close()
 
     def commit(self, changes: Sequence[Change], done: Done) -> None:
         """Make the changes in one transaction and call `done` with what came of it."""
@@ -112,16 +114,21 @@ class KernelElements:
         return stored
 
     def _commit(self, changes: Sequence[Change]) -> Finals:
-        """Send the changes until they hold; each round takes one surprise out of them."""
+        """Send the changes until they hold.
+
+        A transaction that the kernel takes back costs it an RCU grace period, ten milliseconds and more during which we
+        wait: so nothing is tried that is known to fail often, such as deleting what its lifetime has ended already.
+        """
         wanted: list[Change] = list(changes)
         finals: Finals = {}
-        if not self._abilities.renews_lifetimes:
+        abilities = self._abilities
+        if not abilities.renews_lifetimes:
             wanted = self._replacing(wanted)
-        if not self._abilities.echoes_counters:
-            finals = self._read_before(wanted)
+        if not (abilities.destroys and abilities.echoes_counters):
+            wanted, finals = self._look_up_drops(wanted)
+        change = self._encoder.change
         while wanted:
             last = len(wanted)
-            change = self._encoder.change
             batch = [
                 change(
                     one,
@@ -131,24 +138,23 @@ class KernelElements:
                 for place, one in enumerate(wanted, 1)
             ]
             try:
-                replies = self._channel.transact(batch, last)
+                replies = self.channel.transact(batch, last)
             except KernelRefused as refused:
                 if not 1 <= refused.place <= last:
                     raise
                 at = refused.place - 1
                 culprit = wanted[at]
-                if isinstance(culprit, Drop) and refused.errno == errno.ENOENT:
-                    del wanted[at]  # gone already, by its lifetime or with the table
-                elif isinstance(culprit, Put) and refused.errno in (errno.EEXIST, errno.EBUSY):
-                    # There with another mark. A Drop just before makes room; a second refusal is final.
-                    room = Drop(culprit.set, culprit.key)
-                    if at and wanted[at - 1] == room:
-                        raise
-                    wanted.insert(at, room)
-                else:
+                room = Drop(culprit.set, culprit.key)
+                # There with another mark. A Drop just before makes room; a second refusal is final.
+                if (
+                    not isinstance(culprit, Put)
+                    or refused.errno not in (errno.EEXIST, errno.EBUSY)
+                    or (at and wanted[at - 1] == room)
+                ):
                     raise
+                wanted.insert(at, room)
                 continue
-            if self._abilities.echoes_counters:
+            if replies and abilities.echoes_counters:
                 finals.update(_tallies(replies))
             break
         return finals
@@ -162,20 +168,26 @@ class KernelElements:
             replaced.append(change)
         return replaced
 
-    def _read_before(self, changes: Sequence[Change]) -> Finals:
+    def _look_up_drops(self, changes: Sequence[Change]) -> tuple[list[Change], Finals]:
+        """Leave out drops of what is not there, and note the counters of the rest."""
+        left: list[Change] = []
         finals: Finals = {}
         for change in changes:
-            if isinstance(change, Drop) and change.set.kind.counted:
-                for key, tally in self._read(change.set, [change.key]).items():
-                    finals[change.set.name, key] = tally
-        return finals
+            if isinstance(change, Drop):
+                found = self._read(change.set, [change.key])
+                if change.key not in found:
+                    continue
+                if change.set.kind.counted:
+                    finals[change.set.name, change.key] = found[change.key]
+            left.append(change)
+        return left, finals
 
     def _read(self, element_set: ElementSet, keys: Sequence[bytes]) -> dict[bytes, Tally]:
         """Read some elements; the kernel stops at the first key that is missing, so go on after it."""
         found: dict[bytes, Tally] = {}
         left = list(keys)
         while left:
-            replies, refused = self._channel.ask_tolerantly(self._encoder.read(element_set, left, 1, ACK), 1)
+            replies, refused = self.channel.ask_tolerantly(self._encoder.read(element_set, left, 1, ACK), 1)
             before = len(found)
             for reply in replies:
                 for _name, key, stored in decode_elements(reply):
@@ -215,7 +227,7 @@ async def _test_in(table: str) -> Abilities:
     auth = ElementSet("auth4", Kind.AUTH4)
     who = key_of_client(MacAddress(b"\x02\0\x5e\x10\0\x2a"), IPv4Address("192.0.2.42"))
     number = key_of_number(0x1234)
-    elements = KernelElements(table, Abilities(echoes_counters=True, renews_lifetimes=True))
+    elements = KernelElements(table, Abilities(echoes_counters=True, renews_lifetimes=True, destroys=False))
     try:
         elements._commit([Put(auth, who, 0x1234, 60), Put(UP, number, tally=Tally(70_000, 9))])
         stored = await elements.dump(auth)
@@ -224,11 +236,25 @@ async def _test_in(table: str) -> Abilities:
             raise ElementsRefused(f"elements come back changed: {stored}, {counted}")
         elements._commit([Put(auth, who, 0x1234, 3600)])
         renewed = (await elements.dump(auth)).get(who) == Stored(0x1234, _NOTHING, 3_600_000)
-        finals = elements._commit([Drop(UP, number), Drop(UP, key_of_number(0x4321))])
-        if elements._read(UP, [number]):
-            raise ElementsRefused("a removed element is still there")
-        return Abilities(echoes_counters=finals == {("up", number): Tally(70_000, 9)}, renews_lifetimes=renewed)
+        echoes, destroys = _test_removal(elements, number)
+        return Abilities(echoes, renewed, destroys)
     except OSError as error:
         raise ElementsRefused(f"the codec does not work here: {error}") from error
     finally:
         elements.close()
+
+
+def _test_removal(elements: KernelElements, number: bytes) -> tuple[bool, bool]:
+    """Whether a removed element is echoed with its counter, and whether nothing may be destroyed."""
+    absent = Drop(UP, key_of_number(0x4321))
+    destroying = Encoder(elements.table)
+    try:
+        elements.channel.transact([destroying.change(absent, 1, ACK)], 1)
+        destroys = True
+    except KernelRefused:
+        destroys = False
+    encoder = destroying if destroys else Encoder(elements.table, destroys=False)
+    replies = elements.channel.transact([encoder.change(Drop(UP, number), 1, ECHO | ACK)], 1)
+    if elements._read(UP, [number]):
+        raise ElementsRefused("a removed element is still there")
+    return _tallies(replies) == {("up", number): Tally(70_000, 9)}, destroys

@@ -40,7 +40,7 @@ _READ_BYTES: Final = 1 << 16
 _NESTED: Final = 0x8000
 _TYPE_MASK: Final = 0x3FFF
 
-_HEADER: Final = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
+HEADER: Final = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
 _MESSAGE: Final = struct.Struct("=IHHI")
 _NUMBER: Final = struct.Struct("=i")
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -76,7 +76,7 @@ def nested(kind: int, *parts: bytes) -> bytes:
 
 def message(subsystem: int, kind: int, flags: int, place: int, body: bytes, *, family: int = NFPROTO_INET) -> bytes:
     """Encode one message with its headers; `place` comes back with what it causes."""
-    return _HEADER.pack(20 + len(body), subsystem << 8 | kind, flags | REQUEST, place, 0, family, 0, 0) + body
+    return HEADER.pack(20 + len(body), subsystem << 8 | kind, flags | REQUEST, place, 0, family, 0, 0) + body
 
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -89,8 +89,8 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
         start += length + 3 & ~3
 
 
-BATCH_BEGIN: Final = _HEADER.pack(20, _BATCH_BEGIN, REQUEST, 0, 0, 0, 0, socket.htons(SUBSYSTEM_NFTABLES))
-BATCH_END: Final = _HEADER.pack(20, _BATCH_END, REQUEST, 0, 0, 0, 0, socket.htons(SUBSYSTEM_NFTABLES))
+BATCH_BEGIN: Final = HEADER.pack(20, _BATCH_BEGIN, REQUEST, 0, 0, 0, 0, socket.htons(SUBSYSTEM_NFTABLES))
+BATCH_END: Final = HEADER.pack(20, _BATCH_END, REQUEST, 0, 0, 0, 0, socket.htons(SUBSYSTEM_NFTABLES))
 
 
 class Channel:

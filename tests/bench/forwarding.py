@@ -9,8 +9,8 @@ states of the gateway in turn, several rounds, best of each (other load on the m
     gate 10000   our ruleset with 10,000 clients online
 
 Small packets leave a UDP socket by sendmmsg and are dropped and counted as they arrive; the sender's core also does the
-forwarding, so packets per second are the inverse of the cost of sending and forwarding together. TCP runs with the
-offloads that veth has.
+forwarding, so packets per second of its time are the inverse of the cost of sending and forwarding together. TCP runs
+with the offloads that veth has.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from tests.netns.harness import UPLINK, UPLINK4, WEB4, WEB6, Lab
 PORT: Final = 9999
 STREAM_PORT: Final = 9998
 GUEST_PORT: Final = 40000
+STREAMS: Final = 4
+SETTLE_S: Final = 0.5  # the kernel frees the elements of the state before in the background
 
 
 class _Iovec(ctypes.Structure):
@@ -55,8 +57,8 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
-def blast(sock: socket.socket, seconds: float, size: int = 18) -> float:
-    """Send small datagrams on a connected socket; returns packets per second of this thread's processor time."""
+def blast(sock: socket.socket, seconds: float, size: int = 18) -> None:
+    """Send small datagrams on a connected socket."""
     libc = ctypes.CDLL(None, use_errno=True)
     payload = ctypes.create_string_buffer(size)
     vector = _Iovec(ctypes.cast(payload, ctypes.c_void_p), size)
@@ -65,12 +67,9 @@ def blast(sock: socket.socket, seconds: float, size: int = 18) -> float:
     for message in messages:
         message.header.iov = ctypes.pointer(vector)
         message.header.iovlen = 1
-    sent = 0
     started = time.monotonic()
     while time.monotonic() - started < seconds:
-        done = libc.sendmmsg(sock.fileno(), messages, count, 0)
-        sent += max(done, 0)
-    return sent / (time.monotonic() - started)
+        libc.sendmmsg(sock.fileno(), messages, count, 0)
 
 
 PEER: Final = """
@@ -133,7 +132,8 @@ class Bench:
         """Connection tracking and masquerade."""
         hook = "type nat hook postrouting priority srcnat;"
         self._load(
-            f'flush ruleset\ntable inet nat {{ chain c {{ {hook} meta nfproto ipv4 oifname "{UPLINK}" masquerade; }}\n}}\n'
+            "flush ruleset\n"
+            f'table inet nat {{ chain c {{ {hook} meta nfproto ipv4 oifname "{UPLINK}" masquerade; }}\n}}\n'
         )
 
     def gate(self, clients: int) -> None:
@@ -164,6 +164,7 @@ class Bench:
 
     def _load(self, text: str) -> None:
         self.lab.run(self.lab.gateway, ["nft", "-f", "-"], stdin=text)
+        time.sleep(SETTLE_S)
 
     def packets_up(self) -> float:
         """Small packets per second from the guest."""
@@ -177,10 +178,17 @@ class Bench:
         with self.lab.inside(self.lab.guest.netns), socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect(target)
             blast(sock, 0.05)
-            before = self._arrived(self.lab.internet)
-            started = time.monotonic()
-            blast(sock, self.seconds)
-            return (self._arrived(self.lab.internet) - before) / (time.monotonic() - started)
+            return self._rate(sock, self.lab.internet)
+
+    def _rate(self, sock: socket.socket, receiver: str) -> float:
+        """Packets that arrived per second of the sender's processor time, which pays for forwarding them as well.
+
+        Processor time, because another process on the core would otherwise be taken for a slow ruleset.
+        """
+        before = self._arrived(receiver)
+        started = time.thread_time()
+        blast(sock, self.seconds)
+        return (self._arrived(receiver) - before) / (time.thread_time() - started)
 
     def packets_down(self) -> float:
         """Small packets per second to the guest, answering a flow that the guest began."""
@@ -195,10 +203,7 @@ class Bench:
             sock.bind((str(WEB4), PORT))
             sock.connect((target, GUEST_PORT))
             blast(sock, 0.05)
-            before = self._arrived(guest.netns)
-            started = time.monotonic()
-            blast(sock, self.seconds)
-            return (self._arrived(guest.netns) - before) / (time.monotonic() - started)
+            return self._rate(sock, guest.netns)
 
     def tcp_up(self) -> float:
         """Octets per second of one TCP stream from the guest."""
@@ -210,10 +215,14 @@ class Bench:
 
     def _stream(self, way: bytes, run: Callable[[socket.socket, float], float]) -> float:
         target = (str(WEB4), STREAM_PORT)
-        with self.lab.inside(self.lab.guest.netns), socket.create_connection(target, timeout=5) as sock:
-            sock.sendall(way)
-            run(sock, 0.15)
-            return run(sock, self.seconds)
+        # Several short tries: which batches of segments a connection settles into differs more than the rulesets do.
+        best = 0.0
+        for _ in range(STREAMS):
+            with self.lab.inside(self.lab.guest.netns), socket.create_connection(target, timeout=5) as sock:
+                sock.sendall(way)
+                run(sock, 0.05)
+                best = max(best, run(sock, self.seconds / 3))
+        return best
 
     def _arrived(self, netns: str) -> int:
         with self.lab.inside(netns):
@@ -222,6 +231,12 @@ class Bench:
                 if name.strip() == "eth0":
                     return int(rest.split()[1])
         raise AssertionError("eth0 is missing")
+
+
+def _turned(states: dict[str, Callable[[], None]], turn: int) -> list[tuple[str, Callable[[], None]]]:
+    """The states in another order each round: none is always measured first."""
+    items = list(states.items())
+    return items[turn % len(items) :] + items[: turn % len(items)]
 
 
 def main() -> int:
@@ -254,8 +269,8 @@ def main() -> int:
             "tcp up": bench.tcp_up,
             "tcp down": bench.tcp_down,
         }
-        for _ in range(arguments.rounds):
-            for state, prepare in states.items():
+        for turn in range(arguments.rounds):
+            for state, prepare in _turned(states, turn):
                 prepare()
                 for measure, take in measures.items():
                     best[state, measure] = max(best.get((state, measure), 0.0), take())

@@ -240,17 +240,21 @@ def test_changed_limits_change_the_lifetime_and_keep_the_counters(
         assert gate.logout(guest).upload_bytes > 200
 
 
-def test_counters_come_with_the_removal_on_kernels_that_do_not_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a removed element is not echoed with its counter, it is read just before."""
+@pytest.mark.parametrize("lacking", [{"echoes_counters": False}, {"destroys": False}])
+def test_counters_come_with_the_removal_on_lesser_kernels(
+    monkeypatch: pytest.MonkeyPatch, lacking: dict[str, bool]
+) -> None:
+    """Where a removed element is not echoed with its counter, or must be there, it is read just before."""
 
     async def abilities() -> Abilities:
-        return dataclasses.replace(await self_test(), echoes_counters=False)
+        return dataclasses.replace(await self_test(), **lacking)
 
     monkeypatch.setattr(shell, "self_test", abilities)
     with open_lab("noecho") as (lab, gate):
         gate.login(lab.guest)
         exchange(lab, lab.guest, WEB4, 2, 72)
         assert gate.logout(lab.guest) == Counters(200, 2, 200, 2)
+        assert gate.logout(lab.guest) == Counters()  # nothing is there any more, and that is no error
 
 
 def test_reload_keeps_access_and_counters() -> None:
