@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from gateway import __version__
 from gateway.control.protocol import JsonValue
 from gateway.figures import (
     ControlFigures,
@@ -29,7 +30,6 @@ from gateway.journal import msgpack_flavour
 from gateway.radius.breaker import BreakerState
 from gateway.radius.channel import Purpose
 from gateway.radius.tallies import BUCKETS_S
-from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -173,7 +173,7 @@ class GatewaySources:
     def build(self) -> Mapping[str, str]:
         """What is running."""
         return {
-            "version": VERSION,
+            "version": __version__,
             "python": platform.python_version(),
             "loop": self._gateway.loop_name,
             "msgpack": msgpack_flavour(),

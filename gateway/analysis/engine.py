@@ -12,9 +12,9 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, BinaryIO
 
+from gateway import __version__
 from gateway.analysis import (
     application_findings,
     batch,
@@ -233,7 +233,7 @@ def _report(st: State, reader: Reader, name: str) -> Report:
     wanted = {int(row["flow"][1:]) for row in kept if row["flow"] is not None}
     return {
         "schema": SCHEMA,
-        "generator": {"name": "postern", "version": _version(), "python": platform.python_version()},
+        "generator": {"name": "postern", "version": __version__, "python": platform.python__version__},
         "capture": summary.capture(st, reader, name),
         "settings": st.settings.as_dict(),
         "verdict": verdict.verdict(st, totals, kept),
@@ -313,13 +313,6 @@ def _gaps(st: State) -> list[GapRow]:
                     }
                 )
     return rows
-
-
-def _version() -> str:
-    try:
-        return metadata.version("postern")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 def _rounded(value: Any) -> Any:  # Any: the report is walked without regard to its shape

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.analysis.escape import show
+from gateway import __version__
 from gateway.cli.options import Subparsers, add_common
 from gateway.control import protocol
 from gateway.control.blocking import DEFAULT_SOCKET
@@ -127,18 +128,8 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print and exit."""
-        print(f"postern {version()}")
+        print(f"postern {__version__}")
         parser.exit()
-
-
-def version() -> str:
-    """The installed version, or that of the source tree this runs from."""
-    from importlib import metadata  # slow to import, and only needed here
-
-    try:
-        return metadata.version("postern")
-    except metadata.PackageNotFoundError:
-        return "from a source tree"
 
 
 if __name__ == "__main__":
