@@ -328,6 +328,12 @@ class Zone:
         (), "Resolvers told to clients and open before login; empty: ours.", name="dns"
     )
     ntp_servers: tuple[IPv4Address, ...] = option((), "NTP servers told to clients.", name="ntp")
+    relays: tuple[IPv4Address, ...] = option(
+        (),
+        "DHCP relays (giaddr) that may ask for clients, on trust; never given out. Empty: only clients themselves.",
+        name="relay",
+        example="10.41.0.5",
+    )
     methods: tuple[LoginMethod, ...] = option(
         (LoginMethod.PASSWORD,), "Ways to log in, in the order shown: click, password.", name="method"
     )

@@ -337,6 +337,15 @@ class _Reader:
                     zone.pool,
                     f"holds the gateway's own address {zone.address.ip}; begin behind it",
                 )
+        for relay in zone.relays:
+            if relay not in network or relay in (network.network_address, network.broadcast_address, zone.address.ip):
+                complain(
+                    "zone",
+                    zone.name,
+                    "relay",
+                    relay,
+                    f"is not another host's address in the zone's prefix {network}; give the relay's own address there",
+                )
         for mac in set(zone.allow_macs) & set(zone.block_macs):
             complain("zone", zone.name, "block_mac", mac, "is also in allow_mac; keep it in one of them")
 

@@ -85,11 +85,11 @@ def zone_range(zone: Zone) -> Ipv4Range:
 
 
 def withheld_addresses(zone: Zone, reservations: Iterable[Reservation]) -> frozenset[int]:
-    """Addresses that no client gets from the pool: ours, those of servers, reserved ones, both ends of the prefix."""
+    """Addresses that no client gets from the pool: ours, those of servers and relays, reserved ones, the prefix's ends."""
     network = zone.address.network
     ends = (network.network_address, network.broadcast_address)
     reserved = (reservation.address for reservation in reservations)
-    return frozenset(map(int, (zone.address.ip, *ends, *zone.dns_servers, *zone.ntp_servers, *reserved)))
+    return frozenset(map(int, (zone.address.ip, *ends, *zone.dns_servers, *zone.ntp_servers, *zone.relays, *reserved)))
 
 
 def build_pool(zone: Zone, reservations: Iterable[Reservation]) -> AddressPool:

@@ -1,8 +1,8 @@
 """Who may ask the DHCPv4 server at all: checks that need no lease table, and the account of what was refused.
 
-Who asks is the MAC that the frame came from. A message whose chaddr is another is refused, unless a relay sent it; a
-relay is known by a giaddr in the zone's prefix but outside the pool, where only infrastructure can be: any guest can
-write a giaddr, and would pass for others with it.
+Who asks is the MAC that the frame came from. A message whose chaddr is another is refused, unless a relay sent it. A
+relay is known by its giaddr, which any guest can write: it would pass for ever new clients so, and empty the pool behind
+the limit of one lease per MAC. So there are no relays but those that the configuration names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 from gateway.addresses import MacAddress
 from gateway.config import Dhcp, Zone
 from gateway.dhcp.limits import ClientBuckets, ReportLimit, TokenBucket
-from gateway.dhcp.pool import zone_range
 from gateway.dhcp.v4_codec import ETHERNET, Message, MessageType, Op
 from gateway.dhcp.v4_events import DhcpAction, RefusalReason, ReportRefusal
 
@@ -29,12 +28,8 @@ Objection = tuple[RefusalReason, str]
 class Admission:
     """The checks of one zone, in force from one configuration to the next."""
 
-    def __init__(self, zone: Zone, settings: Dhcp, withheld: frozenset[int]) -> None:
-        network, pool = zone.address.network, zone_range(zone)
-        self._network = network
-        self._prefix = range(int(network.network_address), int(network.broadcast_address) + 1)
-        self._pool = range(int(pool.first), int(pool.last) + 1)
-        self._withheld = withheld
+    def __init__(self, zone: Zone, settings: Dhcp) -> None:
+        self._relays = frozenset(map(int, zone.relays))
         self._blocked = frozenset(zone.block_macs)
         self._client_rate = settings.client_rate
         self._new_client_rate = settings.new_client_rate
@@ -50,9 +45,8 @@ class Admission:
             return "hardware", f"htype {message.htype}, hlen {message.hlen}"
         bucket = client
         if message.giaddr:
-            if not self._may_relay(message.giaddr):
-                giaddr = IPv4Address(message.giaddr)
-                return "unknown_relay", f"giaddr {giaddr} must lie in {self._network} and outside the pool"
+            if message.giaddr not in self._relays:
+                return "unknown_relay", f"giaddr {IPv4Address(message.giaddr)} is not in the zone's option relay"
             # Not the client's own bucket: a forged relay must not use up the messages of a client on our link.
             bucket += message.giaddr.to_bytes(4, "big")
         elif client != source_mac:
@@ -68,9 +62,6 @@ class Admission:
         if self._new_clients.take(now):
             return None
         return "new_client_rate", f"more than {self._new_client_rate:g} new clients a second"
-
-    def _may_relay(self, giaddr: int) -> bool:
-        return giaddr in self._prefix and giaddr not in self._pool and giaddr not in self._withheld
 
 
 class Refusals:

@@ -18,7 +18,7 @@ RefusalReason = Literal[
     "not_a_request",  # a server's message on the server's port
     "hardware",  # not an Ethernet client
     "foreign_mac",  # asks for another MAC than it sends from
-    "unknown_relay",  # giaddr is not an address where a relay of this zone can be
+    "unknown_relay",  # giaddr is not one of the zone's relays
     "blocked",  # on the zone's block list
     "client_rate",  # one client asks too often
     "new_client_rate",  # too many new clients in this zone

@@ -26,7 +26,7 @@ from gateway.addresses import MacAddress
 from gateway.config import Dhcp, Reservation, Zone
 from gateway.dhcp.leases import Lease, LeaseRecord, LeaseState, LeaseTable
 from gateway.dhcp.listing import AddressRow, address_rows
-from gateway.dhcp.pool import build_pool, withheld_addresses
+from gateway.dhcp.pool import build_pool
 from gateway.dhcp.v4_admission import Admission, Refusals
 from gateway.dhcp.v4_codec import Message, MessageType, Option, read_host_name, read_word
 from gateway.dhcp.v4_events import (
@@ -98,8 +98,7 @@ class DhcpServer:
         self.settings = settings
         self._own_reservations = tuple(item for item in reservations if item.zone == zone.name)
         self._reserved = {item.mac: int(item.address) for item in self._own_reservations}
-        withheld = withheld_addresses(zone, self._own_reservations)
-        self._admission = Admission(zone, settings, withheld)
+        self._admission = Admission(zone, settings)
         self._probes = ProbeQueue(settings.probe_timeout)
         self._answers = zone_answers(zone, self._own_reservations)
         self._server_id = int(zone.address.ip)

@@ -188,7 +188,7 @@ def highest_rate(netns: str, pid: int, first: int, seconds: int) -> tuple[Trial,
 async def serve() -> None:
     """Our server without the hub, on srv0; refusal of new clients is opened wide, for perfdhcp invents them all."""
     settings = Dhcp(new_client_rate=1e6, new_client_burst=10**6, client_rate=100, client_burst=1000)
-    zone = Zone(name="bench", interface="srv0", address=GATEWAY, pool=POOL, lease_time=LEASE_S)
+    zone = Zone(name="bench", interface="srv0", address=GATEWAY, pool=POOL, lease_time=LEASE_S, relays=(RELAY,))
     facts = 0
 
     def post(fact: LeaseBound | LeaseEnded) -> None:

@@ -167,6 +167,8 @@ def test_each_mistake_is_a_sentence_with_its_place_and_remedy(text: str, sentenc
             "overlaps zone 'guest' (10.41.0.0/24)",
         ),
         (SMALLEST + "\toption pool 10.42.0.10-10.42.0.20\n", "is not within the zone's prefix 10.41.0.0/24"),
+        (SMALLEST + "\tlist relay 10.42.0.5\n", "'10.42.0.5' is not another host's address in the zone's prefix"),
+        (SMALLEST + "\tlist relay 10.41.0.1\n", "'10.41.0.1' is not another host's address in the zone's prefix"),
         (SMALLEST + "\toption pool 10.41.0.1-10.41.0.20\n", "holds the gateway's own address 10.41.0.1"),
         (SMALLEST + "\toption pool 10.41.0.200-10.41.0.255\n", "holds the network or broadcast address"),
         (SMALLEST + "\toption address 10.41.0.0/24\n", "is not a host's address; use one such as 10.41.0.1/24"),

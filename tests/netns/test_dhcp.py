@@ -90,7 +90,13 @@ def serving(
 ) -> Iterator[Running]:
     """Run the service in the gateway's namespace until the caller is done."""
     facts: list[LeaseBound | LeaseEnded] = []
-    zone = Zone(name="guest", interface=lab.zones[0].bridge, address=lab.zones[0].address, pool=POOL)
+    zone = Zone(
+        name="guest",
+        interface=lab.zones[0].bridge,
+        address=lab.zones[0].address,
+        pool=POOL,
+        relays=(IPv4Address("10.41.0.5"),),
+    )
     running = Running(DhcpService([DhcpServer(zone, SETTINGS)], facts.append, time.monotonic), facts)
     tasks: list[asyncio.Task[None]] = []
 
@@ -293,7 +299,7 @@ print(reply.kind.name, sender[0], sender[1], reply.options[82] == options[82])
 
 
 def test_a_relay_is_answered_on_its_server_port(lab: Lab, dhcp: Running) -> None:
-    """giaddr outside the pool, inside the prefix: the offer comes from our address and port, option 82 in it."""
+    """giaddr is one of the zone's relays: the offer comes from our address and port, option 82 in it."""
     lab.give_address(lab.guest, IPv4Address("10.41.0.5"))
     assert lab.python(lab.guest.netns, RELAY).split() == ["OFFER", "10.41.0.1", "67", "True"]
 

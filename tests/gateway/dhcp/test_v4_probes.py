@@ -142,7 +142,7 @@ def test_many_addresses_are_asked_for_at_once() -> None:
 
 def test_relayed_clients_are_not_probed_for() -> None:
     """ARP does not reach beyond a relay."""
-    core = server()
+    core = DhcpServer(replace(ZONE, relays=(IPv4Address("10.41.0.5"),)), SETTINGS)
     client = Phone(core, giaddr=ip("10.41.0.5"))
     assert only_reply(client.discover(0.0)).kind is MessageType.OFFER
 

@@ -18,6 +18,7 @@ from gateway.session.model import ClientKey
 from tests.gateway.dhcp.conversation import GATEWAY, NO_PROBE, ZONE, Phone, ip, only_reply, phone, replies
 
 TEN = IPv4Address("10.41.0.10")
+RELAY = IPv4Address("10.41.0.5")
 TELEVISION = MacAddress.parse("02:00:5e:77:00:01")
 RESERVED = Reservation("tv", "guest", TELEVISION, IPv4Address("10.41.0.15"), "television")
 
@@ -452,30 +453,48 @@ def test_a_full_pool_is_said_and_survived() -> None:
 
 def test_a_relayed_client_is_answered_through_its_relay() -> None:
     """chaddr is not the frame's MAC there; option 82 comes back; the reply goes to giaddr."""
-    core = server()
-    client = Phone(core, giaddr=ip("10.41.0.5"), extra={Option.RELAY_AGENT: b"\x01\x04port"})
+    core = server(relays=(RELAY,))
+    client = Phone(core, giaddr=int(RELAY), extra={Option.RELAY_AGENT: b"\x01\x04port"})
     relay_mac = b"\x02\0\0\0\0\x05"
     (offered,) = client.send(client.message(MessageType.DISCOVER), 0.0, relay_mac)
     assert isinstance(offered, SendReply)
-    assert offered.destination == ToRelay(ip("10.41.0.5"))
+    assert offered.destination == ToRelay(int(RELAY))
     assert offered.message.options[Option.RELAY_AGENT] == b"\x01\x04port"
-    assert replies(client.send(client.message(MessageType.DISCOVER), 0.0, relay_mac))[0].giaddr == ip("10.41.0.5")
+    assert replies(client.send(client.message(MessageType.DISCOVER), 0.0, relay_mac))[0].giaddr == int(RELAY)
 
 
-@pytest.mark.parametrize("giaddr", ["10.41.0.12", "10.41.0.1", "10.42.0.5", "10.41.0.0", "10.41.0.255", "127.0.0.1"])
-def test_a_relay_where_none_can_be_is_refused(giaddr: str) -> None:
-    """An address in the pool may be any guest's, who would pass for others so; others are not of this zone."""
-    core = server()
+@pytest.mark.parametrize("giaddr", ["10.41.0.6", "10.41.0.12", "10.41.0.1", "10.42.0.5", "10.41.0.255", "127.0.0.1"])
+def test_a_relay_that_is_not_configured_is_refused(giaddr: str) -> None:
+    """Any guest can write a giaddr, and would pass for others so."""
+    core = server(relays=(RELAY,))
     assert replies(Phone(core, giaddr=ip(giaddr)).discover(0.0)) == []
     assert refusals(core) == {"unknown_relay": 1}
 
 
+def test_there_is_no_relay_unless_one_is_configured() -> None:
+    """A guest that forges a giaddr and invents client after client gets nothing of the pool."""
+    core = server()
+    guest = phone(core, 1)
+    for number in range(100, 200):
+        invented = Phone(core, phone(core, number).mac, giaddr=int(RELAY))
+        assert replies(invented.send(invented.message(MessageType.DISCOVER), 0.0, bytes(guest.mac))) == []
+    assert refusals(core) == {"unknown_relay": 100}
+    assert core.counts().free == 10
+
+
+def test_a_relay_within_the_pool_keeps_its_address() -> None:
+    """No client is given the address that the relay has."""
+    core = server(relays=(IPv4Address("10.41.0.12"),))
+    assert ip("10.41.0.12") not in {phone(core, number).join(0.0) for number in range(9)}
+    assert core.counts().free == 0
+
+
 def test_a_forged_relay_cannot_end_a_lease_of_our_own_link() -> None:
     """Not by release or decline, not by renewing through the relay first, not by using up the client's rate."""
-    core = server()
+    core = server(relays=(RELAY,))
     owner = Phone(core)
     address = owner.join(0.0)
-    forged = Phone(core, owner.mac, giaddr=ip("10.41.0.5"), extra={Option.LEASE_TIME: (120).to_bytes(4, "big")})
+    forged = Phone(core, owner.mac, giaddr=int(RELAY), extra={Option.LEASE_TIME: (120).to_bytes(4, "big")})
     for _ in range(50):
         forged.renew(address, 1.0)
         forged.release(address, 1.0)
