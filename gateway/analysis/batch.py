@@ -48,7 +48,7 @@ from gateway.analysis.flows import (
     WMAX,
     WMIN,
 )
-from gateway.analysis.handshake import established, opening
+from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
 from gateway.analysis.tcp import roll, segment
@@ -163,6 +163,27 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 continue
             key, seq, ack, of, win, ip_id, checksum, length, ttl, vlan, header = decoded
         d = tcp.get(key)
+        if (
+            d is None
+            and of & 0x3F == 2
+            and not length
+            and opening_syn(
+                st,
+                key,
+                frame,
+                t,
+                seq,
+                win,
+                ip_id,
+                checksum,
+                ttl,
+                vlan,
+                wire,
+                buf[header + 20 : header + (of >> 10 & 0x3C)],
+                start,
+            )
+        ):
+            continue
         if d is None or of & 2 or d[VLAN] != vlan:
             if d is not None and d[VLAN] != vlan:
                 if d[VLAN] < 0:
@@ -189,7 +210,9 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 # Nothing new is acknowledged: only data is usual here.
                 usual = length > 1 or (length == 1 and r[WIN] > 0)
             else:
-                usual = (ack - acked & MASK) < HALF and (r[NSEQ] - ack & MASK) < HALF and (length != 1 or r[WIN] > 0)
+                moved = ack - acked & MASK
+                ahead = r[NSEQ] - ack & MASK
+                usual = moved < HALF and ahead < HALF and (length != 1 or r[WIN] > 0)
             if usual and length:
                 stop = seq + length & MASK
                 room = r[LIMIT] - stop & MASK
@@ -200,6 +223,8 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                         usual = False
             if usual:
                 if ack != acked:
+                    if moved + ahead > r[MAX_FLIGHT]:
+                        r[MAX_FLIGHT] = moved + ahead
                     out = r[OUT]
                     if out:
                         entry = out[-1]
@@ -251,12 +276,8 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                     d[SEGMENTS] += 1
                     out = d[OUT]
                     out.append((stop, t, frame, ip_id, checksum, t, 1))
-                    if len(out) > 1:
-                        flight = stop - r[LA] & MASK
-                        if flight > d[MAX_FLIGHT] and flight < HALF:
-                            d[MAX_FLIGHT] = flight
-                        if len(out) > 512:
-                            del out[:256]
+                    if len(out) > 512:
+                        del out[:256]
                     app = d[APP]
                     if app and (
                         app == 1

@@ -233,7 +233,7 @@ def _report(st: State, reader: Reader, name: str) -> Report:
     wanted = {int(row["flow"][1:]) for row in kept if row["flow"] is not None}
     return {
         "schema": SCHEMA,
-        "generator": {"name": "postern", "version": __version__, "python": platform.python__version__},
+        "generator": {"name": "postern", "version": __version__, "python": platform.python_version()},
         "capture": summary.capture(st, reader, name),
         "settings": st.settings.as_dict(),
         "verdict": verdict.verdict(st, totals, kept),

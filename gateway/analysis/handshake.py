@@ -53,12 +53,13 @@ H_ANSWER: Final = 11  # None or (time, frame, offset, isn, win, options, ttl, ac
 H_REFUSAL: Final = 12  # None or (time, frame, from the responder, ttl, wire bytes, plausible)
 
 # Counters of SYNs to one address and port: see `floods`
-T_TOTAL, T_COMPLETED, T_FIRST, T_LAST, T_FIRST_FRAME, T_LAST_FRAME, T_BINS, T_SOURCES, T_ANSWERED = range(9)
+T_TOTAL, T_COMPLETED, T_FIRST, T_LAST, T_FIRST_FRAME, T_LAST_FRAME, T_BINS, T_SOURCES, T_ANSWERED, T_SECOND = range(10)
 
 _MAX_REPEATS: Final = 32
 _MAX_TARGETS: Final = 16_384
 _MAX_BINS: Final = 4_096
 _SOURCES_EXACT: Final = 256
+_OPTION_TEXTS: Final = 1024
 
 
 def opening(
@@ -108,6 +109,60 @@ def opening(
     return _without_connection(
         st, key, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, vlan, wire, buf, start, options, end
     )
+
+
+def opening_syn(
+    st: State,
+    key: bytes,
+    frame: int,
+    t: int,
+    seq: int,
+    win: int,
+    ip_id: int,
+    checksum: int,
+    ttl: int,
+    vlan: int,
+    wire: int,
+    options: bytes,
+    start: int,
+) -> bool:
+    """Take the first SYN of a pair of ports, as a flood has half a million of; False where anything is known of them."""
+    half = st.half
+    if key in half:
+        return False
+    if len(key) == 12:
+        source, port = key[:4], key[10:]
+        back = key[4:8] + source + port + key[8:10]
+        name = key[4:8] + port
+    else:
+        back = reverse_key(key)
+        source, name = key[:16], key[16:32] + key[34:36]
+    if back in half or back in st.tcp:
+        return False
+    texts = st.option_texts
+    kept = texts.get(options)
+    if kept is None:
+        kept = options
+        if len(texts) < _OPTION_TEXTS:
+            texts[options] = options
+    half[key] = (
+        t, frame, st.base + start, seq, win, kept, ttl, vlan, ip_id << 16 | checksum, wire, (), None, None,
+    )  # fmt: skip
+    st.streams += 1
+    st.syn += 1
+    row = st.syn_targets.get(name)
+    if row is None or row[T_SECOND] != t // 1_000_000_000:
+        _count_target(st, key, t, frame)
+    else:
+        row[T_TOTAL] += 1
+        row[T_LAST] = t
+        row[T_LAST_FRAME] = frame
+        row[T_BINS][row[T_SECOND]] += 1
+        if len(row[T_SOURCES]) < _SOURCES_EXACT:
+            row[T_SOURCES].add(source)
+    if len(half) > st.half_cap:
+        fold_half(st)
+    return True
 
 
 def _syn_ack_of_known(
@@ -491,7 +546,7 @@ def _count_target(st: State, key: bytes, t: int, frame: int) -> None:
                 del targets[other]
             if len(targets) >= _MAX_TARGETS:
                 return
-        targets[name] = [1, 0, t, t, frame, frame, {second: 1}, {source}, 0]
+        targets[name] = [1, 0, t, t, frame, frame, {second: 1}, {source}, 0, second]
         return
     row[T_TOTAL] += 1
     row[T_LAST] = t
@@ -499,8 +554,10 @@ def _count_target(st: State, key: bytes, t: int, frame: int) -> None:
     bins = row[T_BINS]
     if second in bins:
         bins[second] += 1
+        row[T_SECOND] = second
     elif len(bins) < _MAX_BINS:
         bins[second] = 1
+        row[T_SECOND] = second
     sources = row[T_SOURCES]
     if len(sources) < _SOURCES_EXACT:
         sources.add(source)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from statistics import median, pstdev
 from typing import Final
 
 from gateway.analysis.report import SEVERITIES, Severity, Stats
@@ -22,22 +22,28 @@ def stats_ms(samples: Sequence[int] | None) -> Stats | None:
     if not samples:
         return None
     ordered = sorted(samples)
+    mean = sum(ordered) / len(ordered)
     return {
         "n": len(ordered),
         "min": ordered[0] / MS,
         "median": rank(ordered, 0.5) / MS,
         "p95": rank(ordered, 0.95) / MS,
         "max": ordered[-1] / MS,
-        "stdev": pstdev(ordered) / MS,
+        "stdev": math.sqrt(sum((item - mean) ** 2 for item in ordered) / len(ordered)) / MS,
     }
+
+
+def _median(ordered: Sequence[float]) -> float:
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Median, and median absolute deviation as a share of it."""
-    middle = median(values)
+    middle = _median(sorted(values))
     if not middle:
         return 0.0, 1.0
-    return middle, median([abs(item - middle) for item in values]) / abs(middle)
+    return middle, _median(sorted(abs(item - middle) for item in values)) / abs(middle)
 
 
 def raised(severity: Severity, steps: int = 1) -> Severity:

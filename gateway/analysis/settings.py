@@ -7,7 +7,6 @@ are part of each report, so that a finding can be checked against the number tha
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -404,5 +403,7 @@ class Settings:
 
 
 def _meant(word: str, known: list[str]) -> str:
+    import difflib  # only for a mistake, and it costs a tenth of the start
+
     close = difflib.get_close_matches(word, known, 1)
     return f", did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -43,6 +43,7 @@ class State:
         self.unknown_irtt_ns = int(settings.loss.unknown_irtt_s * SECOND)
         self.gap_ns = int(settings.gap.low_s * SECOND)
         self.pause_ns = int(settings.gap.pause_s * SECOND)
+        self.half_cap = settings.tables.half_open
         self.decapsulate = settings.reader.decapsulate
         # The file
         self.interfaces: list[Interface] = []
