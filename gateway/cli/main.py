@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.analysis.escape import show
 from gateway import __version__
+from gateway.analysis.escape import show
 from gateway.cli.options import Subparsers, add_common
 from gateway.control import protocol
 from gateway.control.blocking import DEFAULT_SOCKET
