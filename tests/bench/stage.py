@@ -1,0 +1,300 @@
+"""What the gate's benchmark and the soak run on: a laboratory with the whole gateway, a FreeRADIUS and a crowd.
+
+`Stage` is a context manager. It measures what processes cost by reading /proc, and knows the pid of everything in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from gateway.control.blocking import SyncControlClient
+from gateway.control.protocol import ControlError
+from tests.bench.crowd import LARGEST, POOL, lease_all, settle, widen
+from tests.bench.logins import ECHO, PASSWORD, Kind, Outcome, user_of
+from tests.netns.freeradius import FreeRadius, user_entry
+from tests.netns.harness import INTERNET4, UPLINK4, Guest, Lab
+from tests.netns.hotspot import Hotspot
+
+SECRET: Final = "a-secret-for-the-benchmark"
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+CONNTRACK_LIMIT: Final = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+
+# Rates that one crowd behind one interface would exceed, and room for all sessions; the rest is as shipped.
+ZONE: Final = f"\toption pool '{POOL}'\n\tlist auth 'radius'\n"
+SECTIONS: Final = f"""
+config radius_server 'bench'
+\toption address '{INTERNET4}'
+\toption secret '{SECRET}'
+config performance
+\toption max_sessions '{LARGEST}'
+config dhcp
+\toption probe '0'
+\toption new_client_rate '100000'
+\toption new_client_burst '100000'
+"""
+
+# Echoes datagrams as cheaply as Python can: it shares the machine with what is measured.
+ECHO_SERVER: Final = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+sock.bind((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
+while True:
+    data, sender = sock.recvfrom(64)
+    sock.sendto(data, sender)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A process's resident memory, octets."""
+
+    anonymous: int
+    files: int
+
+    @property
+    def resident(self) -> int:
+        """Both together: VmRSS."""
+        return self.anonymous + self.files
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRun:
+    """One load of logins: what came of it and what it cost."""
+
+    outcome: Outcome
+    cpu_s: dict[str, float]  # by process
+    foreign_share: float  # of all processors, spent by processes that are not ours
+    radius_p95_s: float
+
+    @property
+    def per_second(self) -> float:
+        """Completed per second."""
+        return self.outcome.done / self.outcome.seconds
+
+    @property
+    def failed(self) -> int:
+        """Members that were not served."""
+        return sum(self.outcome.failures.values())
+
+    def quantile_s(self, share: float) -> float:
+        """The time that `share` of all did not exceed."""
+        times = sorted(self.outcome.times_s)
+        return times[min(len(times) - 1, int(len(times) * share))] if times else 0.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """The laboratory with everything in it; `members` guests have leases when it is entered."""
+
+    members: int
+    log_level: str = "info"
+    lab: Lab = field(init=False)
+    guest: Guest = field(init=False)
+    hotspot: Hotspot = field(init=False)
+    radius: FreeRadius = field(init=False)
+    lease_seconds: float = 0.0
+    empty: Memory = Memory(0, 0)  # the daemon before the first lease
+    leased: Memory = Memory(0, 0)  # and with every member's lease
+    _echo_pid: int = 0
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def __enter__(self) -> Stage:
+        with contextlib.ExitStack() as stack:
+            self.lab = stack.enter_context(Lab("bench-gate", guests_wanted=0))
+            self.guest = widen(self.lab)
+            self.hotspot = Hotspot(self.lab, zone_options=ZONE, sections=SECTIONS, log_level=self.log_level)
+            stack.enter_context(self.hotspot)
+            users = "".join(
+                user_entry(user_of(member), PASSWORD, "Session-Timeout := 14400", 'Class := "bench"')
+                for member in range(self.members)
+            )
+            self.radius = stack.enter_context(
+                FreeRadius(
+                    self.hotspot.directory,
+                    users,
+                    {str(UPLINK4): SECRET},
+                    namespace=self.lab.internet,
+                    detail=False,
+                    threads=8,
+                )
+            )
+            echo = self.lab.popen(self.lab.internet, [sys.executable, "-c", ECHO_SERVER, ECHO[0], str(ECHO[1])])
+            assert echo.stdout is not None
+            echo.stdout.readline()
+            self._echo_pid = echo.pid
+            settle(self.lab, self.guest, self.members)
+            time.sleep(1.5)  # what the start left is given back
+            self.empty = memory(self.daemon_pid)
+            self.lease_seconds = lease_all(self.lab, self.guest, self.members)["seconds"]
+            self.leased = memory(self.daemon_pid)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def daemon_pid(self) -> int:
+        """posternd's process id."""
+        assert self.hotspot.daemon is not None
+        return self.hotspot.daemon.pid
+
+    @property
+    def web_pid(self) -> int:
+        """postern-web's process id."""
+        assert self.hotspot.web is not None
+        return self.hotspot.web.pid
+
+    def load(self, kind: Kind, concurrency: int, first: int, count: int) -> LoginRun:
+        """Have members log in or out, and see what it cost."""
+        pids = {
+            "posternd": self.daemon_pid,
+            "postern-web": self.web_pid,
+            "freeradius": self.radius.pid,
+            "echo": self._echo_pid,
+        }
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        machine = _machine_s()
+        words = [sys.executable, "-m", "tests.bench.logins", kind.value, str(concurrency), str(first), str(count)]
+        done = self.lab.run(self.guest.netns, words, timeout_s=300)
+        outcome = Outcome(**json.loads(done.stdout))
+        spent = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+        spent["generator"] = outcome.cpu_s
+        busy, total = (now - then for now, then in zip(_machine_s(), machine, strict=True))
+        p95 = self.radius_p95_s() if kind is not Kind.LOGOUT else 0.0
+        return LoginRun(outcome, spent, max(0.0, busy - sum(spent.values())) / total, p95)
+
+    def radius_p95_s(self) -> float:
+        """The 95th percentile of the daemon's recent exchanges about logins."""
+        servers: Any = self.ask("radius.status")  # Any: one of the daemon's JSON answers
+        return max((row["rtt_p95_s"] or 0.0 for row in _rows(servers) if row["purpose"] == "auth"), default=0.0)
+
+    def ask(self, method: str) -> Any:
+        """An answer of the daemon; Any, because each method has its own shape."""
+        client = SyncControlClient(self.hotspot.socket)
+        try:
+            return client.call(method)
+        finally:
+            client.close()
+
+    def online(self) -> int:
+        """Sessions that are online."""
+        return int(self.ask("status")["sessions"]["online"])
+
+    def echo_passes(self, member_address: str, limit_s: float) -> bool:
+        """Whether a datagram from a member comes back from the Internet."""
+        with (
+            self.lab.inside(self.guest.netns),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+            contextlib.suppress(OSError),
+        ):
+            sock.bind((member_address, 0))
+            sock.settimeout(limit_s)
+            sock.sendto(b"\xff\xff\xff\xff", ECHO)
+            return bool(sock.recv(64))
+        return False
+
+    def restart(self, *, without_table: bool = False) -> tuple[float, float]:
+        """Kill the daemon with SIGKILL and start it; seconds until it lists everybody, and until a member passes.
+
+        With `without_table` the kernel's table is deleted meanwhile, as a reboot does: all of it must be made anew.
+        """
+        wanted = self.online()
+        daemon = self.hotspot.daemon
+        assert daemon is not None
+        daemon.kill()
+        daemon.wait()
+        if without_table:
+            self.lab.run(self.lab.gateway, ["nft", "delete", "table", "inet", "postern"])
+        started = time.monotonic()
+        log = (self.hotspot.directory / "posternd.log").open("a")
+        with log:
+            self.hotspot.daemon = self.lab.popen(
+                self.lab.gateway,
+                [sys.executable, "-m", "gateway", str(self.hotspot.config_path)],
+                stdout=log,
+                stderr=log,
+            )
+        passes_after = listed_after = 0.0
+        while not listed_after or not passes_after:
+            if time.monotonic() - started > 60:
+                raise AssertionError(f"not back after 60 s:\n{self.hotspot.log()[-4000:]}")
+            if not passes_after and self.echo_passes("10.41.128.0", 0.05):
+                passes_after = time.monotonic() - started
+            with contextlib.suppress(ControlError, OSError):
+                if not listed_after and self.online() >= wanted:
+                    listed_after = time.monotonic() - started
+            time.sleep(0.01)
+        return listed_after, passes_after
+
+
+def _rows(status: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = status["servers"]
+    return rows
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _machine_s() -> tuple[float, float]:
+    """Processor time of the whole machine that was used, and all there was."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS, sum(fields) / TICKS
+
+
+def memory(pid: int) -> Memory:
+    """Resident memory of a process."""
+    found = {}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("RssAnon", "RssFile", "RssShmem"):
+            found[name] = int(value.split()[0]) << 10
+    return Memory(found["RssAnon"], found["RssFile"] + found["RssShmem"])
+
+
+@contextlib.contextmanager
+def foreign_connections(netns: str, count: int) -> Iterator[int]:
+    """Fill a namespace's connection tracking with so many entries of other people; yields how many there are.
+
+    The kernel's limit is one for the machine: it is raised meanwhile and put back.
+    """
+    limit = int(CONNTRACK_LIMIT.read_text())
+    CONNTRACK_LIMIT.write_text(str(max(limit, count + 300_000)))
+    try:
+        lines = []
+        for number in range(count):
+            source = f"100.{64 + number // 65536 % 64}.{number >> 8 & 255}.{number & 255}"
+            words = f"-I -p udp -s {source} -d 192.0.2.{number % 250 + 1} --sport {1024 + number % 60000} --dport 443"
+            lines.append(f"{words} --timeout 3600 --status SEEN_REPLY,ASSURED")
+        subprocess.run(
+            ["ip", "netns", "exec", netns, "conntrack", "-R", "-"],
+            input="\n".join(lines) + "\n",
+            text=True,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        counted = subprocess.run(
+            ["ip", "netns", "exec", netns, "conntrack", "-C"], capture_output=True, text=True, check=True
+        )
+        yield int(counted.stdout)
+    finally:
+        CONNTRACK_LIMIT.write_text(str(limit))
