@@ -134,7 +134,6 @@ class Datapath:
         async with self._changing:
             await self._table.load(self._text)
             kept = await self._reconcile(adopt=True)
-            await self._sweep_strangers()
         await self._surroundings.start()
         return kept
 
@@ -510,6 +509,7 @@ class Datapath:
 
     async def _sweep(self) -> None:
         """Delete connection-tracking entries of retired numbers from time to time, and give the numbers back."""
+        await self._sweep_strangers()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sweep_now.wait(), self._config.performance.session_gc_interval)

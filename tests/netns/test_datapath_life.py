@@ -10,6 +10,7 @@ import time
 import pytest
 
 from gateway.datapath import datapath as shell
+from gateway.datapath.conntrack import sweep
 from gateway.datapath.elements import ElementsRefused
 from gateway.datapath.kernel import Abilities, self_test
 from gateway.session.actions import ApplyLimits, BindAddress, ReadActivity, ReadCounters
@@ -308,6 +309,24 @@ def test_retired_numbers_are_swept_and_others_left_alone() -> None:
             running.sendall(b"still")
             assert running.recv(10) == b"still"
         assert NumberSwept(2) not in gate.events
+
+
+def test_retired_numbers_among_online_ones_are_swept_one_by_one() -> None:
+    """Where online and retired numbers alternate, entries of both families are deleted singly, and only those."""
+    with open_lab("mixed") as (lab, gate):
+        for number in range(1, 61):
+            gate.login(lab.guest, number)
+            for target in (WEB4, WEB6):
+                ask_udp(lab, lab.guest.netns, target, 7, b"x")
+            gate.logout(lab.guest, number)
+        odd, even = range(1, 61, 2), range(2, 62, 2)
+        with lab.inside(lab.gateway):
+            assert sweep(odd, even) <= 16
+        listed = "".join(lab.run(lab.gateway, ["conntrack", "-L", "-f", family]).stdout for family in ("ipv4", "ipv6"))
+        marks = [int(word.removeprefix("mark=")) for word in listed.split() if word.startswith("mark=")]
+        assert {number: marks.count(number) for number in range(1, 61)} == {
+            number: 0 if number in odd else 2 for number in range(1, 61)
+        }
 
 
 def _marks(lab: Lab) -> set[str]:
