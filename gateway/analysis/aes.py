@@ -1,6 +1,7 @@
 """AES-128 in plain Python (FIPS 197): enough to read a handful of QUIC Initial packets.
 
-A block costs about 40 microseconds; the caller bounds how many packets are tried. Only the forward direction is here: counter mode
+A block costs about 40 microseconds; the caller bounds how many packets are tried. Only the forward direction is
+here: counter mode
 (the encryption part of GCM) and header protection need no other.
 """
 

@@ -46,7 +46,8 @@ def _dns(st: State, out: Findings) -> None:
                 grade,
                 1.0,
                 f"DNS server {st.address_text(server)} fails",
-                f"{stats.failures} of {stats.transactions} questions to {st.address_text(server)} failed ({percent(rate)}): "
+                f"{stats.failures} of {stats.transactions} questions to {st.address_text(server)} failed "
+                f"({percent(rate)}): "
                 f"{stats.timeouts} without answer, {stats.servfail} server failures, {stats.refused} refused.",
                 frames=[stats.first_failure],
                 count=stats.failures,
@@ -76,7 +77,8 @@ def _dns(st: State, out: Findings) -> None:
             grade,
             1.0,
             f"Slow answers of DNS server {st.address_text(server)}",
-            f"{len(rows)} answers took longer than {short_s(limits.slow_low_s)}, the longest {short_s(worst[0] / SECOND)} for {worst[2]}.",
+            f"{len(rows)} answers took longer than {short_s(limits.slow_low_s)}, the longest "
+            f"{short_s(worst[0] / SECOND)} for {worst[2]}.",
             frames=sorted(row[1] for row in rows),
             first_ns=st.first_ns or 0,
             last_ns=st.max_ns,
@@ -143,7 +145,8 @@ def _tls(st: State, out: Findings) -> None:
             "low",
             1.0,
             f"{st.address_text(target)} still speaks {version}",
-            f"{len(rows)} sessions with {rows[0]['sni'] or st.address_text(target)} use {version}, which is no longer safe.",
+            f"{len(rows)} sessions with {rows[0]['sni'] or st.address_text(target)} use {version}, which is no "
+            f"longer safe.",
             frames=[row["server_frame"] for row in rows][: st.frames_cap],
             count=len(rows),
             first_ns=rows[0]["t"],
@@ -192,7 +195,8 @@ def _http(st: State, out: Findings) -> None:
             "medium",
             0.8,
             f"{conn.name or st.address_text(target)} answers slowly",
-            f"{event[0]} responses came later than {short_s(limits.slow_s)} after the request, the longest {short_s(think)} beyond the "
+            f"{event[0]} responses came later than {short_s(limits.slow_s)} after the request, the longest "
+            f"{short_s(think)} beyond the "
             "round trip: the server, not the network.",
             frames=event[4],
             count=event[0],
@@ -220,7 +224,8 @@ def _quic(st: State, out: Findings) -> None:
                 "info",
                 0.5,
                 f"QUIC to {flow.sni or st.address_text(target)} is blocked",
-                f"{flow.initials} first packets of QUIC were not answered, then TCP was used: UDP 443 is filtered somewhere.",
+                f"{flow.initials} first packets of QUIC were not answered, then TCP was used: UDP 443 is filtered "
+                f"somewhere.",
                 frames=[flow.frame],
                 count=flow.initials,
                 first_ns=flow.time,
@@ -246,7 +251,8 @@ def _dhcp(st: State, out: Findings) -> None:
             "critical" if many else "high",
             0.8,
             "DHCP pool under attack" if many else "DHCP request flood",
-            f"Up to {table.best[1]} DHCP requests a second, {len(table.all_clients)} different client addresses in all: "
+            f"Up to {table.best[1]} DHCP requests a second, {len(table.all_clients)} different client addresses "
+            f"in all: "
             + ("somebody empties the address pool." if many else "one client repeats itself without pause."),
             frames=flood[3],
             count=flood[2],
@@ -357,7 +363,8 @@ def _rtp(st: State, out: Findings) -> None:
             (
                 "rtp.loss",
                 by_loss,
-                f"{row['lost']} of {row['expected']} packets were lost ({percent(row['loss_rate'])}), at most {row['max_loss_burst']} in a row",
+                f"{row['lost']} of {row['expected']} packets were lost ({percent(row['loss_rate'])}), at most "
+                f"{row['max_loss_burst']} in a row",
             ),
             (
                 "rtp.jitter",
@@ -425,7 +432,8 @@ def _cleartext(st: State, out: Findings) -> None:
             "low",
             1.0,
             f"Passwords in clear to {st.address_text(target)}:{port}",
-            f"{count} log-ins to {st.address_text(target)}:{port} ({conn.service[0] if conn.service else 'unknown'}) sent the password unencrypted.",
+            f"{count} log-ins to {st.address_text(target)}:{port} "
+            f"({conn.service[0] if conn.service else 'unknown'}) sent the password unencrypted.",
             frames=sorted(frames)[: st.frames_cap],
             count=count,
             first_ns=first,

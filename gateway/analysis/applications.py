@@ -1,6 +1,7 @@
-"""Payload of TCP connections: put in order as far as needed, recognised by content, read as TLS, HTTP/1, DNS or a login.
+"""Payload of TCP connections: put in order as far as needed, recognised by content, read as TLS, HTTP/1, DNS, logins.
 
-At most the first 16 KiB of a direction are kept, and only until it is clear what they are. What is wanted afterwards is written
+At most the first 16 KiB of a direction are kept, and only until it is clear what they are. What is wanted afterwards
+is written
 into the direction (`APP`): nothing, everything, from a sequence number on, or segments that begin with a certain byte.
 """
 
@@ -308,10 +309,10 @@ def _lines(st: State, conn: Connection, d: Direction, app: App, data: bytes, fra
     service = LINE_PORTS.get(_server_port(conn.key), "")
     if from_orig:
         upper = data[:16].upper()
-        if upper.startswith((b"USER ", b"PASS ", b"AUTH PLAIN", b"AUTH LOGIN")) or b" LOGIN " in upper:
-            if app.login is None:
-                app.login = service
-                conn.event("cleartext-login", frame, 0, st.frames_cap)
+        login = upper.startswith((b"USER ", b"PASS ", b"AUTH PLAIN", b"AUTH LOGIN")) or b" LOGIN " in upper
+        if login and app.login is None:
+            app.login = service
+            conn.event("cleartext-login", frame, 0, st.frames_cap)
     else:
         for needle in _FAILURES.get(service, ()):
             hits = data.count(needle) if needle[:1] == b" " else int(data.startswith(needle) or b"\n" + needle in data)

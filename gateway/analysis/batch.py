@@ -1,8 +1,9 @@
 """The batch loop: every packet of a block, in one function.
 
-It is one long function on purpose. A call, an attribute or an object per packet costs more than the work itself, so state lives
-in locals, a direction of a flow is a list read by constant positions, and the two usual segments (data at exactly the expected
-sequence number, an ACK that advances) are dealt with in place. Everything else goes to `tcp.segment`, one call further.
+It is one long function on purpose. A call, an attribute or an object per packet costs more than the work itself, so
+state lives in locals, a direction of a flow is a list read by constant positions, and the two usual segments (data at
+exactly the expected sequence number, an ACK that advances) are dealt with in place. Everything else goes to
+`tcp.segment`, one call further.
 
 `run(buffer, records, state)` is the seam: a native helper that fills the same state could take its place.
 """
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from gateway.analysis.state import State
 
 # From the ethertype on: type, version and header length, total length, id, fragment, TTL, protocol, addresses and ports
-# together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence number is).
+# together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence
+# number is).
 _IPV4 = struct.Struct(">HBxHHHBBxx12sIIHHH").unpack_from
 # The same for IPv6 without extension headers.
 _IPV6 = struct.Struct(">HIHBB36sIIHHH").unpack_from

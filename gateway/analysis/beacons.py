@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -79,7 +80,7 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
                 merged.append(start)
         if len(merged) < periodic.min_starts:
             continue
-        gaps = [(after.t - before.t) / SECOND for before, after in zip(merged, merged[1:], strict=False)]
+        gaps = [(after.t - before.t) / SECOND for before, after in itertools.pairwise(merged)]
         period, scatter = spread(gaps)
         name = _name(st, source, target)
         service = service_of(st, None, name, proto, port)[0] or f"{proto}/{port}"
@@ -153,7 +154,8 @@ def _judge(
         grade,
         0.5,
         f"Regular sessions from {st.address_text(source)} to {shown}:{port}",
-        f"{len(starts)} sessions of {service} begin every {short_s(period)} (spread {percent(scatter)}, sizes {percent(size_scatter)}) "
+        f"{len(starts)} sessions of {service} begin every {short_s(period)} (spread {percent(scatter)}, sizes "
+        f"{percent(size_scatter)}) "
         f"over {short_s(span)}; score {score:.2f}.",
         frames=[start.frame for start in starts][: st.frames_cap],
         count=len(starts),

@@ -1,6 +1,7 @@
 """Password guessing, and movement from host to host inside the network.
 
-A try is a completed connection to a login port that was short and much like the others, or a failure seen in the payload.
+A try is a completed connection to a login port that was short and much like the others, or a failure seen in the
+payload.
 Unanswered SYNs are no tries, so a flood never looks like one.
 """
 

@@ -5,7 +5,7 @@ TCP comes back to the batch loop as a `Segment`; datagrams, ICMP, ARP and fragme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.analysis import arp, fragments, icmp, udp
 from gateway.analysis.link import ARP, IPV4, IPV6, OTHER_NAMES, find_network

@@ -216,9 +216,9 @@ def message6(st: State, buf: bytes, at: int, end: int, key: bytes, t: int, frame
     if len(exchange.steps) < _MAX_STEPS:
         exchange.steps.append((name, frame, t))
     exchange.hostname = exchange.hostname or hostname
-    if server is not None and name in ("advertise", "reply"):
-        if server not in exchange.servers and len(exchange.servers) < 8:
-            exchange.servers.append(server)
+    offered = server is not None and name in ("advertise", "reply")
+    if offered and server is not None and server not in exchange.servers and len(exchange.servers) < 8:
+        exchange.servers.append(server)
     if address is not None and name in ("advertise", "reply"):
         exchange.address = st.address_text(address)
         exchange.lease_s = lease

@@ -1,6 +1,7 @@
 """DNS as seen on the wire (RFC 1035, RFC 6762, RFC 4795): transactions, servers, and what a tunnel would show.
 
-A query waits in a bounded table until its answer, its repeat or the end of the capture. Names are read with a limit on length
+A query waits in a bounded table until its answer, its repeat or the end of the capture. Names are read with a limit
+on length
 and on compression jumps; a message that contradicts itself is counted as malformed and no more of it is believed.
 """
 

@@ -13,7 +13,8 @@ from gateway.analysis.report import Severity
 if TYPE_CHECKING:
     from gateway.analysis.state import State
 
-# Names that look alike for good reasons: content networks, virus and block-list look-ups, reverse zones, service discovery.
+# Names that look alike for good reasons: content networks, virus and block-list look-ups, reverse zones, service
+# discovery.
 _EXEMPT: Final = {
     "arpa": "reverse zone",
     "local": "multicast DNS",
@@ -76,7 +77,8 @@ def detect(st: State, out: Findings) -> list[str]:
             grade,
             0.5,
             f"Data hidden in DNS names under {parent}",
-            f"{st.address_text(client)} asked {stats.queries} names under {parent}, {len(stats.names)} of them different, "
+            f"{st.address_text(client)} asked {stats.queries} names under {parent}, {len(stats.names)} of them "
+            f"different, "
             f"{numbers['chars']:.0f} characters and {numbers['entropy']:.1f} bits per character on average.",
             frames=stats.frames,
             count=stats.queries,

@@ -1,6 +1,7 @@
 """The one entry of capture analysis: bytes in, report out.
 
-Reading, batch loop and detectors in one pass over the file; garbage collection is off during the pass, for the tables hold no
+Reading, batch loop and detectors in one pass over the file; garbage collection is off during the pass, for the
+tables hold no
 cycles that matter and each collection would walk all of them.
 """
 
@@ -87,7 +88,8 @@ def analyze(
 ) -> Report:
     """Analyse a capture read from `source`, which may be a pipe, and return its report.
 
-    `name` is display text only. `progress` is called at most four times a second and at each change of phase; `cancelled`
+    `name` is display text only. `progress` is called at most four times a second and at each change of phase;
+    `cancelled`
     is asked once per block of `block_bytes` read. Raises AnalysisRefused when nothing can be said about the file.
     """
     wall, cpu = time.monotonic(), time.process_time()

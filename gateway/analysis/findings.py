@@ -1,6 +1,7 @@
 """Findings: collecting, naming, weakening and muting them.
 
-The id is the kind and a short hash of kind, flow and first frame, so it is the same in each run. The display filter is in
+The id is the kind and a short hash of kind, flow and first frame, so it is the same in each run. The display filter
+is in
 Wireshark's language and works when pasted: frame numbers for up to 50 frames, else addresses with a range of time.
 """
 
@@ -122,8 +123,7 @@ class Findings:
             for detector, source, target, port, until, reason in allow:
                 if (
                     detector in ("*", row["kind"])
-                    or (row["kind"].startswith(detector.rstrip("*"))
-                    and detector.endswith("*"))
+                    or (row["kind"].startswith(detector.rstrip("*")) and detector.endswith("*"))
                 ) and _fits(row, source, target, port, until):
                     row["muted"] = reason or "allowed"
         return sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flows import (
@@ -145,7 +146,7 @@ def handshake_row(st: State, conn: Connection, last: int) -> HandshakeRow:
         "ack_frame": conn.ack_frame,
         "syn_count": len(times),
         "syn_ack_count": conn.syn_ack_count,
-        "syn_intervals_s": [(later - before) / SECOND for before, later in zip(times, times[1:], strict=False)],
+        "syn_intervals_s": [(later - before) / SECOND for before, later in itertools.pairwise(times)],
         "server_ms": (answer - times[-1]) / MS if answer is not None and times and answer >= times[-1] else None,
         "client_ms": (closing - answer) / MS
         if closing is not None and answer is not None and closing >= answer

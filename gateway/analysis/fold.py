@@ -1,6 +1,7 @@
 """Folding: when a table is full, its oldest entries become counters of their hosts and of the services they tried.
 
-What the detectors need of a folded flow is kept in a small bounded form: tries by source (scans), sessions by source, target and
+What the detectors need of a folded flow is kept in a small bounded form: tries by source (scans), sessions by
+source, target and
 port (brute force, beacons), packets and bytes by host.
 """
 

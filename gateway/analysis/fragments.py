@@ -1,4 +1,6 @@
-"""IP fragments: which datagrams were complete, which overlapped, which look like an attack (RFC 791, RFC 5722, RFC 1858)."""
+"""IP fragments: which datagrams were complete, which overlapped, which look like an attack (RFC 791, RFC 5722, RFC
+1858).
+"""
 
 from __future__ import annotations
 

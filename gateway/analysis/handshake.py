@@ -1,7 +1,9 @@
 """Connections before they are connections: SYN, SYN-ACK and refusals as one small tuple each.
 
-A flood or a scan makes tens of thousands of attempts that never carry data. Each stays a tuple until somebody sends anything
-but SYN, SYN-ACK or the RST that answers a SYN; only then two direction lists are made and the handshake is replayed to the
+A flood or a scan makes tens of thousands of attempts that never carry data. Each stays a tuple until somebody sends
+anything
+but SYN, SYN-ACK or the RST that answers a SYN; only then two direction lists are made and the handshake is replayed
+to the
 rules. Over the cap the oldest attempts are folded into their hosts' counters.
 """
 
@@ -126,7 +128,9 @@ def opening_syn(
     options: bytes,
     start: int,
 ) -> bool:
-    """Take the first SYN of a pair of ports, as a flood has half a million of; False where anything is known of them."""
+    """Take the first SYN of a pair of ports, as a flood has half a million of; False where anything is known of
+    them.
+    """
     half = st.half
     if key in half:
         return False

@@ -1,6 +1,7 @@
 """HTTP/1 requests and responses in pipeline order (RFC 9112), by content on any port.
 
-Bodies are stepped over by Content-Length; where the length is not known, a segment that begins like a message is one. Cookies,
+Bodies are stepped over by Content-Length; where the length is not known, a segment that begins like a message is
+one. Cookies,
 credentials and query strings are never kept.
 """
 

@@ -1,4 +1,6 @@
-"""ICMP and ICMPv6: errors joined to the flow they quote, path MTU, floods, echo sweeps (RFC 792, RFC 4443, RFC 1191)."""
+"""ICMP and ICMPv6: errors joined to the flow they quote, path MTU, floods, echo sweeps (RFC 792, RFC 4443, RFC
+1191).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Link layers: where the network packet of a record begins, and of which kind it is.
 
-Walked always: any 802.1Q and 802.1ad tags (four at most), PPPoE sessions, MPLS stacks, LLC/SNAP. 802.11 frames are followed
+Walked always: any 802.1Q and 802.1ad tags (four at most), PPPoE sessions, MPLS stacks, LLC/SNAP. 802.11 frames are
+followed
 as far as an unencrypted LLC header.
 """
 

@@ -337,7 +337,9 @@ def rtp_row(st: State, stream: RtpStream) -> RtpRow:
 
 
 def _opinion(codec: str | None, loss: float, jitter_ms: float) -> float | None:
-    """Mean opinion score by the E-model with the loss robustness of G.711 (ITU-T G.107, G.113); other codecs are unknown."""
+    """Mean opinion score by the E-model with the loss robustness of G.711 (ITU-T G.107, G.113); other codecs are
+    unknown.
+    """
     if codec not in ("PCMU", "PCMA"):
         return None
     delay = 2 * jitter_ms + 20  # a playout buffer of twice the jitter

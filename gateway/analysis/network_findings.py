@@ -1,4 +1,6 @@
-"""Detectors below TCP: ICMP errors, path MTU, fragments, bursts, one-sided recording, damage done by the recording itself."""
+"""Detectors below TCP: ICMP errors, path MTU, fragments, bursts, one-sided recording, damage done by the recording
+itself.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def _icmp(st: State, out: Findings, scanners: set[bytes]) -> None:
             grade,
             1.0,
             f"{st.address_text(reporter)}: {name}",
-            f"{st.address_text(reporter)} reported {name!r} {count} times, about {', '.join(targets[:3]) or 'unknown targets'}"
+            f"{st.address_text(reporter)} reported {name!r} {count} times, about "
+            f"{', '.join(targets[:3]) or 'unknown targets'}"
             + (f" and {len(targets) - 3} more." if len(targets) > 3 else "."),
             frames=frames[: st.frames_cap],
             count=count,
@@ -82,7 +85,8 @@ def _pmtu(st: State, out: Findings) -> None:
                 "high",
                 0.8,
                 f"Path MTU of {mtu} to {st.address_text(target)} is ignored",
-                f"{st.address_text(reporter)} said that packets to {st.address_text(target)} must not exceed {mtu} bytes; "
+                f"{st.address_text(reporter)} said that packets to {st.address_text(target)} must not exceed "
+                f"{mtu} bytes; "
                 f"{ignored} larger ones were sent more than {short_s(st.settings.icmp.pmtu_grace_s)} later.",
                 frames=frames,
                 count=ignored,
@@ -101,13 +105,32 @@ def _fragments(st: State, out: Findings) -> None:
         return
     share = table.incomplete / table.total
     for kind, count, grade, text in (
-        ("incomplete", table.incomplete, "medium" if share > st.settings.fragments.incomplete_medium else "low",
-         f"{table.incomplete} of {table.total} fragmented packets never became complete"),
-        ("teardrop", table.teardrop, "critical", f"{table.teardrop} fragments lie inside others, as the teardrop attack sends them"),
-        ("overlap", table.overlapping if not table.teardrop else 0, "high", f"{table.overlapping} fragmented packets overlap themselves"),
-        ("oversize", table.oversize, "critical", f"{table.oversize} fragments reach beyond the largest packet (ping of death)"),
+        (
+            "incomplete",
+            table.incomplete,
+            "medium" if share > st.settings.fragments.incomplete_medium else "low",
+            f"{table.incomplete} of {table.total} fragmented packets never became complete",
+        ),
+        (
+            "teardrop",
+            table.teardrop,
+            "critical",
+            f"{table.teardrop} fragments lie inside others, as the teardrop attack sends them",
+        ),
+        (
+            "overlap",
+            table.overlapping if not table.teardrop else 0,
+            "high",
+            f"{table.overlapping} fragmented packets overlap themselves",
+        ),
+        (
+            "oversize",
+            table.oversize,
+            "critical",
+            f"{table.oversize} fragments end beyond the largest packet (ping of death)",
+        ),
         ("tiny", table.tiny, "medium", f"{table.tiny} first fragments are too small to hold a header"),
-    ):  # fmt: skip
+    ):
         if not count:
             continue
         source, target = table.hosts[kind]
@@ -145,26 +168,44 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
 
     if st.drops:
         note(
-            "drops", "medium" if st.drops >= 5 and st.drops > 0.001 * st.frame else "low", f"The recording lost packets ({st.drops} places)",
-            f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in {st.drops} places: the capture "
-            "lost them, not the network.", st.drop_first, st.drops, missing_bytes=st.missing_bytes,
-        )  # fmt: skip
+            "drops",
+            "medium" if st.drops >= 5 and st.drops > 0.001 * st.frame else "low",
+            f"The recording lost packets ({st.drops} places)",
+            f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in {st.drops} places: "
+            f"the capture "
+            "lost them, not the network.",
+            st.drop_first,
+            st.drops,
+            missing_bytes=st.missing_bytes,
+        )
     if st.duplicates:
         share = st.duplicates / st.frame
         many = share > st.settings.loss.duplicate_share
         note(
-            "duplicates", "medium" if many else "info",
+            "duplicates",
+            "medium" if many else "info",
             f"{'Every packet' if many else str(st.duplicates) + ' packets'} recorded more than once",
-            f"{st.duplicates} of {st.frame} packets ({percent(share)}) are copies of the one before, made by a mirror port or "
-            "several interfaces; they are left out of all TCP results.", st.duplicate_frames, st.duplicates, share=share,
-        )  # fmt: skip
+            f"{st.duplicates} of {st.frame} packets ({percent(share)}) are copies of the one before, made by a "
+            f"mirror port or "
+            "several interfaces; they are left out of all TCP results.",
+            st.duplicate_frames,
+            st.duplicates,
+            share=share,
+        )
     if st.cut:
-        note("cut", "info", "Packets were cut when recorded",
-             f"{st.cut} of {st.frame} packets hold less than was on the wire; payload could be read only in part.",
-             [], st.cut, share=st.cut / st.frame)  # fmt: skip
+        note(
+            "cut",
+            "info",
+            "Packets were cut when recorded",
+            f"{st.cut} of {st.frame} packets hold less than was on the wire; payload could be read only in part.",
+            [],
+            st.cut,
+            share=st.cut / st.frame,
+        )
     if st.offload:
         note("offload", "info", "Packets were joined before they were recorded",
-             f"{st.offload} packets are larger than a wire carries (offload): loss rates count segments, not wire packets.",
+             f"{st.offload} packets are larger than a wire carries (offload): loss rates count segments, not wire "
+             f"packets.",
              [st.offload_frame], st.offload)  # fmt: skip
     if st.backwards:
         note("clock", "low", "The clock runs backwards",
@@ -172,9 +213,16 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
              [st.notes.frames.get("clock-backwards") or 1], st.backwards)  # fmt: skip
     connections = len(st.connections)
     if totals.one_sided and totals.one_sided > st.settings.asymmetry.one_sided_share * connections:
-        note("one_sided", "medium", "Only one direction was recorded",
-             f"{totals.one_sided} of {connections} connections show one direction only: the other takes another path, or the tap is wrong.",
-             [], totals.one_sided, share=totals.one_sided / connections)  # fmt: skip
+        note(
+            "one_sided",
+            "medium",
+            "Only one direction was recorded",
+            f"{totals.one_sided} of {connections} connections show one direction only: the other takes another "
+            f"path, or the tap is wrong.",
+            [],
+            totals.one_sided,
+            share=totals.one_sided / connections,
+        )
     for gap, before, after in st.pauses[:10]:
         out.add("capture.pause", "info", 0.8, f"No packet at all for {short_s(gap / SECOND)}",
                 f"Between frames {before} and {after} nothing was recorded for {short_s(gap / SECOND)}.",
@@ -228,7 +276,8 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
         begin = int(worst["start"] * SECOND) + (st.first_ns or 0)
         out.add(
             "traffic.burst", "info" if len(rows) < 3 else "low", 0.5, f"{len(rows)} bursts of packets",
-            f"The strongest burst carried {worst['packets']} packets in {short_s(worst['duration'])}, {worst['peak_ratio']:.0f} times the mean.",
+            f"The strongest burst carried {worst['packets']} packets in {short_s(worst['duration'])}, "
+            f"{worst['peak_ratio']:.0f} times the mean.",
             frames=[], count=len(rows), first_ns=begin, last_ns=begin + int(worst["duration"] * SECOND),
             evidence={"bursts": len(rows), "peak_ratio": worst["peak_ratio"], "packets": worst["packets"]},
             threshold={"ratio": limits.ratio, "packets": limits.min_packets}, advice="traffic.burst",

@@ -1,6 +1,7 @@
 """Blocks of pcapng (draft-ietf-opsawg-pcapng): sections, interfaces, enhanced, simple and old packet blocks.
 
-Byte order is per section; link type, resolution and clock offset per interface, and interfaces start anew in each section.
+Byte order is per section; link type, resolution and clock offset per interface, and interfaces start anew in each
+section.
 Name resolution, statistics, secrets, custom and unknown blocks are stepped over by their length.
 """
 

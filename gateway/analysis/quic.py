@@ -1,7 +1,9 @@
 """QUIC Initial packets (RFC 9000, RFC 9001, RFC 9369): the client's name, versions, and whether it was answered.
 
-Initial packets of versions 1 and 2 are encrypted with keys that follow from a public salt and the connection id. Decrypting is
-slow in Python, so only the client's first three Initials of the first 200 flows are opened; of others the version is read.
+Initial packets of versions 1 and 2 are encrypted with keys that follow from a public salt and the connection id.
+Decrypting is
+slow in Python, so only the client's first three Initials of the first 200 flows are opened; of others the version is
+read.
 """
 
 from __future__ import annotations

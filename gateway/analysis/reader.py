@@ -1,7 +1,9 @@
 """Capture files: from a stream of bytes to blocks of packet records (pcap, modified pcap, pcapng, gzip of these).
 
-The format is told by magic number, never by file name. The file is read in blocks of 1 MiB with the unfinished tail carried
-over; nothing is mapped or kept, so memory does not depend on the size of the file. A damaged record ends the walk with a
+The format is told by magic number, never by file name. The file is read in blocks of 1 MiB with the unfinished tail
+carried
+over; nothing is mapped or kept, so memory does not depend on the size of the file. A damaged record ends the walk
+with a
 note in `notes`; only a file of which nothing can be said is refused.
 
 A record is `(start, end, wire_length, t_ns, interface)`: positions in the block's buffer, nanoseconds since 1970.

@@ -2,7 +2,7 @@
 
 Times called `t` or `start` are seconds after the first packet of the file; `first_unix_ns` of `capture` is the anchor.
 `frame` counts from 1 over the whole file. A number that could not be measured is null, never 0. Lists that may be long
-are `{"total": n, "rows": [...]}` with at most `tables.rows` rows; the plain lists are short, and `limits` says when one was cut.
+are `{"total": n, "rows": [...]}` with at most `tables.rows` rows; the plain lists are short.
 Strings that come from packets are raw text (control characters are possible): whoever prints them must escape them.
 Floats are rounded to 6 significant digits.
 """

@@ -1,6 +1,7 @@
 """Scans: who tried many ports of one host, one port of many hosts, or sent what no connection sends.
 
-Tries are taken with their outcome. The look-alikes (a browser's burst, monitoring, passive FTP, peers) succeed mostly, and a
+Tries are taken with their outcome. The look-alikes (a browser's burst, monitoring, passive FTP, peers) succeed
+mostly, and a
 share of failures keeps them apart.
 """
 
@@ -353,7 +354,8 @@ def _sweeps(st: State, out: Findings) -> None:
                 graded(len(targets), (0, "medium"), (limits.targets_critical, "high")) or "medium",
                 0.8,
                 f"{st.address_text(source)} pinged {len(targets)} hosts",
-                f"{st.address_text(source)} sent echo requests to {len(targets)} hosts, {len(answered & targets)} answered.",
+                f"{st.address_text(source)} sent echo requests to {len(targets)} hosts, {len(answered & targets)} "
+                f"answered.",
                 frames=row[6],
                 count=len(targets),
                 first_ns=row[4],

@@ -1,6 +1,7 @@
 """Thresholds of every detector: one frozen dataclass each, every default written once, every range beside it.
 
-An override is written `detector.name=value`, as on the command line (`--set`) and in the configuration. The values in use
+An override is written `detector.name=value`, as on the command line (`--set`) and in the configuration. The values
+in use
 are part of each report, so that a finding can be checked against the number that made it.
 """
 
@@ -350,7 +351,9 @@ class Settings:
     allow: Allow = field(default_factory=Allow)
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Settings:
-        """These settings with `{"detector.name": "value"}` applied; raises SettingsError naming every one that is wrong."""
+        """These settings with `{"detector.name": "value"}` applied; raises SettingsError naming every one that is
+        wrong.
+        """
         changed: dict[str, dict[str, object]] = {}
         problems: list[str] = []
         for key, text in overrides.items():

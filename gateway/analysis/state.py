@@ -1,6 +1,7 @@
 """Everything one analysis knows while it reads: tables, counters and their bounds.
 
-The batch loop and the rules fill it, the detectors read it. Each table has a cap; what is pushed out is folded into totals by
+The batch loop and the rules fill it, the detectors read it. Each table has a cap; what is pushed out is folded into
+totals by
 host and by service, so that counts stay exact while memory stays bounded under a flood of sources, flows or names.
 """
 
@@ -227,7 +228,9 @@ class State:
         return packet_offset - (self.interfaces[0].header if self.interfaces else 0)
 
     def flow_frame(self, key: bytes, protocol: int) -> int | None:
-        """The first frame, and so the name, of the flow with these addresses and ports; None if it is not in a table."""
+        """The first frame, and so the name, of the flow with these addresses and ports; None if it is not in a
+        table.
+        """
         if not key:
             return None
         back = reverse_key(key)

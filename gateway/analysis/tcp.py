@@ -1,9 +1,9 @@
 """Rules for every TCP segment that is not on the short path of the batch loop.
 
 Two things are said about a late segment. Its *label* follows tshark's definitions, so that the two can be compared. Its
-*evidence* comes from what was seen: the bytes lie in ranges seen before (`seen-range`, a retransmission for certain), or they
-fall into a hole (`hole-fill`, lost or reordered upstream of the capture; IP ids, timestamps and timing decide which), or
-partly both. Copies of a packet that the capture recorded twice take no part in any rule.
+*evidence* comes from what was seen: the bytes lie in ranges seen before (`seen-range`, a retransmission for certain),
+or they fall into a hole (`hole-fill`, lost or reordered upstream of the capture; IP ids, timestamps and timing decide
+which), or partly both. Copies of a packet that the capture recorded twice take no part in any rule.
 
 An unacknowledged segment is a tuple (end, time or -1 if sent twice, frame, IP id, checksum, last time, transmissions).
 """
@@ -427,9 +427,9 @@ def _selective(d: Direction, r: Direction, ack: int, blocks: list[tuple[int, int
         if high is None or (right - high & MASK) < HALF:
             high = right
     before = trouble.sack_high
-    if high is not None and before is not None and (before - high & MASK) < HALF and before != high:
-        if (before - ack & MASK) < HALF:
-            trouble.reneged += 1
+    fell = high is not None and before is not None and before != high and (before - high & MASK) < HALF
+    if fell and before is not None and (before - ack & MASK) < HALF:
+        trouble.reneged += 1
     trouble.sack_high = high
 
 

@@ -1,6 +1,7 @@
 """TLS hellos and clear alerts (RFC 8446, RFC 5246, RFC 6066), and the JA4 print of a client.
 
-Only what is sent in clear is read: names, versions, cipher and ALPN offers, the server's choice. Encrypted client hello is
+Only what is sent in clear is read: names, versions, cipher and ALPN offers, the server's choice. Encrypted client
+hello is
 recognised by its extension; the name beside it is then the outer one.
 """
 

@@ -2,8 +2,10 @@
 
     python -m tests.bench.analysis [--big N] [--flood N] [--rounds 3] [--only small,big,flood]
 
-Three captures are generated with a fixed seed: 131,072 mixed packets, 2 million packets of long transfers, and a SYN flood from
-500,000 sources. Each program runs in a fresh process; CPU time is user + system of that process, the best of several runs. A
+Three captures are generated with a fixed seed: 131,072 mixed packets, 2 million packets of long transfers, and a SYN
+flood from
+500,000 sources. Each program runs in a fresh process; CPU time is user + system of that process, the best of several
+runs. A
 small fixed Python loop is timed beside, so that figures of different machines can be compared. The programs are those
 of the Debian packages tshark, tcptrace and wireshark-common; a missing one is left out and said to be.
 """
@@ -93,7 +95,9 @@ def small(path: Path) -> None:
 
 
 def big(path: Path, packets: int) -> None:
-    """Long transfers, fifty at a time, two data segments for each acknowledgement, one in five hundred lost and sent again."""
+    """Long transfers, fifty at a time, two data segments for each acknowledgement, one in five hundred lost and
+    sent again.
+    """
     generator = random.Random(2)
     payload = bytes(180)
     states = [[1000, 1] for _ in range(50)]

@@ -1,6 +1,7 @@
 """Fuzzer of the analysis: damaged captures must end with a report or a named refusal.
 
-Run `python -m tests.fuzz.analysis --seconds 60 [--seed N] [FILE ...]`; without files, the shared captures under 100 kB are used.
+Run `python -m tests.fuzz.analysis --seconds 60 [--seed N] [FILE ...]`; without files, the shared captures under 100
+kB are used.
 A failing input is written to the file named in the last line, so that it can be run again.
 """
 

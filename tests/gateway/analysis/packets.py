@@ -1,4 +1,4 @@
-"""A small packet and conversation builder for tests of the analysis: Ethernet, IPv4, IPv6, TCP, UDP, pcap and pcapng files.
+"""A small packet and conversation builder for tests: Ethernet, IPv4, IPv6, TCP, UDP, pcap and pcapng files.
 
 Checksums are a hash of the header fields rather than real ones: the engine only compares them.
 """
@@ -218,10 +218,10 @@ class Trace:
 
     def report(self, **overrides: str) -> Report:
         """Analyse the trace."""
-        return analyse(self.pcap(), **overrides)
+        return analyse(self.pcap(), None, **overrides)
 
 
-def analyse(data: bytes, *, block_bytes: int | None = None, **overrides: str) -> Report:
+def analyse(data: bytes, block_bytes: int | None = None, **overrides: str) -> Report:
     """Analyse the bytes of a file; overrides are written with two underscores for the dot."""
     settings = Settings().with_overrides({key.replace("__", "."): value for key, value in overrides.items()})
     return analyze(io.BytesIO(data), name="test", settings=settings, block_bytes=block_bytes)

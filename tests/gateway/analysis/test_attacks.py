@@ -286,7 +286,9 @@ def test_a_long_session_after_guessing_may_be_success() -> None:
 
 
 def test_few_logins_health_checks_backups_and_floods_are_no_guessing() -> None:
-    """Nine sessions, checks that close before the banner, sessions of very different size and bare SYNs are not guesses."""
+    """Nine sessions, checks that close before the banner, sessions of very different size and bare SYNs are not
+    guesses.
+    """
     trace = Trace()
     for number in range(9):
         trace.session(
@@ -403,7 +405,9 @@ def test_a_dns_tunnel_is_found() -> None:
 
 
 def test_content_networks_block_lists_and_few_names_are_no_tunnel() -> None:
-    """Names of content networks are passed over with the reason; twenty long names are too few; ordinary names are short."""
+    """Names of content networks are passed over with the reason; twenty long names are too few; ordinary names are
+    short.
+    """
     trace = Trace()
     for number in range(100):
         digest = hashlib.sha256(str(number).encode()).hexdigest()

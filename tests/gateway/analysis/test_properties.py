@@ -70,7 +70,9 @@ def mixed() -> Trace:
 
 
 def lossy(trace: Trace, begin: float, isn: int, segments: int = 300, drop: int = 29) -> None:
-    """A download seen at its receiver: each `drop`-th segment is missing at first and comes again one round trip later."""
+    """A download seen at its receiver: each `drop`-th segment is missing at first and comes again one round trip
+    later.
+    """
     client, server = ("10.0.0.2", 51_000), ("198.51.100.9", 443)
     window = bytes.fromhex("01030307")
     trace.add(begin, tcp(*client, *server, SYN, isn - 1, options=window))
@@ -219,14 +221,15 @@ def test_rtp_with_known_loss_and_jitter() -> None:
 def test_cutting_a_file_anywhere_ends_well() -> None:
     """Every truncation is a report or a named refusal, and the report says that the file was cut."""
     data = mixed().pcap()
-    for size in [*range(0, 200), *range(200, len(data), 997)]:
+    refusals = set()
+    for size in [*range(200), *range(200, len(data), 997)]:
         try:
             report = analyse(data[:size])
         except AnalysisRefused as refusal:
-            assert refusal.error in ("empty", "not-a-capture")
+            refusals.add(refusal.error)
         else:
-            whole = size == len(data)
-            assert whole or report["capture"]["packets"] < 400
+            assert report["capture"]["packets"] < 400
+    assert refusals == {"empty", "not-a-capture"}
 
 
 @pytest.mark.parametrize(

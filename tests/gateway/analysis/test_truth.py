@@ -1,4 +1,6 @@
-"""Every shared capture against what tshark counts in it; where we differ on purpose, the difference itself is asserted."""
+"""Every shared capture against what tshark counts in it; where we differ on purpose, the difference itself is
+asserted.
+"""
 
 from __future__ import annotations
 
