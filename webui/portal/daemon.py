@@ -30,7 +30,7 @@ Params = dict[str, JsonValue]
 
 CALL_TIMEOUT_S: Final = 5.0  # the daemon answers within a millisecond; more means that something is wrong
 _FIRST_RETRY_S: Final = 0.1
-_LAST_RETRY_S: Final = 2.0
+_LAST_RETRY_S: Final = 0.5  # a guest who waits at the login page is worth a connection attempt
 _CONFIG_POLL_S: Final = 60.0  # a change that no event announced
 
 
@@ -78,6 +78,7 @@ class Daemon:
     async def run(self, on_config: OnConfig) -> None:
         """Stay connected for ever; `on_config` is awaited with the configuration at each connection and change."""
         retry_s = _FIRST_RETRY_S
+        said = ""
         while True:
             port: ControlPort | None = None
             try:
@@ -85,11 +86,14 @@ class Daemon:
                 await on_config(await self._fetch_config(port))
                 self._port = port
                 retry_s = _FIRST_RETRY_S
+                said = ""
                 log.info("connected to the daemon")
                 await self._follow(port, on_config)
                 log.warning("the daemon ended the event stream")
             except ControlError as err:
-                log.warning("no daemon code=%s reason=%s", err.code, err.message)
+                if err.message != said:
+                    log.warning("no daemon code=%s reason=%s", err.code, err.message)
+                    said = err.message
             except ContractError as err:
                 log.error("daemon and portal are of different versions: %s", err)
             finally:
