@@ -92,6 +92,7 @@ ACTIVITY_ROUND_S: Final = 1.5
 ACTIVITY_CLIENTS_PER_ROUND: Final = 3000
 # A quota is looked at when it could be used up at the fastest rate, but not more often than this.
 QUOTA_LOOK_S: Final = 1.0
+SOURCE_NAMES: Final = {"radius": "RADIUS", "local": "local accounts"}  # as the timeline calls who decided
 MAX_IPV6_ADDRESSES: Final = 16  # per client; privacy addresses come and go, the oldest is forgotten
 IDENTITY_BITS: Final = 32
 
@@ -343,7 +344,7 @@ class SessionMachine:
         assert attempt is not None
         assert attempt.credentials is not None
         assert address is not None
-        source = attempt.sources.pop(0)
+        source = attempt.asked = attempt.sources.pop(0)
         if source == "radius":
             self._out.append(
                 SendAccessRequest(
@@ -397,7 +398,8 @@ class SessionMachine:
         if event.unknown_user and attempt.sources:
             self._ask_next(session)
             return
-        self._give_up(session, LoginResult.REJECT, event.message)
+        who = SOURCE_NAMES[attempt.asked]
+        self._give_up(session, LoginResult.REJECT, event.message, why=f"{who} refused{_after_colon(event.message)}")
 
     def _access_failed(self, session: Session, event: AccessFailed, now: float) -> None:
         attempt = session.attempt
@@ -849,6 +851,11 @@ def _enough_devices(devices: int) -> str:
     if devices == 1:
         return "another device of this user is online; log it out first"
     return f"{devices} devices of this user are online already; log one out first"
+
+
+def _after_colon(message: str) -> str:
+    """A message that may be absent, behind what it explains; its lines become one."""
+    return f": {' '.join(message.split())}" if message else ""
 
 
 def _limits_in_words(session: Session, now: float) -> str:

@@ -32,6 +32,7 @@ class Attempt:
     credentials: Credentials | None
     sources: list[str]  # authentication sources that are still to be asked, in order
     waiters: list[int]  # requests that get the answer
+    asked: str = ""  # the source that is deciding, or decided last
     grant: Grant | None = None  # set when a source accepted
     by: str = ""  # who authorised without asking, for the timeline
 

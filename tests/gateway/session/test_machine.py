@@ -119,6 +119,23 @@ def test_a_login_is_saved_and_accounted_before_the_guest_is_told() -> None:
     assert life.replies() == [ReplyLogin(1, ALICE, LoginResult.SUCCESS, "hello", "")]
 
 
+def test_the_timeline_says_who_refused() -> None:
+    """A refusal names the source that gave it, with its words in one line."""
+    life = Life()
+    life.lease(ALICE)
+    life.ask(ALICE)
+    refused = life.send(AccessRejected(ALICE, life.login_id(ALICE), "wrong password"))
+    assert Note(ALICE, "login_failed", "local accounts refused: wrong password") in refused
+    life.ask(ALICE)
+    life.send(AccessRejected(ALICE, life.login_id(ALICE), unknown_user=True))
+    refused = life.send(AccessRejected(ALICE, life.login_id(ALICE), "no credit\nleft"))
+    assert Note(ALICE, "login_failed", "RADIUS refused: no credit left") in refused
+    assert life.replies()[-1].message == "no credit\nleft"
+    life.ask(ALICE)
+    life.send(AccessRejected(ALICE, life.login_id(ALICE), unknown_user=True))
+    assert Note(ALICE, "login_failed", "RADIUS refused") in life.send(AccessRejected(ALICE, life.login_id(ALICE)))
+
+
 def test_click_through_asks_nobody() -> None:
     """Accepting the terms opens the gate under the device's own name."""
     life = Life(radius=False)
