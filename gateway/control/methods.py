@@ -317,7 +317,9 @@ class Methods:
             events = timeline.newest(limit)
         else:
             keys = self._keys_of(params)
-            events = sorted(itertools.chain(*(timeline.of_client(key, limit) for key in keys)))[-limit:]
+            # By time alone: what happened at one moment keeps the order in which it was noted.
+            found = itertools.chain.from_iterable(timeline.of_client(key, limit) for key in keys)
+            events = sorted(found, key=lambda event: event.at)[-limit:]
         return {"rows": [self._event(event) for event in events]}
 
     async def events_follow(self, caller: Caller, params: Params) -> AsyncIterator[JsonValue]:
