@@ -52,6 +52,12 @@ META: Final = "meta"
 
 READ_AT_ONCE: Final = 100  # clients whose counters the datapath answers before `perform` returns
 
+# What the log tells an operator of a client's life. The rest is for `postern events`, and for the log at debug: a line
+# costs as much as a tenth of a login.
+_LEVELS: Final = dict.fromkeys(
+    ("gate_opened", "gate_closed", "login_failed", "login_refused", "changed", "resumed", "clone"), logging.INFO
+)
+
 Answer = TypeVar("Answer", ReplyLogin, ReplyRequest)
 KernelAction = BindAddress | UnbindAddress | AllowTraffic | DenyTraffic | ApplyLimits | ReadCounters | ReadActivity
 
@@ -292,7 +298,8 @@ class Hub:
                 _answer(self._requests.pop(request_id, None), action)
             case Note(key, kind, text):
                 self.timeline.add(self._now(), key, kind, text)
-                LOG.info("client zone=%s mac=%s kind=%s text=%s", key.zone, key.mac, kind, text)
+                if LOG.isEnabledFor(level := _LEVELS.get(kind, logging.DEBUG)):
+                    LOG.log(level, "client zone=%s mac=%s kind=%s text=%s", key.zone, key.mac, kind, text)
             case _:
                 assert_never(action)
 

@@ -8,9 +8,9 @@ anew with each boot; within one boot (`boot_id` says so) the exact start is kept
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, Final
 
 from gateway.addresses import MacAddress
 from gateway.session.model import (
@@ -29,6 +29,8 @@ from gateway.session.table import Session
 # Any in this module: a record is whatever msgpack read from a file that may be damaged or of another version; each
 # field is given its type here, once.
 Record = dict[str, Any]
+
+_LIMITS: Final = tuple(item.name for item in fields(Limits))
 
 
 class RecordError(ValueError):
@@ -81,7 +83,7 @@ def save_session(session: Session, now: float, unix: float | None, boot_id: str)
         "filters": list(grant.filter_ids),
         "reauth": grant.reauthenticate_at_end,
         "devices": grant.devices,
-        "limits": {name: value for name, value in asdict(session.limits).items() if value is not None},
+        "limits": {name: value for name in _LIMITS if (value := getattr(session.limits, name)) is not None},
         "interim": session.interim_interval_s,
         "started": session.started_at,
         "elapsed": now - session.started_at,
@@ -98,8 +100,7 @@ def save_session(session: Session, now: float, unix: float | None, boot_id: str)
 def load_session(record: Mapping[str, Any]) -> SavedSession:
     """Read a record of `save_session`; raises RecordError."""
     try:
-        known = {item.name for item in fields(Limits)}
-        limits = Limits(**{name: value for name, value in record["limits"].items() if name in known})
+        limits = Limits(**{name: value for name, value in record["limits"].items() if name in _LIMITS})
         grant = Grant(
             username=record["user"],
             authenticated_by=AuthenticatedBy(record["by"]),
