@@ -18,11 +18,11 @@ import re
 import sys
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, TextIO
 
 from gateway.config import Secret
+from gateway.reports import INTERVAL_S, REPORTS_PER_INTERVAL, ReportLimit
 from gateway.session.model import ChapCredentials, PapCredentials
 
 LEVELS: Final[Mapping[str, int]] = {
@@ -127,39 +127,27 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogLimiter:
-    """At most one line per source and interval, for what strangers can cause at will.
-
-    Sources are bounded: the least recently logged one is forgotten first, which can only make it log once more.
-    """
+    """At most one line per source and interval, and so many in all, for what strangers can cause at will."""
 
     def __init__(
-        self, interval_s: float = 60.0, capacity: int = 1024, clock: Callable[[], float] = time.monotonic
+        self,
+        interval_s: float = INTERVAL_S,
+        most: int = REPORTS_PER_INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._interval_s = interval_s
-        self._capacity = capacity
+        self._limit = ReportLimit(interval_s, most)
         self._clock = clock
-        self._seen: OrderedDict[object, tuple[float, int]] = OrderedDict()  # source -> (logged at, held back since)
 
-    def __call__(self, source: object, logger: logging.Logger, level: int, message: str, *args: object) -> bool:
+    def __call__(self, source: Hashable, logger: logging.Logger, level: int, message: str, *args: object) -> bool:
         """Log unless `source` logged within the interval; the line tells how many were held back. True if logged."""
-        now = self._clock()
-        logged_at, held_back = self._seen.get(source, (None, 0))
-        if logged_at is not None and now - logged_at < self._interval_s:
-            self._seen[source] = (logged_at, held_back + 1)
+        held_back = self._limit.admit(source, self._clock())
+        if held_back is None:
             return False
-        self._seen[source] = (now, 0)
-        self._seen.move_to_end(source)
-        if len(self._seen) > self._capacity:
-            self._seen.popitem(last=False)
         if held_back:
             logger.log(level, message + " held_back=%d", *args, held_back)
         else:
             logger.log(level, message, *args)
         return True
-
-    def __len__(self) -> int:
-        """Sources remembered."""
-        return len(self._seen)
 
 
 once_per_minute: Final = LogLimiter()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, cast
 
-from webui.buckets import TokenBuckets
+from gateway.buckets import TokenBuckets
 from webui.messages import REASONS, App, Endpoint, Request, RequestError, Response, plain
 from webui.parsing import (
     MAX_HEAD_BYTES,
@@ -122,10 +122,11 @@ class HttpServer:
         """Count a request, hold it against its client's rate, parse its head and route it; raises RequestError."""
         self.counts.requests += 1
         if self.buckets is not None:
-            wait_s = self.buckets.take(client, self.loop.time())
-            if wait_s > 0:
+            now = self.loop.time()
+            if not self.buckets.take(client, now):
                 self.counts.rate_limited += 1
-                return Decision(None, plain(429, "too many requests", close=True, retry_after_s=int(wait_s) + 1))
+                wait_s = int(self.buckets.wait_s(client, now)) + 1
+                return Decision(None, plain(429, "too many requests", close=True, retry_after_s=wait_s))
         request = parse_head(head, client, self.head_parser)
         try:
             answer = app.route(request)

@@ -85,7 +85,7 @@ def zone_range(zone: Zone) -> Ipv4Range:
 
 
 def withheld_addresses(zone: Zone, reservations: Iterable[Reservation]) -> frozenset[int]:
-    """Addresses that no client gets from the pool: ours, those of servers and relays, reserved ones, the prefix's ends."""
+    """Addresses that no client gets from the pool: ours, those of servers and relays, reserved ones, both ends."""
     network = zone.address.network
     ends = (network.network_address, network.broadcast_address)
     reserved = (reservation.address for reservation in reservations)

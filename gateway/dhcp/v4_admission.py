@@ -1,7 +1,7 @@
 """Who may ask the DHCPv4 server at all: checks that need no lease table, and the account of what was refused.
 
 Who asks is the MAC that the frame came from. A message whose chaddr is another is refused, unless a relay sent it. A
-relay is known by its giaddr, which any guest can write: it would pass for ever new clients so, and empty the pool behind
+relay is known by its giaddr, which any guest can write: it would pass for ever new clients so, and empty the pool past
 the limit of one lease per MAC. So there are no relays but those that the configuration names.
 """
 
@@ -11,15 +11,17 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from gateway.addresses import MacAddress
+from gateway.buckets import TokenBuckets
 from gateway.config import Dhcp, Zone
-from gateway.dhcp.limits import ClientBuckets, ReportLimit, TokenBucket
 from gateway.dhcp.v4_codec import ETHERNET, Message, MessageType, Op
 from gateway.dhcp.v4_events import DhcpAction, RefusalReason, ReportRefusal
+from gateway.reports import ReportLimit
 
 _FROM_CLIENTS: Final = frozenset(
     (MessageType.DISCOVER, MessageType.REQUEST, MessageType.DECLINE, MessageType.RELEASE, MessageType.INFORM)
 )
 _NO_MAC: Final = bytes(6)
+_NEWCOMERS: Final = "newcomers"  # one bucket for all clients of the zone that have no lease
 
 Objection = tuple[RefusalReason, str]
 """Why a message is refused, and the particulars for the log."""
@@ -33,8 +35,8 @@ class Admission:
         self._blocked = frozenset(zone.block_macs)
         self._client_rate = settings.client_rate
         self._new_client_rate = settings.new_client_rate
-        self._clients = ClientBuckets(settings.client_rate, settings.client_burst)
-        self._new_clients = TokenBucket(settings.new_client_rate, settings.new_client_burst)
+        self._clients = TokenBuckets(settings.client_rate, settings.client_burst)
+        self._new_clients = TokenBuckets(settings.new_client_rate, settings.new_client_burst)
 
     def object_to(self, message: Message, source_mac: bytes, now: float) -> Objection | None:
         """What speaks against answering this message; None, and a token of its client used, if nothing does."""
@@ -59,7 +61,7 @@ class Admission:
 
     def object_to_newcomer(self, now: float) -> Objection | None:
         """What speaks against a client that has no lease; None, and a token of the zone used, if nothing does."""
-        if self._new_clients.take(now):
+        if self._new_clients.take(_NEWCOMERS, now):
             return None
         return "new_client_rate", f"more than {self._new_client_rate:g} new clients a second"
 
@@ -75,4 +77,6 @@ class Refusals:
         """Count, and order a report if this source has not been reported within the minute."""
         reason, detail = objection
         self.counts[reason] = self.counts.get(reason, 0) + 1
-        return [ReportRefusal(MacAddress(mac), reason, detail)] if self._reports.allow(bytes(mac), now) else []
+        if self._reports.admit(bytes(mac), now) is None:
+            return []
+        return [ReportRefusal(MacAddress(mac), reason, detail)]

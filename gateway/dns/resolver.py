@@ -17,8 +17,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from gateway.buckets import TokenBuckets
 from gateway.config import Endpoint
-from gateway.dns.buckets import ClientBuckets
 from gateway.dns.events import (
     Action,
     CloseClient,
@@ -51,12 +51,11 @@ from gateway.dns.message import (
     read_question,
 )
 from gateway.dns.upstreams import Attempt, Lane, Path, Pending, choose
+from gateway.reports import ReportLimit
 
 MAX_UPSTREAMS: Final = 8
 MAX_UNDER_WAY: Final = 30_000  # a socket has 65,536 ids, and a query may use two
 REPEAT_AFTER: Final = 1 / 3  # of the timeout
-COMPLAINT_PAUSE_S: Final = 60.0
-MAX_COMPLAINTS: Final = 1024
 _ONE: Final = b"\x00\x01"
 
 
@@ -66,7 +65,7 @@ class Resolver:
     def __init__(self, settings: Settings, random_bits: Callable[[int], int]) -> None:
         """`random_bits(n)` gives n unpredictable bits, as `secrets.randbits` does."""
         self._random_bits = random_bits
-        self._buckets = ClientBuckets(settings.client_rate, settings.client_burst)
+        self._buckets = TokenBuckets(settings.client_rate, settings.client_burst)
         self._configure(settings)
         self._paths: dict[bool, list[Path]] = {False: [], True: []}  # by whether TCP
         self._lanes: dict[int, Lane] = {}
@@ -74,7 +73,7 @@ class Resolver:
         self._active: OrderedDict[tuple[bool, bytes], Pending] = OrderedDict()  # by start, hence by end
         self._unrepeated: OrderedDict[tuple[bool, bytes], Pending] = OrderedDict()
         self._waiters = 0
-        self._complained: dict[str, float] = {}
+        self._reports = ReportLimit()
         self._queries: Counter[str] = Counter()
         self._local: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -381,12 +380,5 @@ class Resolver:
             actions.append(CloseClient(event.reply_to))
 
     def _complain(self, source: str, what: str, now: float, actions: list[Action]) -> None:
-        last = self._complained.get(source)
-        if last is not None and now - last < COMPLAINT_PAUSE_S:
-            return
-        if len(self._complained) >= MAX_COMPLAINTS:
-            self._complained = {who: at for who, at in self._complained.items() if now - at < COMPLAINT_PAUSE_S}
-            if len(self._complained) >= MAX_COMPLAINTS:
-                return
-        self._complained[source] = now
-        actions.append(Complain(source, what))
+        if self._reports.admit(source, now) is not None:
+            actions.append(Complain(source, what))

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, assert_never
 
 from gateway.config import Config, Endpoint
+from gateway.log import LogLimiter
 from gateway.radius.dynauth import (
     Answer,
     ChangeSessions,
@@ -27,7 +28,6 @@ from gateway.radius.dynauth import (
     RequestReceived,
     SessionsMissing,
 )
-from gateway.radius.quiet import Quiet
 from gateway.radius.session_keys import SessionKeys
 from gateway.session.model import ClientKey, GrantChange
 
@@ -65,7 +65,7 @@ class DynamicAuthorization:
         self._wall_clock = wall_clock
         self._core = DynamicAuthorizer(config, nas_addresses)
         self._sockets: list[socket.socket] = []
-        self._quiet = Quiet()
+        self._log_limited = LogLimiter(clock=clock)
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
@@ -143,8 +143,15 @@ class DynamicAuthorization:
                 except OSError as err:  # the requester repeats itself and gets the cached answer
                     _LOG.debug("dynamic authorization answer not sent: %s", err)
             case ReportDrop(source, reason, text):
-                if self._quiet.admits(str(source.address), reason, self._clock()):
-                    _LOG.warning("dynamic authorization request dropped from=%s reason=%s: %s", source, reason, text)
+                self._log_limited(
+                    (source.address, reason),
+                    _LOG,
+                    logging.WARNING,
+                    "dynamic authorization request dropped from=%s reason=%s: %s",
+                    source,
+                    reason,
+                    text,
+                )
             case DisconnectSessions(request, keys):
                 self._order(request, keys, self._disconnect, via)
             case ChangeSessions(request, keys, change):

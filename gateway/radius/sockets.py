@@ -17,6 +17,7 @@ from typing import Final, assert_never
 
 from gateway.addresses import MacAddress
 from gateway.config import Config, RadiusServer
+from gateway.log import LogLimiter
 from gateway.radius.accounting import (
     AccountingAction,
     AccountingQueue,
@@ -46,7 +47,6 @@ from gateway.radius.messages import (
     SettleRecord,
     Transmit,
 )
-from gateway.radius.quiet import Quiet
 from gateway.radius.requests import Randomness, RequestWriter
 from gateway.radius.status import describe
 from gateway.session.actions import SendAccessRequest
@@ -96,7 +96,7 @@ class RadiusClient:
         self._exchange = Exchange(config, self._writer, random)
         self._queue = AccountingQueue(limit=config.radius.accounting_queue, window=_window(config), random=random)
         self._sockets: dict[tuple[str, Purpose, int], tuple[RadiusServer, socket.socket]] = {}
-        self._quiet = Quiet()
+        self._log_limited = LogLimiter(clock=clock)
         self._early: list[ExchangeEvent | RecordQueued | RecordsRestored] = []  # what came before `run`
         self._done: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -214,8 +214,15 @@ class RadiusClient:
                 case ReportServer():
                     self._report(action)
                 case ReportRefusal(place, reason, text):
-                    if self._quiet.admits(place, reason, self._clock()):
-                        _LOG.warning("RADIUS answer dropped server=%r reason=%s: %s", place, reason, text)
+                    self._log_limited(
+                        (place, reason),
+                        _LOG,
+                        logging.WARNING,
+                        "RADIUS answer dropped server=%r reason=%s: %s",
+                        place,
+                        reason,
+                        text,
+                    )
                 case RememberSigner(place):
                     _LOG.info("RADIUS server signs its answers and must from now on server=%r", place)
                     self._learned_changed()
@@ -303,8 +310,14 @@ class RadiusClient:
             opened.connect((str(server.address), channel.port))
         except OSError as err:
             opened.close()
-            if self._quiet.admits(channel.place, "socket", self._clock()):
-                _LOG.warning("RADIUS server cannot be reached server=%r: %s", channel.place, err)
+            self._log_limited(
+                (channel.place, "socket"),
+                _LOG,
+                logging.WARNING,
+                "RADIUS server cannot be reached server=%r: %s",
+                channel.place,
+                err,
+            )
             return None
         self._sockets[key] = (server, opened)
         self._writer.set_source(server.name, ip_address(opened.getsockname()[0]))
@@ -331,8 +344,14 @@ class RadiusClient:
                 self._refused(key)
                 continue
             except OSError as err:
-                if self._quiet.admits(action.server, "send", self._clock()):
-                    _LOG.warning("RADIUS request not sent server=%s: %s", action.server, err)
+                self._log_limited(
+                    (action.server, "send"),
+                    _LOG,
+                    logging.WARNING,
+                    "RADIUS request not sent server=%s: %s",
+                    action.server,
+                    err,
+                )
                 self._close(key)  # its source address may be gone: the repetition opens another
             return
 

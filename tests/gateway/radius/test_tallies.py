@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.radius.quiet import Quiet
 from gateway.radius.tallies import BUCKETS_S, Tallies
 
 
@@ -29,21 +28,3 @@ def test_quantiles_are_of_recent_answers() -> None:
     assert median is not None
     assert 744 <= median <= 1000
     assert tallies.quantile_s(1.0) == 999.0
-
-
-def test_a_source_is_heard_once_a_minute() -> None:
-    """The same source and reason are logged once per minute, others are not held back."""
-    quiet = Quiet()
-    assert quiet.admits("a", "x", 0.0)
-    assert not quiet.admits("a", "x", 59.9)
-    assert quiet.admits("a", "y", 1.0)
-    assert quiet.admits("b", "x", 1.0)
-    assert quiet.admits("a", "x", 60.0)
-
-
-def test_many_sources_are_not_remembered_for_ever() -> None:
-    """The memory is bounded: the oldest source is forgotten, and heard again."""
-    quiet = Quiet()
-    assert all(quiet.admits(str(number), "x", 0.0) for number in range(5000))
-    assert quiet.admits("0", "x", 1.0)
-    assert not quiet.admits("4999", "x", 1.0)
