@@ -148,7 +148,7 @@ class Journal:
         self._twin = -1  # the file being written by a compaction
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._sync_wanted = asyncio.Event()
-        self.trouble = ""  # a sentence while records cannot be written
+        self._troubles: dict[str, str] = {}  # what does not work now, by what was tried
         self.appended = self.compactions = self.lost_records = self.syncs = self.failures = 0
 
     def open(self) -> Replayed:
@@ -198,7 +198,9 @@ class Journal:
             self._size += written
         except OSError as error:
             self.failures += 1
-            self.trouble = f"cannot write {self._path}: {error.strerror}; free some space, nothing is lost meanwhile"
+            self._troubles["write"] = (
+                f"cannot write {self._path}: {error.strerror}; free some space, nothing is lost meanwhile"
+            )
             self._wait(record)
             return False
         if self._twin >= 0:
@@ -237,7 +239,7 @@ class Journal:
                 self._waiting.extend(remaining)
                 return
             self._waiting = remaining
-        self.trouble = ""
+        self._troubles.pop("write", None)
 
     async def run(self) -> None:
         """Sync what was appended, retry what waits, compact what has grown; ends only by cancellation."""
@@ -260,9 +262,10 @@ class Journal:
         try:
             os.fdatasync(descriptor)
             self.syncs += 1
+            self._troubles.pop("sync", None)
         except OSError as error:
             self.failures += 1
-            self.trouble = f"cannot sync {self._path}: {error.strerror}; the storage may be failing"
+            self._troubles["sync"] = f"cannot sync {self._path}: {error.strerror}; the storage may be failing"
 
     async def _compact(self, loop: asyncio.AbstractEventLoop) -> None:
         """Write the living state beside the file and put it in its place.
@@ -282,10 +285,11 @@ class Journal:
             if self._twin < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             beside.rename(self._path)
-            await loop.run_in_executor(self._executor, _sync_directory, self._path.parent)
         except OSError as error:
             self.failures += 1
-            self.trouble = f"cannot rewrite {self._path}: {error.strerror}; it goes on growing until there is space"
+            self._troubles["rewrite"] = (
+                f"cannot rewrite {self._path}: {error.strerror}; it goes on growing until there is space"
+            )
             self._compact_at = self._size + COMPACT_AT_LEAST_BYTES
             beside.unlink(missing_ok=True)
             if self._twin >= 0:
@@ -297,6 +301,25 @@ class Journal:
         self._size = os.fstat(self._descriptor).st_size
         self._compact_at = max(COMPACT_AT_LEAST_BYTES, COMPACT_FACTOR * self._size)
         self.compactions += 1
+        self._troubles.pop("rewrite", None)
+        await loop.run_in_executor(self._executor, self._sync_directory)
+
+    def _sync_directory(self) -> None:
+        """Make the rename last; without that a power cut may bring the old file back, which is whole as well."""
+        try:
+            descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.failures += 1
+            self._troubles["sync"] = f"cannot sync {self._path.parent}: {error.strerror}; the storage may be failing"
+
+    @property
+    def trouble(self) -> str:
+        """What does not work now, in sentences; empty while all is well."""
+        return "; ".join(self._troubles.values())
 
     @property
     def size_bytes(self) -> int:
@@ -327,11 +350,3 @@ def _slices(changes: Iterable[Change], size: int) -> Iterator[list[Change]]:
             piece = []
     if piece:
         yield piece
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

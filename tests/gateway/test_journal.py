@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import resource
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -189,3 +192,45 @@ def test_sequence_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     second.close()
     assert replayed.sequence == 2
     assert replay(path.read_bytes())[0].sequence == 3
+
+
+def test_trouble_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage that refuses to sync or a directory that cannot be synced is said, and taken back when it works again."""
+    monkeypatch.setattr(journal_module, "SYNC_INTERVAL_S", 0.001)
+    monkeypatch.setattr(journal_module, "COMPACT_AT_LEAST_BYTES", 1000)
+    works = True
+    fsync, fdatasync = os.fsync, os.fdatasync
+
+    def maybe(really: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(descriptor: int) -> None:
+            if not works and not (really is fsync and stat.S_ISREG(os.fstat(descriptor).st_mode)):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            really(descriptor)
+
+        return sync
+
+    monkeypatch.setattr(os, "fsync", maybe(fsync))
+    monkeypatch.setattr(os, "fdatasync", maybe(fdatasync))
+    path = tmp_path / "j"
+
+    async def story() -> None:
+        nonlocal works
+        journal = opened(path, [("meta", "a", 1)])
+        task = asyncio.create_task(journal.run())
+        works = False
+        journal.append([("meta", "a", bytes(4000))])
+        while journal.compactions < 1:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert "storage may be failing" in journal.trouble
+        journal.append([("meta", "b", 2)])  # after the rewriting: it goes into the file that is there now
+        works = True
+        journal.append([("meta", "c", 3)])
+        while journal.trouble:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        journal.close()
+        played, _ = replay(path.read_bytes())
+        assert played.kind("meta") == {"a": 1, "b": 2, "c": 3}
+
+    asyncio.run(asyncio.wait_for(story(), 30))
