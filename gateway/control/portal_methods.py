@@ -104,8 +104,12 @@ class PortalMethods:
 
     def _client_changed(self, key: ClientKey) -> None:
         session = self._gateway.machine.sessions.get(key)
-        if session is not None and session.address is not None and self._followers:
-            self._publish({"ip": str(session.address), "state": session.state.value})
+        if session is None or not self._followers:
+            return
+        # Of a session that ends with its lease, the address that it had; somebody else may have it next.
+        address = session.address if session.ending is None else session.ending.address
+        if address is not None:
+            self._publish({"ip": str(address), "state": session.state.value})
 
     def _publish(self, event: JsonValue) -> None:
         for queue in self._followers:
