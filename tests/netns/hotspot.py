@@ -146,6 +146,11 @@ class Hotspot:
 
     def start_daemon(self) -> None:
         """Start posternd and wait until it answers; raises AssertionError with its log when it does not."""
+        self.spawn_daemon()
+        assert wait_for(self._answers, timeout_s=START_LIMIT_S, every_s=0.05), f"posternd did not start:\n{self.log()}"
+
+    def spawn_daemon(self) -> None:
+        """Start posternd and go on at once."""
         (self.directory / "run").mkdir(exist_ok=True)
         (self.directory / "run").chmod(0o755)
         log = (self.directory / "posternd.log").open("a")
@@ -156,7 +161,6 @@ class Hotspot:
                 stdout=log,
                 stderr=log,
             )
-        assert wait_for(self._answers, timeout_s=START_LIMIT_S, every_s=0.05), f"posternd did not start:\n{self.log()}"
 
     def _answers(self) -> bool:
         assert self.daemon is not None
