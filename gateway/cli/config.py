@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.analysis.escape import show
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask, client_of
 from gateway.cli.render import Column, Output, counted, object_of, rows_of, text
 from gateway.control.protocol import JsonValue
 
@@ -63,8 +63,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """The options in force; 1 when no section of the asked type exists."""
-    with client_of(arguments) as client:
-        answer = client.call("config.show", {"effective": arguments.effective})
+    answer = ask(arguments, "config.show", {"effective": arguments.effective})
     rows = [row for row in rows_of(answer) if arguments.section in (None, row.get("section"))]
     output = Output()
     if arguments.json:
@@ -80,8 +79,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_reload(arguments: argparse.Namespace) -> int:
     """1 when the file has problems; then the running configuration stays as it was."""
-    with client_of(arguments) as client:
-        answer = client.call("config.reload")
+    answer = ask(arguments, "config.reload")
     changed = _sentences(object_of(answer).get("changed"))
     problems = _sentences(object_of(answer).get("problems"))
     output = Output()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask, client_of
 from gateway.cli.render import Column, Output, counted, generic_pairs, object_of, octets, rows_of, text
 
 MAX_SECONDS: Final = 60.0  # the daemon's own bound
@@ -57,8 +57,7 @@ def run_profile(arguments: argparse.Namespace) -> int:
 
 def run_heap(arguments: argparse.Namespace) -> int:
     """Objects by type, and lines that allocate while tracing is on."""
-    with client_of(arguments) as client:
-        answer = client.call("debug.heap", {"trace": arguments.trace} if arguments.trace else {})
+    answer = ask(arguments, "debug.heap", {"trace": arguments.trace} if arguments.trace else {})
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -79,8 +78,7 @@ def run_heap(arguments: argparse.Namespace) -> int:
 
 def run_tasks(arguments: argparse.Namespace) -> int:
     """All tasks."""
-    with client_of(arguments) as client:
-        answer = client.call("debug.tasks")
+    answer = ask(arguments, "debug.tasks")
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -95,8 +93,7 @@ def run_tasks(arguments: argparse.Namespace) -> int:
 
 def run_rate_limiters(arguments: argparse.Namespace) -> int:
     """All rate limiters."""
-    with client_of(arguments) as client:
-        answer = client.call("debug.rate_limiters")
+    answer = ask(arguments, "debug.rate_limiters")
     output = Output()
     if arguments.json:
         output.json(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask
 from gateway.cli.render import Column, Output, counted, duration, object_of, rows_of, text
 from gateway.control.protocol import Params
 
@@ -39,8 +39,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def run_list(arguments: argparse.Namespace) -> int:
     """All addresses that are spoken for."""
     params: Params = {} if arguments.zone is None else {"zone": arguments.zone}
-    with client_of(arguments) as client:
-        answer = client.call("leases.list", params)
+    answer = ask(arguments, "leases.list", params)
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -56,8 +55,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_release(arguments: argparse.Namespace) -> int:
     """Release a lease; 1 when there was none."""
-    with client_of(arguments) as client:
-        answer = client.call("leases.release", {"client": arguments.client})
+    answer = ask(arguments, "leases.release", {"client": arguments.client})
     released = object_of(answer).get("released")
     output = Output()
     if arguments.json:

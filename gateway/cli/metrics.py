@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask
 from gateway.cli.render import Output, object_of
 
 
@@ -19,8 +19,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the exposition text."""
-    with client_of(arguments) as client:
-        answer = client.call("metrics.text")
+    answer = ask(arguments, "metrics.text")
     output = Output()
     if arguments.json:
         output.json(answer)

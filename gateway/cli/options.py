@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.blocking import DEFAULT_SOCKET, SyncControlClient
-from gateway.control.protocol import JsonValue
+from gateway.control.protocol import JsonValue, Params
 
 # What argparse returns from add_subparsers(); its own name is private.
 Subparsers = argparse._SubParsersAction
@@ -34,6 +34,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def client_of(arguments: argparse.Namespace) -> SyncControlClient:
     """The connection to the daemon that the arguments name."""
     return SyncControlClient(arguments.socket)
+
+
+def ask(arguments: argparse.Namespace, method: str, params: Params | None = None) -> JsonValue:
+    """Call one method of that daemon; raises ControlError as the client's `call` does."""
+    with client_of(arguments) as client:
+        return client.call(method, params)
 
 
 def size(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask
 from gateway.cli.render import Output, generic_pairs, object_of, rows_of
 from gateway.cli.servers import print_servers
 
@@ -22,8 +22,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_status(arguments: argparse.Namespace) -> int:
     """The servers and the queue."""
-    with client_of(arguments) as client:
-        answer = client.call("radius.status")
+    answer = ask(arguments, "radius.status")
     output = Output()
     if arguments.json:
         output.json(answer)

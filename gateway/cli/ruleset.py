@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gateway.analysis.escape import show
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask
 from gateway.cli.render import Output, counted, object_of
 
 
@@ -25,8 +25,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_print(arguments: argparse.Namespace) -> int:
     """The ruleset's text, line by line as it is."""
-    with client_of(arguments) as client:
-        answer = client.call("ruleset.print")
+    answer = ask(arguments, "ruleset.print")
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -38,8 +37,7 @@ def run_print(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """1 when there are problems."""
-    with client_of(arguments) as client:
-        answer = client.call("ruleset.check")
+    answer = ask(arguments, "ruleset.check")
     found = object_of(answer).get("problems")
     problems = [show(str(problem), 2000) for problem in found] if isinstance(found, list) else []
     output = Output()

@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from gateway.cli.events import print_events
-from gateway.cli.options import Subparsers, add_common, add_limits, client_of, limits_of
+from gateway.cli.options import Subparsers, add_common, add_limits, ask, client_of, limits_of
 from gateway.cli.render import (
     Column,
     Output,
@@ -108,8 +108,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """One session; not found is the daemon's error."""
-    with client_of(arguments) as client:
-        answer = client.call("sessions.show", {"client": arguments.client})
+    answer = ask(arguments, "sessions.show", {"client": arguments.client})
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -133,8 +132,7 @@ def run_kick(arguments: argparse.Namespace) -> int:
     params: Params = {"client": arguments.client}
     if arguments.cause:
         params["cause"] = arguments.cause
-    with client_of(arguments) as client:
-        answer = client.call("sessions.kick", params)
+    answer = ask(arguments, "sessions.kick", params)
     ended = object_of(answer).get("ended")
     output = Output()
     if arguments.json:
@@ -153,8 +151,7 @@ def run_authorize(arguments: argparse.Namespace) -> int:
         params["minutes"] = arguments.minutes
     if arguments.username is not None:
         params["username"] = arguments.username
-    with client_of(arguments) as client:
-        answer = client.call("sessions.authorize", params)
+    answer = ask(arguments, "sessions.authorize", params)
     result = object_of(answer).get("result")
     output = Output()
     if arguments.json:

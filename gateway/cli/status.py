@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gateway.cli.options import Subparsers, add_common, client_of
+from gateway.cli.options import Subparsers, add_common, ask
 from gateway.cli.render import Column, Output, duration, generic_pairs, object_of, octets, rows_of, text
 from gateway.cli.servers import print_servers
 from gateway.control.protocol import JsonValue
@@ -28,8 +28,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status; 0 also when it holds warnings."""
-    with client_of(arguments) as client:
-        answer = client.call("status")
+    answer = ask(arguments, "status")
     output = Output()
     if arguments.json:
         output.json(answer)

@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from gateway.cli.options import Subparsers, add_common, add_limits, client_of, limits_of, span
+from gateway.cli.options import Subparsers, add_common, add_limits, ask, limits_of, span
 from gateway.cli.render import Output, counted, generic_columns, rows_of, text
 from gateway.control.protocol import BAD_PARAMS, ControlError, Params
 
@@ -70,8 +70,7 @@ def run_remove(arguments: argparse.Namespace) -> int:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """All accounts."""
-    with client_of(arguments) as client:
-        answer = client.call("users.list")
+    answer = ask(arguments, "users.list")
     output = Output()
     if arguments.json:
         output.json(answer)
@@ -101,8 +100,7 @@ def read_password() -> str:
 
 
 def _change(arguments: argparse.Namespace, method: str, params: Params, done: str) -> int:
-    with client_of(arguments) as client:
-        answer = client.call(method, params)
+    answer = ask(arguments, method, params)
     output = Output()
     if arguments.json:
         output.json(answer)
