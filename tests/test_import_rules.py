@@ -38,6 +38,7 @@ CORES = [
     "gateway/dns/resolver.py",
     "gateway/datapath/ruleset.py",
     "gateway/config.py",
+    "gateway/config_checks.py",
     "gateway/config_loader.py",
     "gateway/uci.py",
     "gateway/resume.py",
