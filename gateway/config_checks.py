@@ -5,9 +5,22 @@ Pure: the tree in, complaints out, each with its place, the value and a sentence
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Final
 
-from gateway.config import Config, Zone
+from gateway.config import Config, Garden, Zone
+from gateway.dns.message import DecodeError, parse_name
+
+DNS_PORT: Final = 53
+FOREIGN_TABLES: Final = frozenset({"filter", "nat", "mangle", "raw", "fw4", "firewalld"})
+"""Names under which distributions and other firewalls keep their own inet table."""
+
+_NFT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")  # a zone's is part of the names of chains and sets
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")  # IFNAMSIZ, and what needs no care in a ruleset
+_HOST_LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")  # RFC 1123 §2.1
+_GLOBAL_IPV6: Final = IPv6Network("2000::/3")
 
 Complain = Callable[[str, str, str, object, str], None]
 """Called with section type, section name, option, value and sentence for everything that is wrong."""
@@ -49,9 +62,70 @@ def check_whole(config: Config, complain: Complain) -> None:
         if garden.zone and garden.zone not in zones:
             complain("garden", garden.name, "zone", garden.zone, f"is not a zone; {_listed(zones)}")
     _check_reservations(config, zones, complain)
-    for section, option, port in (("uam", "port", config.uam.port),):
-        if port == 53:
-            complain(section, "", option, port, "is the port of DNS; choose another, such as 3990")
+    for garden in config.gardens:
+        _check_garden(garden, complain)
+    _check_names(config, complain)
+    _check_ports(config, complain)
+
+
+def _check_names(config: Config, complain: Complain) -> None:
+    """Names that DNS, HTTP, nftables and the kernel must be able to hold."""
+    for option in ("portal_name", "status_name"):
+        name = getattr(config.dns, option)
+        if not _is_host_name(name):
+            complain(
+                "dns", "", option, name, "is not a host name; use letters, digits and dots as in login.postern.lan"
+            )
+    if config.dns.portal_name.lower() == config.dns.status_name.lower():
+        name = config.dns.status_name
+        complain("dns", "", "status_name", name, "is the portal_name too; give each its own name")
+    table = config.network.table
+    if not _NFT_NAME.fullmatch(table):
+        complain(
+            "network", "", "table", table, "is not a table's name; use a letter, then letters, digits, underscores"
+        )
+    elif table in FOREIGN_TABLES:
+        complain("network", "", "table", table, "is the table of another firewall, which would be lost; choose another")
+    for zone in config.zones:
+        if not _NFT_NAME.fullmatch(zone.name):
+            sentence = "is not a zone's name; use a letter, then letters, digits and underscores, 32 at most"
+            complain("zone", zone.name, "", zone.name, sentence)
+    named = [("zone", zone.name, "interface", zone.interface) for zone in config.zones]
+    named += [("network", "", "uplink", uplink) for uplink in config.network.uplinks]
+    for section, name, option, interface in named:
+        if not _INTERFACE.fullmatch(interface):
+            complain(section, name, option, interface, "is not an interface's name; they have at most 15 characters")
+
+
+def _is_host_name(text: str) -> bool:
+    """Whether browsers send this name as it stands: ASCII labels, none of them empty, and not an address."""
+    try:
+        parse_name(text)
+    except DecodeError:
+        return False
+    labels = text.split(".")
+    return all(map(_HOST_LABEL.fullmatch, labels)) and not labels[-1].isdecimal()
+
+
+def _check_ports(config: Config, complain: Complain) -> None:
+    """No two of our TCP listeners may want the same port of the same address."""
+    port, metrics = config.uam.port, config.metrics.listen
+    if port == DNS_PORT:
+        complain("uam", "", "port", port, "is the port of DNS; choose another, such as 3990")
+    in_zones = metrics.address.is_unspecified or any(metrics.address == zone.address.ip for zone in config.zones)
+    if config.metrics.enabled and in_zones and metrics.port in (port, DNS_PORT):
+        whose = "the portal" if metrics.port == port else "DNS"
+        complain("metrics", "", "listen", metrics, f"is the port of {whose} in the zones; choose another, such as 2112")
+
+
+def _check_garden(garden: Garden, complain: Complain) -> None:
+    """A garden is a few places, not the way out."""
+    whole = set(collapse_addresses(network for network in garden.networks if isinstance(network, IPv4Network)))
+    whole6 = set(collapse_addresses(network for network in garden.networks if isinstance(network, IPv6Network)))
+    if IPv4Network("0.0.0.0/0") in whole or any(network.supernet_of(_GLOBAL_IPV6) for network in whole6):
+        networks = " ".join(map(str, garden.networks))
+        sentence = "is the whole Internet, open to all without login; name the prefixes that guests need to log in"
+        complain("garden", garden.name, "network", networks, sentence)
 
 
 def _check_zone(zone: Zone, complain: Complain) -> None:

@@ -267,7 +267,8 @@ def _declared_schema(sections: Iterable[Section]) -> int:
 
 
 def _place(section: str, name: str, option: str) -> str:
-    return f"{section} {name!r}, option {option}" if name else f"{section}, option {option}"
+    named = f"{section} {name!r}" if name else section
+    return f"{named}, option {option}" if option else named
 
 
 def _convert(hint: Any, item: Field[Any], texts: list[str]) -> Any:

@@ -188,12 +188,63 @@ def test_each_mistake_is_a_sentence_with_its_place_and_remedy(text: str, sentenc
             + "config reservation r\n\toption zone guest\n\toption mac 02:00:00:00:00:01\n\toption address 10.41.0.1\n",
             "is the gateway's own address",
         ),
+        (
+            SMALLEST + "config dns\n\toption portal_name 'log in'\n",
+            "dns, option portal_name: 'log in' is not a host name",
+        ),
+        (SMALLEST + "config dns\n\toption portal_name größe.lan\n", "'größe.lan' is not a host name"),
+        (SMALLEST + "config dns\n\toption status_name 10.41.0.1\n", "'10.41.0.1' is not a host name"),
+        (SMALLEST + "config dns\n\toption status_name status..lan\n", "'status..lan' is not a host name"),
+        (SMALLEST + "config dns\n\toption status_name status.lan.\n", "'status.lan.' is not a host name"),
+        (SMALLEST + f"config dns\n\toption status_name {'a' * 64}.lan\n", "is not a host name; use letters"),
+        (SMALLEST + f"config dns\n\toption status_name {'a.' * 130}lan\n", "is not a host name; use letters"),
+        (
+            SMALLEST + "config dns\n\toption status_name LOGIN.postern.lan\n",
+            "dns, option status_name: 'LOGIN.postern.lan' is the portal_name too",
+        ),
+        ("config network\n\tlist uplink eth0\n\toption table 'a b'\n", "option table: 'a b' is not a table's name"),
+        ("config network\n\tlist uplink eth0\n\toption table 1st\n", "option table: '1st' is not a table's name"),
+        ("config network\n\tlist uplink eth0\n\toption table fw4\n", "'fw4' is the table of another firewall"),
+        (
+            f"config network\n\tlist uplink eth0\nconfig zone {'z' * 33}\n\toption interface br0\n",
+            f"postern:3: zone '{'z' * 33}': '{'z' * 33}' is not a zone's name; use a letter",
+        ),
+        (
+            "config network\n\tlist uplink eth0\nconfig zone 1st\n\toption interface br0\n",
+            "postern:3: zone '1st': '1st' is not a zone's name",
+        ),
+        (
+            "config network\n\tlist uplink eth0\nconfig zone a\n\toption interface 'br \"0'\n",
+            "is not an interface's name; they have at most 15 characters",
+        ),
+        ("config network\n\tlist uplink a-name-that-is-too-long\n", "option uplink: 'a-name-that-is-too-long' is not"),
+        (SMALLEST + "config uam\n\toption port 53\n", "uam, option port: '53' is the port of DNS"),
+        (
+            SMALLEST + "config metrics\n\toption listen 0.0.0.0:3990\n",
+            "metrics, option listen: '0.0.0.0:3990' is the port of the portal in the zones",
+        ),
+        (SMALLEST + "config metrics\n\toption listen 10.41.0.1:53\n", "'10.41.0.1:53' is the port of DNS in the zones"),
+        (
+            SMALLEST + "config garden g\n\tlist network 0.0.0.0/0\n",
+            "garden 'g', option network: '0.0.0.0/0' is the whole",
+        ),
+        (
+            SMALLEST + "config garden g\n\tlist network 128.0.0.0/1\n\tlist network 0.0.0.0/1\n",
+            "is the whole Internet, open to all without login",
+        ),
+        (SMALLEST + "config garden g\n\tlist network ::/0\n", "is the whole Internet, open to all without login"),
         (SMALLEST + "\tlist allow_mac 02:00:00:00:00:01\n\tlist block_mac 02:00:00:00:00:01\n", "is also in allow_mac"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_said(text: str, sentence: str) -> None:
     """What no single option can know."""
     assert any(sentence in problem for problem in problems(text)), problems(text)
+
+
+def test_listeners_that_do_not_meet_may_share_a_port() -> None:
+    """Metrics on the loopback take nothing from the portal, nor those that are not served."""
+    for text in ("\toption listen 127.0.0.1:3990\n", "\toption enabled 0\n\toption listen 0.0.0.0:3990\n"):
+        assert load(SMALLEST + "config metrics\n" + text).config.metrics.listen.port == 3990
 
 
 def test_all_problems_are_said_at_once_in_the_order_of_the_file() -> None:
