@@ -203,7 +203,16 @@ def segment(
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
     unseen = d[LA] is not None and r[NSEQ] is not None and 0 < (d[LA] - r[NSEQ] & MASK) < HALF
     d[CARE] = bool(
-        r[NSEQ] is None or d[DUP] or keepalive or probe or d[HOLES] or r[HOLES] or d[ZERO_SINCE] or unseen or r[RECOVER]
+        r[NSEQ] is None
+        or d[LA] is None  # a SYN sent again in the middle of a connection
+        or d[DUP]
+        or keepalive
+        or probe
+        or d[HOLES]
+        or r[HOLES]
+        or d[ZERO_SINCE]
+        or unseen
+        or r[RECOVER]
     )
     if d[HOLES] or unseen or d[RECOVER] or keepalive or probe:
         r[CARE] = True

@@ -295,3 +295,19 @@ def test_flipped_bytes_end_well() -> None:
     from tests.fuzz.analysis import rounds
 
     assert rounds(random.Random(1), 400, [mixed().pcap(), mixed().pcapng()]) == 400
+
+
+def test_a_syn_sent_again_in_an_old_connection_ends_well() -> None:
+    """The SYN of an established connection comes again, and acknowledgements after it are still followed."""
+    trace = Trace()
+    client, server = ("10.0.0.2", 51_000), ("198.51.100.9", 443)
+    for again in range(2):
+        trace.add(again, tcp(*client, *server, SYN, 5))
+        trace.add(again + 0.1, tcp(*server, *client, SYN | ACK, 999, 6))
+        trace.add(again + 0.2, tcp(*client, *server, ACK, 6, 1000))
+        for number in range(4 * again, 4 * again + 4):
+            at = again + 0.3 + number * 0.01
+            trace.add(at, tcp(*server, *client, PSH | ACK, 1000 + 100 * number, 6, bytes(100), ip_id=number + 1))
+            trace.add(at + 0.005, tcp(*client, *server, ACK, 6, 1100 + 100 * number))
+    report = trace.report()
+    assert (report["tcp"]["streams"], report["tcp"]["syn"], report["tcp"]["data_segments"]) == (1, 2, 8)
