@@ -110,7 +110,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             at = first_at
         if at >= 0 and size >= at + 42:
             if buf[start + at] == 8:
-                if size < at + 52:
+                if size < at + 42:
                     # Padded away below a whole TCP header: too short for the structure, not for UDP.
                     kind = 0
                 else:
