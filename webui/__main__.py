@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.client import ControlClient
+from gateway.log import LEVELS, set_up
 from webui.parsing import DEFAULT_PARSER, PARSERS
 from webui.portal.service import PortalService
 from webui.privileges import UserError, become
@@ -54,7 +55,7 @@ ROLES: Final[dict[str, Role]] = {"portal": serve_portal}
 def main(argv: list[str] | None = None) -> int:
     """Run `postern-web`; returns the exit code."""
     options = _parse(argv)
-    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    set_up(options.log_level, options.log_format)
     try:
         if options.user:
             become(options.user)
@@ -80,7 +81,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--user", default="", help="become this user when started as root")
     parser.add_argument("--parser", choices=sorted(PARSERS), default=DEFAULT_PARSER, help="what reads HTTP heads")
     parser.add_argument("--event-loop", choices=("auto", "asyncio"), default="auto", help="auto takes uvloop if there")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument("--log-level", choices=list(LEVELS), default="info", help="how much is logged")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a log line")
     return parser.parse_args(argv)
 
 

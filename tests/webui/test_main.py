@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.webui.fake_daemon import FakeDaemon, free_port
-from tests.webui.wire import get, run
+from tests.webui.wire import get, post, run
 from webui.__main__ import main
 from webui.privileges import UserError, become
 
@@ -115,3 +116,54 @@ def test_the_program_waits_for_the_daemon_serves_and_stops(tmp_path: Path, parse
             await process.communicate()
 
     run(story())
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_its_lines_are_those_of_the_daemon_and_hold_no_password(tmp_path: Path, form: str) -> None:
+    """Text or JSON, at the most talkative level, whatever became of the login and however wrong it was sent."""
+    secret = "correct-horse-battery"
+    wishes = ({"username": "alice", "password": secret}, {"username": "alice\r\n", "password": secret}, [secret])
+
+    async def story() -> str:
+        daemon = FakeDaemon(free_port())
+        path = tmp_path / "control.sock"
+        server = await asyncio.start_unix_server(lambda r, w: _serve_frames(daemon, r, w), path)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "webui", "--role", "portal", "--socket", str(path)),
+            *("--log-level", "debug", "--log-format", form),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            for _ in range(200):
+                try:
+                    await get(daemon.port, "/")
+                    break
+                except OSError:
+                    await asyncio.sleep(0.05)
+            for wish in wishes:
+                await post(daemon.port, "/api/v1/login", json.dumps(wish).encode(), "application/json")
+            await post(daemon.port, "/login", urlencode({"username": "alice", "password": secret}).encode())
+            await get(daemon.port, f"/login?username=alice&password={secret}")
+            await get(daemon.port, f"/login?password={secret}#", headers="Host: twice\r\n")
+            process.send_signal(signal.SIGTERM)
+            _, errors = await asyncio.wait_for(process.communicate(), 10)
+            server.close()
+            return errors.decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+    lines: list[str] = []
+
+    async def collect() -> None:
+        lines.extend((await story()).splitlines())
+
+    run(collect())
+    assert secret not in "\n".join(lines)
+    if form == "json":
+        listening = [line for line in map(json.loads, lines) if line["message"] == "listening"]
+        assert listening[0]["logger"] == "webui.portal.service"
+        assert listening[0]["level"] == "info"
+    else:
+        assert any(" info webui.portal.service listening zone=" in line for line in lines), lines
