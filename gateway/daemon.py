@@ -329,9 +329,12 @@ class Gateway:
             for session in self.machine.sessions
             if session.address is not None
         ]
-        kept = await self.datapath.start(wanted, bindings)
+        # Of those that are not wanted any more, the kernel may have counted something since they were saved.
+        leaving = [AllowTraffic(lost.saved.key, lost.saved.address, lost.saved.number, None) for lost in plan.lost]
+        kept = await self.datapath.start(wanted, bindings, leaving)
         for lost in plan.lost:
-            self.hub.perform(self.machine.lost(lost.saved, lost.cause, lost.reason, now))
+            counted = kept.get(lost.saved.key)
+            self.hub.perform(self.machine.lost(lost.saved, lost.cause, lost.reason, now, kept=counted))
         for saved in plan.resumed:
             self.hub.perform(self.machine.restore(saved, now, kept=kept.get(saved.key)))
         if not plan.resumed and self._accounts_to_radius():

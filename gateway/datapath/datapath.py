@@ -115,11 +115,17 @@ class Datapath:
         self._look_at_activity = asyncio.Event()
         self._sweep_now = asyncio.Event()
 
-    async def start(self, wanted: Sequence[AllowTraffic], bindings: Sequence[BindAddress]) -> dict[ClientKey, Counters]:
+    async def start(
+        self,
+        wanted: Sequence[AllowTraffic],
+        bindings: Sequence[BindAddress],
+        leaving: Sequence[AllowTraffic] = (),
+    ) -> dict[ClientKey, Counters]:
         """Set up everything and make the kernel hold exactly these clients and bindings.
 
-        Returns the counters of clients whose elements were there already, since they were added. Raises RulesetRefused
-        when the ruleset does not load; what else of the system could not be set is a problem in `check` and a log line.
+        Returns the counters of clients whose elements were there already, since they were added; also of those that are
+        `leaving`, whose elements are removed. Raises RulesetRefused when the ruleset does not load; what else of the
+        system could not be set is a problem in `check` and a log line.
         """
         self._note_problems(await self._base.apply())
         try:
@@ -133,7 +139,7 @@ class Datapath:
             self._ledger.remember(_client_of(want, now))
         async with self._changing:
             await self._table.load(self._text)
-            kept = await self._reconcile(adopt=True)
+            kept = await self._reconcile(adopt=True, leaving=leaving)
         await self._surroundings.start()
         return kept
 
@@ -450,14 +456,14 @@ class Datapath:
     async def _dump(self) -> dict[ElementSet, dict[bytes, Stored]]:
         return {element_set: await self._elements.dump(element_set) for element_set in self._ledger.sets()}
 
-    async def _reconcile(self, *, adopt: bool) -> dict[ClientKey, Counters]:
+    async def _reconcile(self, *, adopt: bool, leaving: Sequence[AllowTraffic] = ()) -> dict[ClientKey, Counters]:
         """Make the kernel's elements those of the ledger; with `adopt` take over what elements have counted.
 
         Orders may come while this waits. So each slice is made from what is wanted at that moment.
         """
         ledger = self._ledger
         present = await self._dump()
-        kept = self._adopt(present) if adopt else {}
+        kept = self._adopt(present, leaving) if adopt else {}
         for drops in _slices(ledger.surplus(present)):
             await self._bulk(
                 [drop for drop in drops if not ledger.is_wanted(drop.set, drop.key, present[drop.set][drop.key])]
@@ -475,10 +481,22 @@ class Datapath:
             await self._bulk([change for key in keys for change in ledger.missing_bindings(key, present)])
         return kept
 
-    def _adopt(self, present: dict[ElementSet, dict[bytes, Stored]]) -> dict[ClientKey, Counters]:
+    def _adopt(
+        self, present: dict[ElementSet, dict[bytes, Stored]], leaving: Sequence[AllowTraffic]
+    ) -> dict[ClientKey, Counters]:
         """Take over counters of clients that the kernel knows already; elements under a stranger's number go."""
         kept: dict[ClientKey, Counters] = {}
         holders = self._ledger.holders(present)
+        for action in leaving:
+            number = key_of_number(action.client_number)
+            if (
+                holders.get(action.client_number, action.key) == action.key
+                and action.client_number not in self._ledger.numbers
+                and number in present[UP]
+                and number in present[DOWN]
+            ):
+                former = _client_of(action, self._clock())
+                kept[action.key] = former.note(present[UP][number].tally, present[DOWN][number].tally)
         foreign: list[Change] = []
         for client in self._ledger.clients.values():
             number = key_of_number(client.number)

@@ -217,10 +217,14 @@ class SessionMachine:
         """The same client number again for a saved session, or another when that is taken; None when there is none."""
         return number if self.numbers.claim(number) else self.numbers.take()
 
-    def lost(self, saved: SavedSession, cause: TerminateCause, reason: str, now: float) -> list[Action]:
-        """End a saved session that cannot go on: its Stop says what was saved."""
+    def lost(
+        self, saved: SavedSession, cause: TerminateCause, reason: str, now: float, *, kept: Counters | None = None
+    ) -> list[Action]:
+        """End a saved session that cannot go on: its Stop says what was saved, and what the kernel has `kept` of it."""
         session = Session(saved.key)
         restore_into(session, saved, now)
+        if kept is not None:
+            session.counters = _not_less(session.counters, session.base + kept)
         session.ending = Ending(cause, reason, saved.address)
         self._note(session, "gate_closed", reason)
         self._account(session, AccountingStatus.STOP, now, cause)

@@ -180,6 +180,7 @@ def test_a_lease_that_ran_out_while_we_were_dead_ends_its_session(
     hotspot.log_in(guest, "alice", "wonderland")
     session = hotspot.session(guest)["session_id"]
     hotspot.stop_daemon(signal.SIGKILL)
+    hotspot.curl(guest, f"http://{WEB4}/bytes/150000", "-o", "/dev/null")
 
     def age(kind: str, value: dict[str, Any]) -> None:
         if kind == LEASE:
@@ -188,7 +189,9 @@ def test_a_lease_that_ran_out_while_we_were_dead_ends_its_session(
     hotspot.rewrite_journal(age)
     hotspot.start_daemon()
     assert wait_for(lambda: kinds(of_session(freeradius, session)) == ["Start", "Stop"])
-    assert of_session(freeradius, session)[1]["Acct-Terminate-Cause"] == "Lost-Carrier"
+    stop = of_session(freeradius, session)[1]
+    assert stop["Acct-Terminate-Cause"] == "Lost-Carrier"
+    assert int(stop["Acct-Output-Octets"]) > 150_000, "what the kernel counted while we were dead is told"
     assert not hotspot.passes(guest)
     hotspot.stop_daemon(signal.SIGKILL)
     hotspot.start_daemon()

@@ -540,6 +540,19 @@ def test_a_session_that_is_gone_after_a_restart_gets_its_stop() -> None:
     assert ForgetSession(ALICE) in actions
 
 
+def test_the_stop_of_a_lost_session_has_what_the_kernel_counted_last() -> None:
+    """Its elements outlived us and went on counting; what was saved is never undercut."""
+    life = Life()
+    life.online(ALICE)
+    life.traffic(ALICE, up=400, down=600)
+    life.wait(100)
+    saved = saved_online(life, ALICE)
+    for kept, told in ((Counters(500, 2, 900, 3), Counters(500, 2, 900, 3)), (Counters(), Counters(400, 1, 600, 1))):
+        actions = Life().machine.lost(saved, TerminateCause.LOST_CARRIER, "gone", 2000.0, kept=kept)
+        stop = next(action.record for action in actions if isinstance(action, QueueAccounting))
+        assert stop.counters == told
+
+
 def test_ids_are_unique_over_restarts() -> None:
     """Session ids and record ids begin with the number of the start."""
     first = SessionMachine(Policy.of(Life().config), epoch=1, spread=lambda: 0.0)
