@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 from gateway.control import params as read
 from gateway.control.protocol import ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
-from gateway.control.views import bytes_left
 from gateway.session.actions import ReadCounters, ReplyLogin, ReplyRequest
 from gateway.session.events import LoginRequested, LogoutRequested
 from gateway.session.model import ClientKey, Credentials, LoginMethod, PapCredentials, TerminateCause
 from gateway.session.table import Session
+from gateway.session.usage import remaining_bytes
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -144,7 +144,7 @@ class PortalMethods:
             "seconds_left": None if session.ends_at is None else max(0, int(session.ends_at - now)),
             "upload_bytes": session.counters.upload_bytes,
             "download_bytes": session.counters.download_bytes,
-            "bytes_left": bytes_left(session) if grant else None,
+            "bytes_left": remaining_bytes(session) if grant else None,
             "reply_message": grant.reply_message if grant else "",
             "redirection_url": grant.redirection_url if grant else "",
         }

@@ -11,6 +11,7 @@ from gateway.config_loader import REPEATED, SINGLE, Loaded, option_fields, optio
 from gateway.control.protocol import JsonValue
 from gateway.dhcp.listing import AddressRow
 from gateway.session.table import Session
+from gateway.session.usage import remaining_bytes
 
 
 def session_row(session: Session, now: float) -> dict[str, JsonValue]:
@@ -36,20 +37,9 @@ def session_row(session: Session, now: float) -> dict[str, JsonValue]:
         "idle_s": max(0, int(now - session.active_at)) if session.online else None,
         "upload_bytes": used.upload_bytes,
         "download_bytes": used.download_bytes,
-        "bytes_left": bytes_left(session) if started else None,
+        "bytes_left": remaining_bytes(session) if started else None,
         "idle_limit_s": limits.idle_time_s if started else None,
     }
-
-
-def bytes_left(session: Session) -> int | None:
-    """Octets until the first quota is used up; None without a quota."""
-    limits, used = session.limits, session.counters
-    pairs = (
-        (limits.upload_bytes, used.upload_bytes),
-        (limits.download_bytes, used.download_bytes),
-        (limits.total_bytes, used.upload_bytes + used.download_bytes),
-    )
-    return min((max(0, limit - count) for limit, count in pairs if limit is not None), default=None)
 
 
 def session_details(session: Session, now: float) -> dict[str, JsonValue]:

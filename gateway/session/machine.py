@@ -20,7 +20,6 @@ needs to know when a client last sent: `ReadActivity` asks that for all clients 
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
@@ -70,7 +69,6 @@ from gateway.session.model import (
     NOTHING,
     AccountingRecord,
     AccountingStatus,
-    ClientKey,
     Counters,
     Grant,
     LoginMethod,
@@ -83,15 +81,10 @@ from gateway.session.numbers import ClientNumbers
 from gateway.session.policy import Policy, changed_limits, click_grant, offers
 from gateway.session.store import SavedSession, restore_into
 from gateway.session.table import Attempt, Ending, Session, SessionTable
+from gateway.session.usage import ends_at, idle_ends_at, kernel_lifetime_s, not_less, quota_used_up
+from gateway.session.watch import Watch
+from gateway.session.words import after_colon, duration, enough_devices, limits_in_words, usage_in_words
 
-# The kernel closes the gate by itself this much after we should have done it.
-KERNEL_MARGIN_S: Final = 60
-# How often the clients' upload counters are compared, so that an idle time ends within two seconds of being reached.
-# With more clients the rounds grow apart: a round costs some µs a client, and is held to a share of the processor.
-ACTIVITY_ROUND_S: Final = 1.5
-ACTIVITY_CLIENTS_PER_ROUND: Final = 3000
-# A quota is looked at when it could be used up at the fastest rate, but not more often than this.
-QUOTA_LOOK_S: Final = 1.0
 SOURCE_NAMES: Final = {"radius": "RADIUS", "local": "local accounts"}  # as the timeline calls who decided
 MAX_IPV6_ADDRESSES: Final = 16  # per client; privacy addresses come and go, the oldest is forgotten
 IDENTITY_BITS: Final = 32
@@ -119,11 +112,8 @@ class SessionMachine:
         self._last_login_id = 0
         self._last_session_id = 0
         self._last_record_id = self._epoch << IDENTITY_BITS
-        self._wakes: list[tuple[float, ClientKey]] = []
-        self._activity_due_at: float | None = None
+        self._watch = Watch(self.sessions, policy)
         self._activity_known_at = 0.0  # when it was last known who had sent until then
-        self._all_counters_due_at: float | None = None
-        self._save_due_at: float | None = None
         self._out: list[Action] = []
 
     # -- the verbs that every core has ------------------------------------------------------------------------------
@@ -151,30 +141,22 @@ class SessionMachine:
 
     def tick(self, now: float) -> list[Action]:
         """Do what has become due."""
-        look: list[ClientKey] = []
-        while self._wakes and self._wakes[0][0] <= now:
-            due_at, key = heapq.heappop(self._wakes)
-            session = self.sessions.get(key)
-            if session is None or session.wake_at != due_at:
-                continue
-            session.wake_at = None
-            if session.online and self._due(session, now):
-                look.append(key)
+        look: list[Session] = []
+        for session in self._watch.take_due(now):
+            if self._due(session, now):
+                look.append(session)
             elif session.online:
-                self._schedule(session, now)
+                self._watch.schedule(session, now)
         if look:
-            if any(_idle_over(self.sessions.get(key), now) for key in look):
+            if any((idle := idle_ends_at(session)) is not None and now >= idle for session in look):
                 self._out.append(ReadActivity())  # one packet in the last second would have begun the idle time anew
-            self._out.append(ReadCounters(tuple(look)))
-        self._rounds(now)
+            self._out.append(ReadCounters(tuple(session.key for session in look)))
+        self._out.extend(self._watch.rounds(now))
         return self._take()
 
     def deadline(self) -> float | None:
         """When `tick` is to be called next."""
-        candidates = [self._activity_due_at, self._all_counters_due_at, self._save_due_at]
-        if self._wakes:
-            candidates.append(self._wakes[0][0])
-        return min((due for due in candidates if due is not None), default=None)
+        return self._watch.deadline()
 
     def snapshot(self) -> Iterator[Session]:
         """The sessions that must survive a restart."""
@@ -184,7 +166,7 @@ class SessionMachine:
 
     def reconfigure(self, policy: Policy, now: float) -> list[Action]:
         """Use a new configuration; sessions of zones that are gone are ended."""
-        self._policy = policy
+        self._policy = self._watch.policy = policy
         for session in list(self.sessions):
             if session.key.zone not in policy.zones and session.online:
                 self._end(session, TerminateCause.NAS_REQUEST, "the zone was removed from the configuration", now)
@@ -201,14 +183,14 @@ class SessionMachine:
         assert session is not None
         restore_into(session, saved, now)
         session.base = session.counters if kept is None else session.base
-        session.counters = session.counters if kept is None else _not_less(session.counters, session.base + kept)
+        session.counters = session.counters if kept is None else not_less(session.counters, session.base + kept)
         session.read_at = session.active_at = now
         session.state = SessionState.ONLINE
-        self._set_end(session, now)
+        session.ends_at = ends_at(session, self._unix_offset_s)
         if session.interim_interval_s:
             session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
         self.sessions.mark_online(session)
-        self._plan(session, now)
+        self._watch.begin(session, now)
         self._note(session, "resumed", f"goes on after a restart as {saved.grant.username}")
         self._out.append(SaveSession(session.key))
         return self._take()
@@ -224,7 +206,7 @@ class SessionMachine:
         session = Session(saved.key)
         restore_into(session, saved, now)
         if kept is not None:
-            session.counters = _not_less(session.counters, session.base + kept)
+            session.counters = not_less(session.counters, session.base + kept)
         session.ending = Ending(cause, reason, saved.address)
         self._note(session, "gate_closed", reason)
         self._account(session, AccountingStatus.STOP, now, cause)
@@ -239,7 +221,7 @@ class SessionMachine:
         """The same for a session that is about to be restored."""
         session = Session(saved.key)
         restore_into(session, saved, now)
-        self._set_end(session, now)
+        session.ends_at = ends_at(session, self._unix_offset_s)
         return kernel_lifetime_s(session.ends_at, now)
 
     def gateway_record(self, status: AccountingStatus, now: float) -> QueueAccounting:
@@ -403,7 +385,7 @@ class SessionMachine:
             self._ask_next(session)
             return
         who = SOURCE_NAMES[attempt.asked]
-        self._give_up(session, LoginResult.REJECT, event.message, why=f"{who} refused{_after_colon(event.message)}")
+        self._give_up(session, LoginResult.REJECT, event.message, why=f"{who} refused{after_colon(event.message)}")
 
     def _access_failed(self, session: Session, event: AccessFailed, now: float) -> None:
         attempt = session.attempt
@@ -426,14 +408,14 @@ class SessionMachine:
             return
         devices = self._policy.devices(zone, grant)
         if devices is not None and not attempt.by and len(self.sessions.of_user(grant.username)) >= devices:
-            self._give_up(session, LoginResult.LIMIT, _enough_devices(devices))
+            self._give_up(session, LoginResult.LIMIT, enough_devices(devices))
             return
         attempt.grant = session.grant = grant
         session.method = attempt.method
         session.limits = self._policy.limits(zone, grant.limits)
         session.started_at = now
         session.started_unix = self._unix(now)
-        self._set_end(session, now)
+        session.ends_at = ends_at(session, self._unix_offset_s)
         if session.ends_at is not None and session.ends_at <= now:
             self._give_up(session, LoginResult.REJECT, "the time of this account has run out")
             return
@@ -454,11 +436,11 @@ class SessionMachine:
             # The first one is spread widely, or ten thousand phones that came with one train report in one second.
             session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
         self.sessions.mark_online(session)
-        self._plan(session, now)
+        self._watch.begin(session, now)
         self._out.append(SaveSession(session.key))
         self._account(session, AccountingStatus.START, now)
         by = f"by {attempt.by}" if attempt.by else f"as {grant.username}"
-        self._note(session, "gate_opened", f"let through {by}, {_limits_in_words(session, now)}")
+        self._note(session, "gate_opened", f"let through {by}, {limits_in_words(session, now)}")
         for request_id in attempt.waiters:
             self._out.append(
                 ReplyLogin(request_id, session.key, LoginResult.SUCCESS, grant.reply_message, grant.redirection_url)
@@ -537,12 +519,12 @@ class SessionMachine:
     def _traffic_denied(self, session: Session, event: TrafficDenied, now: float) -> None:
         ending = session.ending
         assert ending is not None
-        session.counters = _not_less(session.counters, session.base + event.counters)
+        session.counters = not_less(session.counters, session.base + event.counters)
         if self.sessions.with_id(session.acct_session_id) is session:  # else it never was online: no Start, no Stop
             self.ended[ending.cause] += 1
             self._account(session, AccountingStatus.STOP, now, ending.cause)
             self._out.append(ForgetSession(session.key))
-        self._note(session, "gate_closed", f"{ending.reason}; {_usage_in_words(session, now)}")
+        self._note(session, "gate_closed", f"{ending.reason}; {usage_in_words(session, now)}")
         for request_id in ending.waiters:
             self._out.append(ReplyRequest(request_id, True))
         self.sessions.mark_offline(session)
@@ -572,16 +554,16 @@ class SessionMachine:
                 max(60, event.change.interim_interval_s) if event.change.interim_interval_s else 0
             )
             session.interim_due_at = now + session.interim_interval_s if session.interim_interval_s else None
-        self._set_end(session, now)
+        session.ends_at = ends_at(session, self._unix_offset_s)
         lifetime_s = self.lifetime_s(session, now)
         self._out.append(ApplyLimits(session.key, address, session.number, lifetime_s, session.limits))
         self._out.append(SaveSession(session.key))
-        self._note(session, "changed", f"by {event.by}: {_limits_in_words(session, now)}")
+        self._note(session, "changed", f"by {event.by}: {limits_in_words(session, now)}")
         if event.request_id is not None:
             self._out.append(ReplyRequest(event.request_id, True))
         if session.interim_interval_s:
             session.interim_due_at = now  # RFC 5176 practice: the server sees the change in a record of its own
-        self._plan(session, now)
+        self._watch.begin(session, now)
 
     # -- time and counters ------------------------------------------------------------------------------------------
 
@@ -589,36 +571,27 @@ class SessionMachine:
         self._unix_offset_s = event.unix_offset_s
         for session in self.sessions.online():
             if session.limits.terminate_unix is not None:
-                self._set_end(session, now)
-                self._schedule(session, now)
-
-    def _set_end(self, session: Session, now: float) -> None:
-        ends = []
-        if session.limits.session_time_s is not None:
-            ends.append(session.started_at + session.limits.session_time_s)
-        if session.limits.terminate_unix is not None and self._unix_offset_s is not None:
-            ends.append(session.limits.terminate_unix - self._unix_offset_s)
-        session.ends_at = min(ends, default=None)
+                session.ends_at = ends_at(session, self._unix_offset_s)
+                self._watch.schedule(session, now)
 
     def _due(self, session: Session, now: float) -> bool:
         """Look at a session whose time has come; True when its counters must be read before more can be said."""
         if session.ends_at is not None and now >= session.ends_at:
             self._end(session, TerminateCause.SESSION_TIMEOUT, "the session time is over", now)
             return False
-        idle_ends_at = _idle_ends_at(session)
-        quota_look_at = self._quota_look_at(session)
-        return any(due is not None and now >= due for due in (idle_ends_at, session.interim_due_at, quota_look_at))
+        times = (idle_ends_at(session), session.interim_due_at, self._watch.quota_look_at(session))
+        return any(due is not None and now >= due for due in times)
 
     def _counters_read(self, session: Session, kernel: Counters, now: float) -> None:
-        session.counters = _not_less(session.counters, session.base + kernel)
+        session.counters = not_less(session.counters, session.base + kernel)
         session.read_at = now
-        if used_up := _quota_used_up(session):
+        if used_up := quota_used_up(session):
             self._end(session, TerminateCause(self._policy.quota_cause), f"the {used_up} quota is used up", now)
             return
-        idle_ends_at = _idle_ends_at(session)
-        if idle_ends_at is not None and self._activity_known_at >= idle_ends_at:
+        idle_end = idle_ends_at(session)
+        if idle_end is not None and self._activity_known_at >= idle_end:
             self._end(
-                session, TerminateCause.IDLE_TIMEOUT, f"nothing sent for {_duration(now - session.active_at)}", now
+                session, TerminateCause.IDLE_TIMEOUT, f"nothing sent for {duration(now - session.active_at)}", now
             )
             return
         if session.interim_due_at is not None and now >= session.interim_due_at:
@@ -627,58 +600,7 @@ class SessionMachine:
             # From the time it was due, so that the rhythm holds; never into the past after a long sleep.
             jittered = session.interim_due_at + interval * (0.9 + 0.2 * self._spread())
             session.interim_due_at = max(jittered, now + interval / 2)
-        self._schedule(session, now)
-
-    def _quota_look_at(self, session: Session) -> float | None:
-        """When the smallest remaining quota could be used up, at the fastest that the zone's link can be."""
-        remaining = _remaining_bytes(session)
-        if remaining is None:
-            return None
-        zone = self._policy.zones.get(session.key.zone)
-        link_rate = zone.link_rate if zone is not None else 1_000_000_000
-        return session.read_at + max(QUOTA_LOOK_S, remaining * 8 / link_rate)
-
-    def _plan(self, session: Session, now: float) -> None:
-        """Begin to watch a session that has just come online or changed."""
-        self._schedule(session, now)
-        if session.limits.idle_time_s is not None and self._activity_due_at is None:
-            self._activity_due_at = now + ACTIVITY_ROUND_S
-        if self._all_counters_due_at is None:
-            self._all_counters_due_at = now + self._policy.stats_interval_s
-        if self._save_due_at is None:
-            self._save_due_at = now + self._policy.save_interval_s
-
-    def _schedule(self, session: Session, now: float) -> None:
-        """Set the next time at which this session must be looked at."""
-        times = (session.ends_at, _idle_ends_at(session), session.interim_due_at, self._quota_look_at(session))
-        due = min((time for time in times if time is not None), default=None)
-        if due is not None:
-            due = max(due, now + 0.01)
-        if due != session.wake_at:
-            session.wake_at = due
-            if due is not None:
-                heapq.heappush(self._wakes, (due, session.key))
-
-    def _rounds(self, now: float) -> None:
-        """What is asked about all clients together."""
-        online = self.sessions.online_count
-        if self._activity_due_at is not None and now >= self._activity_due_at:
-            if self._idle_watched():
-                self._out.append(ReadActivity())
-                stretch = max(1.0, online / ACTIVITY_CLIENTS_PER_ROUND)
-                self._activity_due_at = now + ACTIVITY_ROUND_S * stretch
-            else:
-                self._activity_due_at = None
-        if self._all_counters_due_at is not None and now >= self._all_counters_due_at:
-            self._all_counters_due_at = now + self._policy.stats_interval_s if online else None
-            if online:
-                self._out.append(ReadCounters(()))
-        if self._save_due_at is not None and now >= self._save_due_at:
-            self._save_due_at = now + self._policy.save_interval_s if online else None
-            self._out.extend(SaveSession(session.key) for session in self.sessions.online())
-
-    def _idle_watched(self) -> bool:
-        return any(session.limits.idle_time_s is not None for session in self.sessions.online())
+        self._watch.schedule(session, now)
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -788,92 +710,3 @@ def _table() -> Mapping[tuple[SessionState, type[ClientEvent]], Handler]:
 
 
 TABLE: Final = _table()
-
-
-def kernel_lifetime_s(ends_at: float | None, now: float) -> int | None:
-    """Seconds until the kernel closes the gate by itself; None when the session has no end."""
-    return None if ends_at is None else max(1, int(ends_at - now) + KERNEL_MARGIN_S)
-
-
-def _not_less(known: Counters, read: Counters) -> Counters:
-    """Counters never run backwards, whatever happened to the kernel's."""
-    if read.upload_bytes >= known.upload_bytes and read.download_bytes >= known.download_bytes:
-        return read
-    return Counters(
-        max(known.upload_bytes, read.upload_bytes),
-        max(known.upload_packets, read.upload_packets),
-        max(known.download_bytes, read.download_bytes),
-        max(known.download_packets, read.download_packets),
-    )
-
-
-def _idle_ends_at(session: Session) -> float | None:
-    idle = session.limits.idle_time_s
-    return None if idle is None else session.active_at + idle
-
-
-def _idle_over(session: Session | None, now: float) -> bool:
-    idle_ends_at = _idle_ends_at(session) if session is not None else None
-    return idle_ends_at is not None and now >= idle_ends_at
-
-
-def _remaining_bytes(session: Session) -> int | None:
-    limits, used = session.limits, session.counters
-    remaining = []
-    if limits.upload_bytes is not None:
-        remaining.append(limits.upload_bytes - used.upload_bytes)
-    if limits.download_bytes is not None:
-        remaining.append(limits.download_bytes - used.download_bytes)
-    if limits.total_bytes is not None:
-        remaining.append(limits.total_bytes - used.upload_bytes - used.download_bytes)
-    return max(0, min(remaining)) if remaining else None
-
-
-def _quota_used_up(session: Session) -> str:
-    """Which quota is used up, in words; empty when none is."""
-    limits, used = session.limits, session.counters
-    if limits.upload_bytes is not None and used.upload_bytes >= limits.upload_bytes:
-        return "upload"
-    if limits.download_bytes is not None and used.download_bytes >= limits.download_bytes:
-        return "download"
-    if limits.total_bytes is not None and used.upload_bytes + used.download_bytes >= limits.total_bytes:
-        return "total"
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in words, short."""
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _enough_devices(devices: int) -> str:
-    if devices == 1:
-        return "another device of this user is online; log it out first"
-    return f"{devices} devices of this user are online already; log one out first"
-
-
-def _after_colon(message: str) -> str:
-    """A message that may be absent, behind what it explains; its lines become one."""
-    return f": {' '.join(message.split())}" if message else ""
-
-
-def _limits_in_words(session: Session, now: float) -> str:
-    parts = []
-    if session.ends_at is not None:
-        parts.append(f"{_duration(session.ends_at - now)} left")
-    remaining = _remaining_bytes(session)
-    if remaining is not None:
-        parts.append(f"{remaining} octets left")
-    if session.limits.idle_time_s is not None:
-        parts.append(f"idle at most {_duration(session.limits.idle_time_s)}")
-    return ", ".join(parts) or "without limits"
-
-
-def _usage_in_words(session: Session, now: float) -> str:
-    used = session.counters
-    return f"{_duration(now - session.started_at)}, {used.upload_bytes} octets up, {used.download_bytes} down"

@@ -573,4 +573,20 @@ def test_ten_thousand_sessions_do_not_make_the_list_of_wakes_grow() -> None:
         for key in keys:
             life.traffic(key, up=1000)
         life.wait(60)
-    assert len(life.machine._wakes) < 8 * len(keys)
+    assert len(life.machine._watch) < 8 * len(keys)
+
+
+def test_many_sessions_are_saved_in_slices() -> None:
+    """Counters of all are saved every interval, but never more than a slice in one go."""
+    life = Life(max_sessions=1000)
+    keys = [ClientKey("guest", MacAddress(bytes([2, 0, 0, 0, n >> 8, n & 255]))) for n in range(450)]
+    for number, key in enumerate(keys):
+        life.lease(key, IPv4Address("10.41.0.0") + number + 300)
+        life.online(key, grant(f"user{number}"))
+    life.now += life.config.sessions.save_interval
+    slices = []
+    for _ in range(10):
+        slices.append([action.key for action in life.machine.tick(life.now) if isinstance(action, SaveSession)])
+        life.now += 1
+    assert max(map(len, slices)) < len(keys)
+    assert sorted(key for piece in slices for key in piece) == sorted(keys)
