@@ -60,6 +60,7 @@ class Replayed:
     sequence: int
     state: dict[str, dict[Key, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # sentences on what was cut or set aside
+    changes: int = 0  # all that were played, also those that later ones undid
 
     def kind(self, name: str) -> dict[Key, Any]:
         """The keys and values of one kind."""
@@ -115,6 +116,7 @@ def _play(body: bytes, into: Replayed) -> bool:
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError):
         return False
     into.node, into.sequence = node, sequence
+    into.changes += len(changes)
     for kind, key, value in changes:
         keys = into.state.setdefault(kind, {})
         if value is None:
@@ -174,7 +176,9 @@ class Journal:
             ) from error
         self._path.with_name(self._path.name + ".new").unlink(missing_ok=True)
         self._size = good
-        self._compact_at = max(COMPACT_AT_LEAST_BYTES, COMPACT_FACTOR * good)
+        # By what is alive in it, not by its size: else a gateway that is restarted again and again never compacts.
+        alive = sum(map(len, replayed.state.values()))
+        self._compact_at = max(COMPACT_AT_LEAST_BYTES, COMPACT_FACTOR * good * alive // max(1, replayed.changes))
         self._node = replayed.node = replayed.node or secrets.token_hex(4)
         self._sequence = replayed.sequence
         return replayed

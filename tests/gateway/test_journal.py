@@ -234,3 +234,26 @@ def test_trouble_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.Monk
         assert played.kind("meta") == {"a": 1, "b": 2, "c": 3}
 
     asyncio.run(asyncio.wait_for(story(), 30))
+
+
+def test_a_gateway_that_is_restarted_often_compacts_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts at the start is what is alive in the file, not how large it has become."""
+    monkeypatch.setattr(journal_module, "SYNC_INTERVAL_S", 0.001)
+    monkeypatch.setattr(journal_module, "COMPACT_AT_LEAST_BYTES", 1000)
+    path = tmp_path / "j"
+
+    async def life() -> int:
+        journal = opened(path, [("meta", "a", 1)])
+        task = asyncio.create_task(journal.run())
+        journal.append([("meta", "a", 1)])
+        async with asyncio.timeout(30):
+            while path.stat().st_size > 1000:
+                await asyncio.sleep(0.001)
+        task.cancel()
+        journal.close()
+        return journal.compactions
+
+    path.write_bytes(b"".join(record(number, ("meta", "a", 1)) for number in range(1, 500)))
+    assert asyncio.run(life()) == 1
