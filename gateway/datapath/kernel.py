@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,7 +202,12 @@ def _tallies(replies: Sequence[Reply]) -> Finals:
 
 
 _NOTHING: Final = Tally(0, 0)
+_SCRATCH_TABLE: Final = "postern_selftest"
+# One that is there was left by a start that was killed in the midst of its test.
 _SCRATCH: Final = """
+table inet {table} {{
+}}
+delete table inet {table}
 table inet {table} {{
 \tmap auth4 {{ typeof ether saddr . ip saddr : meta mark; flags timeout; }}
 \tset up {{ typeof ct mark; size 256; counter; }}
@@ -213,7 +217,7 @@ table inet {table} {{
 
 async def self_test() -> Abilities:
     """Add, read back, renew and remove elements of a scratch table; raises ElementsRefused when this does not work."""
-    table = f"postern_selftest_{os.getpid()}"
+    table = _SCRATCH_TABLE
     trouble = await run_nft(_SCRATCH.format(table=table))
     if trouble:
         raise ElementsRefused(f"the scratch table was refused: {trouble}")
