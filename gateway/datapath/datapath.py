@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 
 from gateway.config import Config
 from gateway.datapath.base import Base
-from gateway.datapath.conntrack import sweep
+from gateway.datapath.conntrack import sweep, sweep_unknown
 from gateway.datapath.elements import (
     DOWN,
     UP,
@@ -42,7 +42,7 @@ from gateway.datapath.kernel import READ, KernelElements, self_test
 from gateway.datapath.ledger import ZERO, Client, Ledger, zone_sets
 from gateway.datapath.netlink import Netlink
 from gateway.datapath.nft import run_nft
-from gateway.datapath.ruleset import LAST_CLIENT_NUMBER, render
+from gateway.datapath.ruleset import render
 from gateway.datapath.scripted import ScriptedElements
 from gateway.datapath.surroundings import Surroundings
 from gateway.datapath.table import GateTable
@@ -537,9 +537,8 @@ class Datapath:
 
     async def _sweep_retired(self) -> None:
         numbers, self._retired = self._retired, []
-        online = frozenset(self._ledger.numbers)
         try:
-            walks = await self._netlink.work(lambda: sweep(frozenset(numbers), online))
+            walks = await self._netlink.work(lambda: sweep(numbers))
         except OSError as error:
             log.warning("connection tracking could not be swept, trying again later reason=%s", error)
             self.statistics.sweep_failures += 1
@@ -552,10 +551,9 @@ class Datapath:
 
     async def _sweep_strangers(self) -> None:
         """After a start: numbers that were retired before it are known to nobody any more."""
-        online = frozenset(self._ledger.numbers)
-        unknown = frozenset(range(1, LAST_CLIENT_NUMBER + 1)) - online
         try:
-            self.statistics.sweep_walks += await self._netlink.work(lambda: sweep(unknown, online))
+            is_known = self._ledger.numbers.__contains__  # one look-up, safe from the worker thread
+            self.statistics.sweep_walks += await self._netlink.work(lambda: sweep_unknown(is_known))
         except OSError as error:
             log.warning("connection tracking could not be swept reason=%s", error)
             self.statistics.sweep_failures += 1

@@ -317,6 +317,24 @@ class Lab:
             script = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
             self.run(self.gateway, ["sh", "-c", script])
             self._ip(self.internet, [f"route add 10.{41 + zone.index}.0.0/24 via {UPLINK4}" for zone in self.zones])
+        self._await_ipv6()
+
+    def _await_ipv6(self) -> None:
+        """Wait until all interfaces have joined their multicast groups: the kernel looks at carriers once a second.
+
+        Before that the first neighbour solicitation is lost, and with it the first second of IPv6.
+        """
+        places = [(self.gateway, UPLINK), (self.internet, "eth0")]
+        places += [(self.gateway, zone.bridge) for zone in self.zones if any(g.zone is zone for g in self.guests)]
+        places += [(guest.netns, "eth0") for guest in self.guests]
+
+        def ready(netns: str, device: str) -> bool:
+            with self.inside(netns):
+                lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+            return any(line.startswith("fe80") and line.split()[-1] == device for line in lines)
+
+        for netns, device in places:
+            wait_for(lambda netns=netns, device=device: ready(netns, device), timeout_s=3)
 
     def _make_namespace(self, netns: str) -> None:
         subprocess.run(["ip", "netns", "add", netns], check=True)
