@@ -33,7 +33,8 @@ USERS = user_entry(
     "ChilliSpot-Max-Total-Octets := 50000000",
     "Class := 0x676f6c64",
     "Class += 0x0001ff",
-) + user_entry("brief", "wonderland", "Session-Timeout := 5")
+)
+USERS += user_entry("brief", "wonderland", "Session-Timeout := 5") + user_entry("ample", "wonderland")
 LOCAL = "\tlist method password\n\tlist auth local\n"
 
 
@@ -125,6 +126,27 @@ def test_a_stop_that_is_clean_loses_no_octet(lab: Lab, hotspot: Hotspot) -> None
     assert hotspot.session(lab.guest)["download_bytes"] > 700_000
 
 
+def test_octets_beyond_four_gigabytes_are_told(lab: Lab, hotspot: Hotspot, freeradius: FreeRadius) -> None:
+    """Counters go on from what was saved, and the Stop carries them in two attributes each (RFC 2869 §5.1)."""
+    hotspot.lease(lab.guest)
+    assert hotspot.log_in(lab.guest, "ample", "wonderland").status == 200
+    session = hotspot.session(lab.guest)["session_id"]
+    hotspot.stop_daemon()
+    hotspot.forget_boot()
+
+    def enlarge(kind: str, value: dict[str, Any]) -> None:
+        if kind == SESSION:
+            value["used"] = [5_000_000_000, 4_000_000, 9_000_000_000, 7_000_000]
+
+    hotspot.rewrite_journal(enlarge)
+    hotspot.start_daemon()
+    hotspot.postern("sessions", "kick", str(lab.guest.mac))
+    assert wait_for(lambda: kinds(of_session(freeradius, session)) == ["Start", "Stop"])
+    stop = of_session(freeradius, session)[1]
+    assert (int(stop["Acct-Input-Gigawords"]) << 32) + int(stop["Acct-Input-Octets"]) >= 5_000_000_000
+    assert (int(stop["Acct-Output-Gigawords"]) << 32) + int(stop["Acct-Output-Octets"]) >= 9_000_000_000
+
+
 def test_a_session_time_that_ran_out_while_we_were_dead_ends_at_start(
     lab: Lab, hotspot: Hotspot, freeradius: FreeRadius
 ) -> None:
@@ -143,6 +165,17 @@ def test_a_session_time_that_ran_out_while_we_were_dead_ends_at_start(
     assert int(stop["Acct-Output-Octets"]) > 100_000, "what the kernel counted meanwhile is told"
     assert hotspot.state(guest) == "held"
     assert not hotspot.passes(guest)
+
+
+def test_a_start_that_was_killed_leaves_nothing_behind(lab: Lab) -> None:
+    """The scratch table of a self-test that never ended goes with the next start, and does not spoil its test."""
+    with Hotspot(lab, zone_options=LOCAL) as hotspot:
+        hotspot.stop_daemon(signal.SIGKILL)
+        lab.run(lab.gateway, ["nft", "add table inet postern_selftest; add chain inet postern_selftest left"])
+        hotspot.start_daemon()
+        tables = lab.run(lab.gateway, ["nft", "list", "tables"]).stdout.split("\n")
+        assert [line for line in tables if line] == ["table inet postern"]
+        assert hotspot.ask("status")["datapath"]["elements"] == "codec"
 
 
 def test_a_limit_that_comes_after_a_restart_is_kept(lab: Lab, hotspot: Hotspot) -> None:
@@ -217,6 +250,28 @@ def test_a_gateway_that_was_off_too_long_ends_its_sessions(lab: Lab, hotspot: Ho
     assert wait_for(lambda: kinds(of_session(freeradius, session)) == ["Start", "Stop"])
     assert of_session(freeradius, session)[1]["Acct-Terminate-Cause"] == "NAS-Reboot"
     assert hotspot.state(guest) == "held"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_without_persistence_nobody_goes_on(lab: Lab, freeradius: FreeRadius, how: str) -> None:
+    """A stop ends every session and says so; after a death the server hears that all began anew. The gate is shut."""
+    guest = lab.guest
+    sections = f"config sessions\n\toption persistence_enabled 0\n{SERVER}"
+    with Hotspot(lab, zone_options=ZONE, sections=sections) as hotspot:
+        assert wait_for(lambda: kinds(freeradius.records()) == ["Accounting-On"])
+        hotspot.lease(guest)
+        hotspot.log_in(guest, "alice", "wonderland")
+        session = hotspot.session(guest)["session_id"]
+        assert wait_for(lambda: kinds(of_session(freeradius, session)) == ["Start"])
+        hotspot.stop_daemon(signal.Signals[how])
+        if how == "SIGTERM":
+            assert hotspot.curl(guest, f"http://{WEB4}:8080/", limit_s=2).status == 0
+            assert kinds(freeradius.records())[2:] == ["Stop", "Accounting-Off"]
+            assert of_session(freeradius, session)[1]["Acct-Terminate-Cause"] == "Admin-Reboot"
+        hotspot.start_daemon()
+        assert wait_for(lambda: kinds(freeradius.records())[-1] == "Accounting-On")
+        assert not hotspot.passes(guest)
+        assert hotspot.state(guest) == ""
 
 
 def test_a_journal_cut_anywhere_starts(lab: Lab) -> None:
