@@ -7,7 +7,7 @@ finds them, and a handful of walks serves hundreds of numbers. A block holds ret
 given out while the kernel walks. Where retired numbers lie too scattered for that, at most sixteen walks list what
 carries any client's number, without the unmarked rest, and single entries are deleted.
 
-Runs on the worker thread (`netlink`), never on the event loop.
+Blocks while the kernel walks: for a thread, never for the event loop.
 """
 
 from __future__ import annotations

@@ -538,7 +538,7 @@ class Datapath:
     async def _sweep_retired(self) -> None:
         numbers, self._retired = self._retired, []
         try:
-            walks = await self._netlink.work(lambda: sweep(numbers))
+            walks = await asyncio.to_thread(sweep, numbers)  # not netlink's: ports must not wait for it
         except OSError as error:
             log.warning("connection tracking could not be swept, trying again later reason=%s", error)
             self.statistics.sweep_failures += 1
@@ -553,7 +553,7 @@ class Datapath:
         """After a start: numbers that were retired before it are known to nobody any more."""
         try:
             is_known = self._ledger.numbers.__contains__  # one look-up, safe from the worker thread
-            self.statistics.sweep_walks += await self._netlink.work(lambda: sweep_unknown(is_known))
+            self.statistics.sweep_walks += await asyncio.to_thread(sweep_unknown, is_known)
         except OSError as error:
             log.warning("connection tracking could not be swept reason=%s", error)
             self.statistics.sweep_failures += 1
