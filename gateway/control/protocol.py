@@ -15,6 +15,7 @@ digits (its own limit of 4300) and character set. No dataclasses: importing them
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, NoReturn
 
@@ -242,7 +243,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-_DECODE: Final[Callable[[str], JsonValue]] = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _finite(digits: str) -> float:
+    """A number with a fraction or exponent; one that Python can only hold as infinity could not be sent on."""
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse_constant(digits[:32])
+
+
+_DECODE: Final[Callable[[str], JsonValue]] = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite
+).decode
 # Pure ASCII on the wire: every octet of a frame can be shown in a terminal and in a bug report.
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 

@@ -99,6 +99,7 @@ def test_a_long_frame_is_refused_at_its_header() -> None:
         (b"{} {}", protocol.BAD_FRAME),
         (b'{"id":NaN,"method":"x"}', protocol.BAD_FRAME),
         (b'{"method":"x","params":{"n":-Infinity}}', protocol.BAD_FRAME),
+        (b'{"method":"x","params":{"n":-1e999}}', protocol.BAD_FRAME),
         (b'{"method":"x","params":{"n":' + b"9" * 5000 + b"}}", protocol.BAD_FRAME),
         (b'{"method":"x","params":' + b'{"a":' * 20 + b"1" + b"}" * 20 + b"}", protocol.BAD_FRAME),
         (b'{"a":' * 100_000, protocol.BAD_FRAME),
