@@ -125,7 +125,7 @@ def _frame(mac: bytes, xid: int, kind: int, address: bytes, server: bytes) -> by
     body = _BOOTP.pack(1, 1, 6, 0, xid, 0, 0, none, none, none, none, mac, _MAGIC) + options + _END
     udp = struct.pack("!HHHH", 68, 67, 8 + len(body), 0) + body
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, none, b"\xff\xff\xff\xff")
-    total = sum(struct.unpack("!10H", head))
+    total: int = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     return b"\xff" * 6 + mac + b"\x08\x00" + head[:10] + checksum.to_bytes(2, "big") + head[12:] + udp

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import json
 import os
 import re
@@ -21,13 +22,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 _WARM_UP_S: Final = 0.5
+_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: the port is chosen when connecting
 _LENGTH: Final = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -60,8 +62,18 @@ class _Exchange:
 class Load:
     """`concurrency` clients that each ask again as soon as they were answered."""
 
-    def __init__(self, place: tuple[str, int], request: bytes, *, keep_alive: bool, expect: int) -> None:
+    def __init__(
+        self,
+        place: tuple[str, int],
+        request: bytes,
+        *,
+        keep_alive: bool,
+        expect: int,
+        sources: Sequence[str] = (),
+    ) -> None:
+        """`sources` are addresses of ours that connections come from in turn; none: as the kernel chooses."""
         self._place = place
+        self._sources = itertools.cycle(sources) if sources else None
         self._request = request
         self._keep_alive = keep_alive
         self._good = b"HTTP/1.1 %d " % expect
@@ -87,6 +99,9 @@ class Load:
 
     def _connect(self) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if self._sources is not None:
+            sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((next(self._sources), 0))
         exchange = _Exchange(sock, time.perf_counter())
         code = sock.connect_ex(self._place)
         if code not in (0, errno.EINPROGRESS):
@@ -136,6 +151,12 @@ class Load:
             self.errors += 1
         self._drop(exchange)
         self._connect()
+
+
+def probe_request(host: str, path: str, connection: str = "Connection: close\r\n") -> bytes:
+    """What a browser or a phone's probe asks for."""
+    agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/60.0 Safari/537.36"
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{connection}\r\n".encode()
 
 
 def percentile_ms(times_s: list[float], share: float) -> float:
@@ -217,8 +238,7 @@ def main() -> None:
     connection = "" if options.keep_alive else "Connection: close\r\n"
 
     def request(path: str) -> bytes:
-        agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/60.0 Safari/537.36"
-        return f"GET {path} HTTP/1.1\r\nHost: {options.host}\r\nUser-Agent: {agent}\r\n{connection}\r\n".encode()
+        return probe_request(options.host, path, connection)
 
     if options.url:
         parts = urlsplit(options.url)
