@@ -20,13 +20,12 @@ from gateway.analysis.flows import (
     APP,
     APP_NEXT,
     BYTES,
-    CARE,
     CONN,
     HALF,
+    KNOWN,
     LA,
     LAST,
     LAST_FRAME,
-    LIMIT,
     MASK,
     MAX_FLIGHT,
     NORM,
@@ -38,11 +37,12 @@ from gateway.analysis.flows import (
     PAYLOAD,
     REV,
     ROLL,
-    ROOM,
     RTTS,
+    SCALED,
     SEGMENTS,
     SHIFT,
     SIGNATURE,
+    SPAN,
     TIGHT,
     VLAN,
     WIN,
@@ -65,95 +65,91 @@ if TYPE_CHECKING:
 _IPV4 = struct.Struct(">HBxHHHBBxx12sIIHHH").unpack_from
 # The same for IPv6 without extension headers.
 _IPV6 = struct.Struct(">HIHBB36sIIHHH").unpack_from
-# Where the ethertype is in each link type that ends with one
+# Bytes from the ethertype to the end of a TCP header without options; a datagram of ten bytes is as long.
+_ROOM4, _ROOM6 = 42, 62
+# Where the ethertype is in each link type that ends with one; elsewhere no packet is long enough for the short path.
 _ETHERTYPE_AT = {1: 12, 113: 14}
+_NOWHERE = 1 << 40
 _MAX_SAMPLES = 4096
 
 
 def run(buf: bytes, records: list[Record], st: State) -> None:
-    """Take all records of one buffer into the tables of `st`."""
+    """Take all records of one buffer into the tables of `st`.
+
+    What a packet adds to the totals of its protocol is not counted here one by one: all packets of the block less those
+    that went another way are the plain TCP over IPv4.
+    """
     unpack4, unpack6 = _IPV4, _IPV6
-    tcp = st.tcp
+    find = st.tcp.get
     interfaces = st.interfaces
-    before = [_ETHERTYPE_AT.get(item.linktype, -1) for item in interfaces]
+    before = [_ETHERTYPE_AT.get(item.linktype, _NOWHERE) for item in interfaces]
     frame, wire_total, previous = st.frame, st.wire_bytes, st.last_ns
-    bin_low, bin_high = st.bin_low, st.bin_high
+    wire_begun = wire_total
+    bin_high = st.bin_high
     interface_counts = [0] * len(interfaces)
     interface_counts[0] = len(records)
     first_at = before[0]
-    cut = st.cut
-    plain_tcp = plain_tcp_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
-    captured = 0
+    # Packets and bytes that are not plain TCP over IPv4
+    others = other_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
+    decapsulate = st.decapsulate
     watch = st.watch_mtu
     if st.first_ns is None:
         st.first_ns = previous = records[0][3]
     for start, end, wire, t, interface in records:
         frame += 1
         wire_total += wire
-        size = end - start
-        if size != wire:
-            cut += size < wire
-            captured += size - wire
-        if not bin_low <= t < bin_high:
-            _next_bin(st, t, previous, frame, wire_total - wire)
-            bin_low, bin_high = st.bin_low, st.bin_high
-        if t < previous:
-            st.backwards += 1
-            if st.backwards == 1:
-                st.notes.add("clock-backwards", "the clock runs backwards between two packets", None, frame, 0)
+        if end - start != wire:
+            st.cut += end - start < wire
+            st.captured_bytes += end - start - wire
+        if not previous <= t < bin_high:  # the packet before was in the running bin
+            if t < previous:
+                st.backwards += 1
+                if st.backwards == 1:
+                    st.notes.add("clock-backwards", "the clock runs backwards between two packets", None, frame, 0)
+            if not st.bin_low <= t < bin_high:
+                _next_bin(st, t, previous, frame, wire_total - wire)
+                bin_high = st.bin_high
         previous = t
         if interface:
             interface_counts[interface] += 1
             interface_counts[0] -= 1
-            at = before[interface]
+            at = start + before[interface]
         else:
-            at = first_at
-        if at >= 0 and size >= at + 42:
-            if buf[start + at] == 8:
-                if size < at + 42:
-                    # Padded away below a whole TCP header: too short for the structure, not for UDP.
-                    kind = 0
+            at = start + first_at
+        # Up to four header layouts lead to the same names; `total` counts an IPv4 header without options.
+        if end - at >= _ROOM4:
+            kind, version, total, ip_id, fragment, ttl, protocol, key, seq, ack, of, win, checksum = unpack4(buf, at)
+            if kind == 0x0800 and version == 0x45 and not fragment & 0x3FFF:
+                if protocol == 6:
+                    header = at + 22
+                    shape = of & 0xFFF7
+                    plain = True
+                elif protocol == 17 and not decapsulate and 8 <= seq >> 16 <= total - 20:
+                    plain_udp += 1
+                    plain_udp_bytes += wire
+                    datagram(st, key, buf, start, at + 22, end, (seq >> 16) - 8, wire, t, frame, 0, ttl)
+                    continue
                 else:
-                    (kind, version, total, ip_id, fragment, ttl, protocol, key, seq, ack, of, win, checksum) = unpack4(
-                        buf, start + at
-                    )
-                if kind == 0x0800 and version == 0x45 and not fragment & 0x3FFF:
-                    if protocol == 6:
-                        length = total - 20 - (of >> 10 & 0x3C)
-                        if length < 0 or of < 0x5000:
-                            kind = 0
-                        else:
-                            header = start + at + 22
-                            vlan = 0
-                            plain_tcp += 1
-                            plain_tcp_bytes += wire
-                    elif protocol == 17 and not st.decapsulate:
-                        length = (seq >> 16) - 8
-                        if 0 <= length <= total - 28:
-                            plain_udp += 1
-                            plain_udp_bytes += wire
-                            datagram(st, key, buf, start, start + at + 22, end, length, wire, t, frame, 0, ttl)
-                            continue
-                        kind = 0
-                    else:
-                        kind = 0
-                else:
-                    kind = 0
-            elif buf[start + at] == 0x86 and size >= at + 62:
-                kind, ip_id, total, protocol, ttl, key, seq, ack, of, win, checksum = unpack6(buf, start + at)
-                length = total - (of >> 10 & 0x3C)
-                if kind == 0x86DD and protocol == 6 and ip_id >> 28 == 6 and length >= 0 and of >= 0x5000:
-                    header = start + at + 42
-                    ip_id = vlan = 0
+                    plain = False
+            elif kind == 0x86DD and end - at >= _ROOM6:
+                kind, version, total, protocol, ttl, key, seq, ack, of, win, checksum = unpack6(buf, at)
+                plain = protocol == 6 and version >> 28 == 6
+                if plain and total >= (of >> 10 & 0x3C) and of >= 0x5000:
                     plain6 += 1
                     plain6_bytes += wire
+                    header = at + 42
+                    total += 20
+                    ip_id = 0
+                    shape = of & 0xFFF7
                 else:
-                    kind = 0
+                    plain = False
             else:
-                kind = 0
+                plain = False
         else:
-            kind = 0
-        if not kind:
+            plain = False
+        if not plain:
+            others += 1
+            other_bytes += wire
             linktype = interfaces[interface].linktype
             if linktype not in DECODED:
                 st.undecoded += 1
@@ -164,69 +160,39 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             if decoded is None:
                 continue
             key, seq, ack, of, win, ip_id, checksum, length, ttl, vlan, header = decoded
-        d = tcp.get(key)
-        if (
-            d is None
-            and of & 0x3F == 2
-            and not length
-            and opening_syn(
-                st,
-                key,
-                frame,
-                t,
-                seq,
-                win,
-                ip_id,
-                checksum,
-                ttl,
-                vlan,
-                wire,
-                buf[header + 20 : header + (of >> 10 & 0x3C)],
-                start,
-            )
-        ):
-            continue
-        if d is None or of & 2 or d[VLAN] != vlan:
-            if d is not None and d[VLAN] != vlan:
-                if d[VLAN] < 0:
-                    d[VLAN] = vlan
-                else:
-                    key += vlan.to_bytes(2, "big")
-                    d = tcp.get(key)
-            d = opening(
-                st, key, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, vlan, wire,
-                buf, start, header + 20, end,
-            )  # fmt: skip
-            if d is None:
-                continue
-        d[PACKETS] += 1
-        d[BYTES] += wire
-        if watch:
-            too_big(st, key, wire, t, frame)
-        if t >= d[ROLL]:
-            roll(d, t, st, frame)
-        if of & 0xFFF7 == d[NORM] and seq == d[NSEQ] and win and not d[CARE]:
+            total = length + 20 + (of >> 10 & 0x3C)
+            shape = of & 0xFFF7 | vlan << 16
+        d = find(key)
+        if d is not None and shape == d[NORM] and seq == d[NSEQ] and win:
             r = d[REV]
             acked = d[LA]
-            if ack == acked:
-                # Nothing new is acknowledged: only data is usual here.
-                usual = length > 1 or (length == 1 and r[WIN] > 0)
-            else:
-                moved = ack - acked & MASK
-                ahead = r[NSEQ] - ack & MASK
-                usual = moved < HALF and ahead < HALF and (length != 1 or r[WIN] > 0)
-            if usual and length:
-                stop = seq + length & MASK
-                room = r[LIMIT] - stop & MASK
-                if room <= r[ROOM]:
-                    if room:
-                        d[TIGHT] += 1
-                    else:
-                        usual = False
+            length = total - (40 if of < 0x6000 else 52)
+            moved = ack - acked
+            usual = False
+            # Where sequence numbers wrap, the comparisons fail and the rules of `tcp` take over.
+            if length > 1 or (length == 1 and r[WIN] > 0):
+                if not moved or 0 < moved <= r[NSEQ] - acked:
+                    stop = seq + length
+                    flight = stop - r[LA]
+                    if 0 <= flight < r[SPAN]:
+                        usual = stop <= MASK
+                    elif stop <= MASK and flight != r[SCALED] and flight >= 0:
+                        usual = True
+                        if flight < r[SCALED]:
+                            d[TIGHT] += 1
+            elif length == 0:
+                usual = 0 < moved <= r[NSEQ] - acked
             if usual:
-                if ack != acked:
-                    if moved + ahead > r[MAX_FLIGHT]:
-                        r[MAX_FLIGHT] = moved + ahead
+                d[PACKETS] += 1
+                d[BYTES] += wire
+                if watch:
+                    too_big(st, key, wire, t, frame)
+                if t >= d[ROLL]:
+                    roll(d, t, st, frame)
+                if moved:
+                    if r[NSEQ] - acked > r[MAX_FLIGHT]:
+                        r[MAX_FLIGHT] = r[NSEQ] - acked
+                    d[LA] = ack
                     out = r[OUT]
                     if out:
                         entry = out[-1]
@@ -254,23 +220,15 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                                 samples.append(t - sent)
                             else:
                                 samples[st.random(_MAX_SAMPLES)] = t - sent
-                    d[LA] = ack
-                    scaled = win << d[SHIFT]
-                    d[LIMIT] = ack + scaled & MASK
-                    if win != d[WIN]:
-                        d[WIN] = win
-                        if d[ROOM] >= 0:
-                            d[ROOM] = scaled // 10
-                        if win < d[WMIN]:
-                            d[WMIN] = win
-                        elif win > d[WMAX]:
-                            d[WMAX] = win
-                elif win != d[WIN]:
+                if win != d[WIN]:
                     d[WIN] = win
-                    scaled = win << d[SHIFT]
-                    d[LIMIT] = ack + scaled & MASK
-                    if d[ROOM] >= 0:
-                        d[ROOM] = scaled // 10
+                    d[SCALED] = scaled = win << d[SHIFT]
+                    if d[KNOWN]:
+                        d[SPAN] = scaled - scaled // 10
+                    if win < d[WMIN]:
+                        d[WMIN] = win
+                    elif win > d[WMAX]:
+                        d[WMAX] = win
                 if length:
                     d[NSEQ] = stop
                     d[NSEQ_TIME] = t
@@ -292,6 +250,56 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 d[LAST] = t
                 d[LAST_FRAME] = frame
                 continue
+        if plain:
+            length = total - 20 - (of >> 10 & 0x3C)
+            vlan = 0
+            if length < 0 or of < 0x5000:  # joined before it was recorded, or wrong
+                others += 1
+                other_bytes += wire
+                decoded = decode(st, buf, start, end, wire, t, interfaces[interface].linktype, frame)
+                if decoded is None:
+                    continue
+                length = decoded.length
+        if d is None or of & 2 or d[VLAN] != vlan:
+            if d is not None and d[VLAN] != vlan:
+                if d[VLAN] < 0:
+                    d[VLAN] = vlan
+                else:
+                    key += vlan.to_bytes(2, "big")
+                    d = find(key)
+            if (
+                d is None
+                and of & 0x3F == 2
+                and not length
+                and opening_syn(
+                    st,
+                    key,
+                    frame,
+                    t,
+                    seq,
+                    win,
+                    ip_id,
+                    checksum,
+                    ttl,
+                    vlan,
+                    wire,
+                    buf[header + 20 : header + (of >> 10 & 0x3C)],
+                    start,
+                )
+            ):
+                continue
+            d = opening(
+                st, key, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, vlan, wire,
+                buf, start, header + 20, end,
+            )  # fmt: skip
+            if d is None:
+                continue
+        d[PACKETS] += 1
+        d[BYTES] += wire
+        if watch:
+            too_big(st, key, wire, t, frame)
+        if t >= d[ROLL]:
+            roll(d, t, st, frame)
         if segment(st, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, buf, header + 20, end):
             app = d[APP]
             if app and (app != 2 or 0 < (seq + length - d[APP_NEXT] & MASK) < HALF):
@@ -302,14 +310,15 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             established(st, d, t, frame, ack, of & 0x3F)
         d[LAST] = t
         d[LAST_FRAME] = frame
-    st.frame, st.wire_bytes, st.last_ns, st.cut = frame, wire_total, previous, cut
-    st.captured_bytes += captured
+    plain4 = len(records) - others - plain_udp - plain6
+    plain4_bytes = wire_total - wire_begun - other_bytes - plain_udp_bytes - plain6_bytes
+    st.frame, st.wire_bytes, st.last_ns = frame, wire_total, previous
     for index, count in enumerate(interface_counts):
         interfaces[index].packets += count
     for table, name, packets, octets in (
-        (st.network, "IPv4", plain_tcp + plain_udp, plain_tcp_bytes + plain_udp_bytes),
+        (st.network, "IPv4", plain4 + plain_udp, plain4_bytes + plain_udp_bytes),
         (st.network, "IPv6", plain6, plain6_bytes),
-        (st.transport, "TCP", plain_tcp + plain6, plain_tcp_bytes + plain6_bytes),
+        (st.transport, "TCP", plain4 + plain6, plain4_bytes + plain6_bytes),
         (st.transport, "UDP", plain_udp, plain_udp_bytes),
     ):
         if packets:

@@ -1,7 +1,8 @@
 """Flow tables: one list of numbers for each direction of a connection, and one object for what both share.
 
 The batch loop touches three to eight of these slots for each packet, so a direction is a plain list with the constant
-positions below; anything rare lives in `Trouble`, made when the first rare thing happens. Sequence arithmetic is modulo 2^32.
+positions below; anything rare lives in `Trouble`, made when the first rare thing happens. Sequence arithmetic is modulo
+2^32.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ Direction = list[Any]
 
 # Touched by the batch loop
 REV: Final = 0  # the other direction, None until it is needed
-NORM: Final = 1  # header length and flags of the usual segment (ACK only), -1 while not known
+NORM: Final = 1  # SHAPE while the short path may be taken, else -1
 NSEQ: Final = 2  # next expected sequence number, None before the first packet
-CARE: Final = 3  # true when the short path must not be taken
+SHAPE: Final = 3  # header length and flags of the usual segment (ACK only) below the VLAN, -1 while not known
 LA: Final = 4  # last acknowledgement number sent, None before the first
 WIN: Final = 5  # window field of the last packet, unscaled; -1 when it cannot be compared
-LIMIT: Final = 6  # last ACK + scaled window: where the other side must stop
-ROOM: Final = 7  # a tenth of the scaled window
+SCALED: Final = 6  # scaled window: the other side must stop so many bytes behind LA
+SPAN: Final = 7  # nine tenths of the scaled window, NEVER when its scale is not known
 SHIFT: Final = 8  # window scale, 14 when not known so that no limit is ever met by accident
 PACKETS: Final = 9
 BYTES: Final = 10  # on the wire
@@ -68,16 +69,17 @@ ROLL_FROM: Final = 47  # when the throughput second began
 GAP_FROM: Final = 48  # the payload count at which the throughput second began
 SLOTS: Final = 49
 
+NEVER: Final = 1 << 40  # more bytes than any window has
+
 _EMPTY: Final[Direction] = [None] * SLOTS
 for _slot in (PACKETS, BYTES, PAYLOAD, SEGMENTS, TIGHT, DUP, PEAK, PEAK_BASE, IDLE, MAX_FLIGHT, APP_NEXT, GAP_FROM):
     _EMPTY[_slot] = 0
-_EMPTY[NORM] = -1
+_EMPTY[NORM] = _EMPTY[SHAPE] = -1
 _EMPTY[APP] = 1
 _EMPTY[WIN] = -1
 _EMPTY[SHIFT] = 14
-_EMPTY[LIMIT] = 0
-_EMPTY[ROOM] = -1
-_EMPTY[CARE] = True
+_EMPTY[SCALED] = 0
+_EMPTY[SPAN] = NEVER
 _EMPTY[WMAX] = 0
 _EMPTY[WMIN] = 1 << 30
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.flows import (
     BYTES,
-    CARE,
     CONN,
     FIRST,
     FIRST_FRAME,
@@ -23,6 +22,7 @@ from gateway.analysis.flows import (
     LAST,
     LAST_FRAME,
     MASK,
+    NORM,
     NSEQ,
     PACKETS,
     REV,
@@ -423,7 +423,7 @@ def _midstream(
             conn.orig = d
         st.tcp[key] = d
         # What the first side sent before its peer appeared is not outstanding in a way that gives round trips.
-        other[CARE] = True
+        other[NORM] = -1
     else:
         answering = flags & 0x12 == 0x12
         st.streams += 1
@@ -509,8 +509,10 @@ def _agree_on_scale(conn: Connection, orig: Direction | None, resp: Direction | 
         orig[SHIFT] = (ours or 0) if not both or theirs is not None else 0
         if both and ours is None:
             orig[SHIFT] = 0
+        orig[NORM] = -1  # its scaled window is to be made anew
     if resp is not None and conn.resp_options is not None:
         resp[SHIFT] = (theirs or 0) if not both or ours is not None else 0
+        resp[NORM] = -1
 
 
 def established(st: State, d: Direction, t: int, frame: int, ack: int, flags: int) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.flows import (
     ACKED,
     BASE,
-    CARE,
     CONN,
     DUP,
     FIN,
@@ -28,9 +27,9 @@ from gateway.analysis.flows import (
     LA,
     LAST,
     LAST_FRAME,
-    LIMIT,
     MASK,
     MAX_FLIGHT,
+    NEVER,
     NORM,
     NSEQ,
     NSEQ_TIME,
@@ -45,14 +44,17 @@ from gateway.analysis.flows import (
     REV,
     ROLL,
     ROLL_FROM,
-    ROOM,
     RTTS,
+    SCALED,
     SEGMENTS,
+    SHAPE,
     SHIFT,
     SIGNATURE,
+    SPAN,
     TIGHT,
     TROUBLE,
     TTL,
+    VLAN,
     WIN,
     WMAX,
     WMIN,
@@ -108,8 +110,8 @@ def segment(
         return False
     after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
     stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
-    if d[NORM] < 0 and not sfr:
-        d[NORM] = 0x8010 if stamp is not None and of >> 12 == 8 else 0x5010
+    if d[SHAPE] < 0 and not sfr:
+        d[SHAPE] = d[VLAN] << 16 | (0x8010 if stamp is not None and of >> 12 == 8 else 0x5010)
     if r is None:
         _first_way(st, d, conn, frame, t, seq, ack, of, win, length, end, stamp, ip_id, checksum)
         return length > 0
@@ -155,12 +157,13 @@ def segment(
                 trouble_of(d).duplicate_acks += 1
                 st.label("duplicate_ack", conn, frame, t)
         elif length and not sfr and r[KNOWN] and r_la is not None and not goes_on:
-            room = r[LIMIT] - (seq + length) & MASK
-            if room == 0 and r[ROOM] >= 0:
-                trouble_of(d).full += 1
-                st.label("window_full", conn, frame, t)
-            if room <= r[ROOM]:
-                d[TIGHT] += 1
+            room = r_la + r[SCALED] - (seq + length) & MASK
+            if r[SPAN] != NEVER:
+                if room == 0:
+                    trouble_of(d).full += 1
+                    st.label("window_full", conn, frame, t)
+                if room <= r[SCALED] - r[SPAN]:
+                    d[TIGHT] += 1
     # 9
     if not same_ack:
         d[DUP] = 0
@@ -202,9 +205,10 @@ def segment(
         _control(st, d, r, conn, frame, t, seq, flags, ttl, nseq)
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
     unseen = d[LA] is not None and r[NSEQ] is not None and 0 < (d[LA] - r[NSEQ] & MASK) < HALF
-    d[CARE] = bool(
+    care = (
         r[NSEQ] is None
         or d[LA] is None  # a SYN sent again in the middle of a connection
+        or r[LA] is None
         or d[DUP]
         or keepalive
         or probe
@@ -214,8 +218,9 @@ def segment(
         or unseen
         or r[RECOVER]
     )
+    d[NORM] = -1 if care else d[SHAPE]
     if d[HOLES] or unseen or d[RECOVER] or keepalive or probe:
-        r[CARE] = True
+        r[NORM] = -1
     return fresh and length > 0 and not keepalive and not probe
 
 
@@ -695,17 +700,19 @@ def _remember_window(d: Direction, conn: Connection, frame: int, t: int, flags: 
         d[LA] = ack
     elif flags & 2:
         d[LA] = None
+        if d[REV] is not None:
+            d[REV][NORM] = -1
     if flags & 2:
         # The window of a SYN is never scaled: keep it comparable with the scaled ones that follow.
         shift = d[SHIFT] if d[SHIFT] < 14 else 0
         d[WIN] = win >> shift if not win & ((1 << shift) - 1) else -1
-        d[LIMIT] = ack + win & MASK
-        d[ROOM] = win // 10
+        d[SCALED] = win
+        d[SPAN] = win - win // 10
         return
     d[WIN] = win
     scaled = win << d[SHIFT]
-    d[LIMIT] = ack + scaled & MASK
-    d[ROOM] = scaled // 10 if d[KNOWN] else -1
+    d[SCALED] = scaled
+    d[SPAN] = scaled - scaled // 10 if d[KNOWN] else NEVER
     if not flags & 4:
         if win > d[WMAX]:
             d[WMAX] = win
