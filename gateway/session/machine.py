@@ -165,11 +165,21 @@ class SessionMachine:
     # -- around the verbs -------------------------------------------------------------------------------------------
 
     def reconfigure(self, policy: Policy, now: float) -> list[Action]:
-        """Use a new configuration; sessions of zones that are gone are ended."""
+        """Use a new configuration; sessions that it does not allow any more are ended."""
         self._policy = self._watch.policy = policy
         for session in list(self.sessions):
-            if session.key.zone not in policy.zones and session.online:
-                self._end(session, TerminateCause.NAS_REQUEST, "the zone was removed from the configuration", now)
+            zone = policy.zones.get(session.key.zone)
+            if zone is None:
+                reason = "the zone was removed from the configuration"
+            elif session.key.mac in zone.block_macs:
+                reason = "the device was blocked"
+            else:
+                continue
+            if session.state is SessionState.AUTHENTICATING:
+                self._cancel(session)
+                self._give_up(session, LoginResult.FORBIDDEN, reason)
+            elif session.state in (SessionState.OPENING, SessionState.ONLINE):
+                self._end(session, TerminateCause.ADMIN_RESET, reason, now)
         return self._take()
 
     def restore(self, saved: SavedSession, now: float, *, kept: Counters | None) -> list[Action]:

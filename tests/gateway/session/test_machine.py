@@ -590,3 +590,18 @@ def test_many_sessions_are_saved_in_slices() -> None:
         life.now += 1
     assert max(map(len, slices)) < len(keys)
     assert sorted(key for piece in slices for key in piece) == sorted(keys)
+
+
+def test_a_reload_ends_what_it_does_not_allow_any_more() -> None:
+    """A device that is blocked and a zone that is gone: sessions end, logins under way are refused."""
+    for zones in ((replace(ZONE, block_macs=(ALICE.mac, BOB.mac)),), ()):
+        life = Life()
+        life.online(ALICE)
+        life.lease(BOB)
+        life.ask(BOB, "bob")
+        actions = life.machine.reconfigure(Policy.of(replace(life.config, zones=zones)), life.now)
+        assert [type(action) for action in actions if isinstance(action, DenyTraffic | CancelLogin)] == [
+            DenyTraffic,
+            CancelLogin,
+        ]
+        assert [action.result for action in actions if isinstance(action, ReplyLogin)] == [LoginResult.FORBIDDEN]
