@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,6 +283,12 @@ def test_an_option_of_a_newer_version_is_a_warning_only_at_the_start_of_the_syst
 def test_the_predecessors_names_are_understood() -> None:
     """Classic keys are aliases of ours."""
     assert load(SMALLEST + "config radius\n\toption coaport 1700\n").config.radius.coa_port == 1700
+
+
+def test_the_example_in_the_documentation_is_the_one_that_is_made() -> None:
+    """Write it anew with `postern config example` when an option changes."""
+    documented = Path(__file__).resolve().parents[2] / "docs" / "postern.conf.example"
+    assert documented.read_text(encoding="utf-8") == example()
 
 
 def test_the_example_names_every_option_and_loads() -> None:
