@@ -286,7 +286,7 @@ def test_the_predecessors_names_are_understood() -> None:
 
 
 def test_the_example_in_the_documentation_is_the_one_that_is_made() -> None:
-    """Write it anew with `postern config example` when an option changes."""
+    """Write it anew with `posternd --example` when an option changes."""
     documented = Path(__file__).resolve().parents[2] / "docs" / "postern.conf.example"
     assert documented.read_text(encoding="utf-8") == example()
 
