@@ -314,6 +314,9 @@ def _lines(st: State, conn: Connection, d: Direction, app: App, data: bytes, fra
             app.login = service
             conn.event("cleartext-login", frame, 0, st.frames_cap)
     else:
+        if service == "telnet" and app.login is None and b"assword" in data:
+            app.login = service
+            conn.event("cleartext-login", frame, 0, st.frames_cap)
         for needle in _FAILURES.get(service, ()):
             hits = data.count(needle) if needle[:1] == b" " else int(data.startswith(needle) or b"\n" + needle in data)
             if hits:

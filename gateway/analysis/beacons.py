@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import SECOND, graded, is_group, is_local, percent, raised, short_s, spread
+from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s, spread
+from gateway.analysis.neighbourhood import membership
 from gateway.analysis.report import PeriodicRow, Severity
 from gateway.analysis.services import service_of
 from gateway.analysis.sessions import of_connection
@@ -38,11 +40,12 @@ _EXPECTED_NAMES: Final = (
 
 
 class Start(NamedTuple):
-    """Start of one session."""
+    """Start of one session, or of a request within one: of datagrams on the same ports after a silence."""
 
     t: int
     size: int
     frame: int
+    inside: bool = False
 
 
 def _groups(st: State) -> dict[tuple[bytes, bytes, int, str, str | None], list[Start]]:
@@ -61,7 +64,10 @@ def _groups(st: State) -> dict[tuple[bytes, bytes, int, str, str | None], list[S
         if is_group(target):
             continue
         size = sum(d[U_PAYLOAD] for d in (flow.orig, flow.resp) if d is not None) // len(flow.starts)
-        groups[source, target, port, "udp", None] += [Start(t, size, frame) for t, frame in flow.starts]
+        # What nobody answers is no session, and a keep-alive on the same ports begins none.
+        groups[source, target, port, "udp", None] += [
+            Start(t, size, frame, number > 0 or flow.resp is None) for number, (t, frame) in enumerate(flow.starts)
+        ]
     return groups
 
 
@@ -69,6 +75,7 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
     """Report beacons and list everything periodic."""
     rows: list[PeriodicRow] = []
     limits, periodic = st.settings.beacon, st.settings.periodic
+    local = membership(st)
     for (source, target, port, proto, _), starts in _groups(st).items():
         if len(starts) < min(limits.min_starts, periodic.min_starts) or source in scanners:
             continue
@@ -80,8 +87,7 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
                 merged.append(start)
         if len(merged) < periodic.min_starts:
             continue
-        gaps = [(after.t - before.t) / SECOND for before, after in itertools.pairwise(merged)]
-        period, scatter = spread(gaps)
+        period, scatter = spread(_gaps(merged))
         name = _name(st, source, target)
         service = service_of(st, None, name, proto, port)[0] or f"{proto}/{port}"
         if scatter <= periodic.max_spread and period >= limits.min_period_s and len(rows) < st.settings.tables.rows:
@@ -99,9 +105,13 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
                     "last_frame": merged[-1].frame,
                 }
             )
-        _judge(st, out, source, target, port, proto, merged, period, scatter, name, service)
+        _judge(st, out, local, source, target, port, merged, name, service)
     rows.sort(key=lambda row: (-row["starts"], row["first_frame"]))
     return rows
+
+
+def _gaps(starts: list[Start]) -> list[float]:
+    return [(after.t - before.t) / SECOND for before, after in itertools.pairwise(starts)]
 
 
 def _name(st: State, source: bytes, target: bytes) -> str | None:
@@ -111,22 +121,24 @@ def _name(st: State, source: bytes, target: bytes) -> str | None:
 def _judge(
     st: State,
     out: Findings,
+    local: Callable[[bytes], bool],
     source: bytes,
     target: bytes,
     port: int,
-    proto: str,
     starts: list[Start],
-    period: float,
-    scatter: float,
     name: str | None,
     service: str,
 ) -> None:
     limits = st.settings.beacon
+    expected = port in _EXPECTED_PORTS or (name is not None and any(part in name.lower() for part in _EXPECTED_NAMES))
+    if not expected:
+        starts = [start for start in starts if not start.inside]
+    if len(starts) < limits.min_starts:
+        return
+    period, scatter = spread(_gaps(starts))
     span = (starts[-1].t - starts[0].t) / SECOND
-    if (
-        len(starts) < limits.min_starts
-        or not limits.min_period_s <= period <= limits.max_period_s
-        or (span < limits.min_span_s and span < limits.min_periods * period * 0.99)
+    if not limits.min_period_s <= period <= limits.max_period_s or (
+        span < limits.min_span_s and span < limits.min_periods * period * 0.99
     ):
         return
     _, size_scatter = spread([start.size for start in starts]) if any(start.size for start in starts) else (0.0, 0.0)
@@ -138,12 +150,12 @@ def _judge(
     if grade is None:
         return
     signals = ["regular-starts"]
-    expected = port in _EXPECTED_PORTS or (name is not None and any(part in name.lower() for part in _EXPECTED_NAMES))
     if expected:
         grade = "info"
         signals.append("expected-service")
-    elif is_local(target):
-        grade = raised(grade, -1)
+    elif local(target):
+        # Monitors and controllers of this network keep time as well: nothing to be alarmed by on its own.
+        grade = raised(grade, -2)
         signals.append("local-target")
     elif name is None:
         grade = raised(grade)

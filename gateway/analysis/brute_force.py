@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import SECOND, graded, is_local, raised, short_s, spread
+from gateway.analysis.measures import SECOND, graded, raised, short_s, spread
+from gateway.analysis.neighbourhood import membership
 from gateway.analysis.sessions import Session, of_connection, sessions
 
 if TYPE_CHECKING:
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
 LOGIN_PORTS: Final = frozenset({21, 22, 23, 25, 110, 143, 389, 445, 587, 993, 995, 1433, 3306, 3389, 5432, 5900, 5985})
 MOVE_PORTS: Final = frozenset({22, 135, 139, 445, 3389, 5985, 5986, 593})
 _MIN_REPLY: Final = 20  # bytes from the server; a health check closes before the service has spoken
+# Bytes of a client that tries to log in; a monitor that reads the greeting, says its version and goes sends less.
+_MIN_TRY: Final = {22: 400, 25: 40, 587: 40, 445: 150, 993: 150, 995: 150}
+_CHALLENGES: Final = 2  # refusals that may precede each accepted web login: NTLM asks twice
 
 
 def detect(st: State, out: Findings) -> set[bytes]:
     """Report guessing; returns the sources."""
     groups: dict[tuple[bytes, bytes, int], list[Session]] = defaultdict(list)
-    failures: dict[tuple[bytes, bytes, int], int] = defaultdict(int)
+    failures: dict[tuple[bytes, bytes, int], list[tuple[int, int]]] = defaultdict(list)
     for conn in st.connections:
         session = of_connection(conn)
         if session.port in LOGIN_PORTS and session.established and session.syn:
             name = (session.source, session.target, session.port)
             groups[name].append(session)
-            if conn.app is not None:
-                failures[name] += conn.app.failures
+            if conn.app is not None and conn.app.failures:
+                failures[name].append((session.start, conn.app.failures))
     for name, rows in st.folded_sessions.items():
         if name[2] in LOGIN_PORTS:
             groups[name] += [
@@ -48,14 +52,22 @@ def detect(st: State, out: Findings) -> set[bytes]:
     return guessers
 
 
-def _judge(st: State, out: Findings, name: tuple[bytes, bytes, int], found: list[Session], failed: int) -> bool:
+def _judge(
+    st: State,
+    out: Findings,
+    name: tuple[bytes, bytes, int],
+    found: list[Session],
+    failures: list[tuple[int, int]],
+) -> bool:
     limits = st.settings.brute_force
     found.sort(key=lambda item: item.start)
     source, target, port = name
     short = [
         item
         for item in found
-        if (item.last - item.start) <= limits.short_s * SECOND and item.up and item.down >= _MIN_REPLY
+        if (item.last - item.start) <= limits.short_s * SECOND
+        and item.up >= _MIN_TRY.get(port, 1)
+        and item.down >= _MIN_REPLY
     ]
     # The most tries within the window
     best, low = 0, 0
@@ -70,6 +82,7 @@ def _judge(st: State, out: Findings, name: tuple[bytes, bytes, int], found: list
     if best >= limits.tries:
         _, scatter = spread([item.up + item.down for item in tries])
         by_size = scatter < limits.max_spread
+    failed = _most_within(failures, limits.window_s)
     by_failure = failed >= limits.tries
     if not by_size and not by_failure:
         return False
@@ -116,6 +129,19 @@ def _judge(st: State, out: Findings, name: tuple[bytes, bytes, int], found: list
     return True
 
 
+def _most_within(failures: list[tuple[int, int]], window_s: float) -> int:
+    """The most failures of connections that began within one window; they are (start, failures)."""
+    failures.sort()
+    best = running = low = 0
+    for start, count in failures:
+        running += count
+        while start - failures[low][0] > window_s * SECOND:
+            running -= failures[low][1]
+            low += 1
+        best = max(best, running)
+    return best
+
+
 def _http(st: State, out: Findings) -> set[bytes]:
     limits = st.settings.brute_force
     guessers = set()
@@ -128,6 +154,8 @@ def _http(st: State, out: Findings) -> set[bytes]:
             best = max(best, high - low + 1)
         if row[0] > len(times) and best == len(times):
             best = row[0]
+        # A refusal is how a server asks for the password: only those that no login followed are guesses.
+        best = min(best, row[0] - _CHALLENGES * st.http.accepted.get((source, target), 0))
         grade = graded(best, (limits.tries, "medium"), (limits.tries_high, "high"), (limits.tries_critical, "critical"))
         if grade is None:
             continue
@@ -161,23 +189,24 @@ def lateral(st: State, out: Findings, suspects: set[bytes]) -> None:
     reached: dict[bytes, list[Session]] = defaultdict(list)
     tried: dict[bytes, list[Session]] = defaultdict(list)
     known: dict[bytes, set[bytes]] = defaultdict(set)
+    local = membership(st)
     begin = (st.first_ns or 0) + SECOND
     for session in sessions(st):
-        if session.port not in MOVE_PORTS or not is_local(session.source) or not is_local(session.target):
+        if session.port not in MOVE_PORTS or not local(session.source) or not local(session.target):
             continue
         if not session.syn or session.start < begin:
             known[session.source].add(session.target)  # a fan-out that was there from the start is steady
-        if session.syn:
+        if session.syn and session.target not in known[session.source]:
             tried[session.source].append(session)
             # A monitor that only reads the greeting does not move.
-            if session.established and session.up >= _MIN_REPLY and session.target not in known[session.source]:
+            if session.established and session.up >= _MIN_TRY.get(session.port, _MIN_REPLY):
                 reached[session.source].append(session)
     for source, found in tried.items():
         targets = _most(reached.get(source, []), limits.window_s)
         attempts = _most(found, limits.window_s)
         if len(targets) < limits.targets and len(attempts) < limits.tried:
             continue
-        if len(targets) < limits.targets and not any(item.established and item.up >= _MIN_REPLY for item in found):
+        if not reached.get(source):
             continue  # only failures: that is a scan and reported as one
         chosen = targets if len(targets) >= limits.targets else attempts
         grade = graded(len(chosen), (0, "medium"), (limits.targets_high, "high")) or "medium"

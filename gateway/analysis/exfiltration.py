@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.findings import Findings
 from gateway.analysis.flows import TROUBLE
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import SECOND, graded, is_group, is_local, many_bytes, raised, short_s
+from gateway.analysis.measures import SECOND, graded, is_group, many_bytes, raised, short_s
+from gateway.analysis.neighbourhood import membership
 from gateway.analysis.services import PORTS
 from gateway.analysis.sessions import of_connection
 from gateway.analysis.udp import U_LAST, U_PAYLOAD
@@ -22,10 +23,11 @@ _CLEAR = {21, 23, 25, 80, 110, 143, 20}
 def detect(st: State, out: Findings) -> None:
     """Report large uploads; payload only, retransmitted bytes taken out."""
     limits = st.settings.exfiltration
+    local = membership(st)
     sums: dict[tuple[bytes, bytes, int, str], list[Any]] = defaultdict(lambda: [0, 0, 0, 0, [], None])
     for conn in st.connections:
         session = of_connection(conn)
-        if not is_local(session.source) or is_local(session.target):
+        if not local(session.source) or local(session.target):
             continue
         row = sums[session.source, session.target, session.port, "tcp"]
         up = session.up
@@ -34,7 +36,7 @@ def detect(st: State, out: Findings) -> None:
         _add(row, up, session.down, session.start, session.last, conn.frame, conn.name, limits.window_s)
     for flow in st.udp_flows:
         source, target, _, port = split_key(flow.key)
-        if not is_local(source) or is_local(target) or is_group(target) or flow.orig is None:
+        if not local(source) or local(target) or is_group(target) or flow.orig is None:
             continue
         down = flow.resp[U_PAYLOAD] if flow.resp is not None else 0
         row = sums[source, target, port, "udp"]
@@ -67,7 +69,7 @@ def detect(st: State, out: Findings) -> None:
             0.5,
             f"{many_bytes(up)} sent to {name or st.address_text(target)}",
             f"{st.address_text(source)} sent {many_bytes(up)} to {name or st.address_text(target)}:{port} and got "
-            f"{many_bytes(down)} back within {short_s((last - first) / SECOND)}.",
+            f"{many_bytes(down)} back within {short_s(min(limits.window_s, (last - first) / SECOND))}.",
             frames=sorted(frames),
             count=len(frames),
             first_ns=first,
@@ -88,6 +90,10 @@ def _add(
     row: list[Any], up: int, down: int, first: int, last: int, frame: int, name: str | None, window_s: float
 ) -> None:
     """Add a flow; one that begins long after the window of those before starts the sum anew if it is larger."""
+    lasted = (last - first) / SECOND
+    if lasted > window_s:
+        # Only what went within one window counts: a camera that streams all day is no burglar.
+        up, down = round(up * window_s / lasted), round(down * window_s / lasted)
     if row[4] and first - row[2] > window_s * SECOND:
         if up <= row[0]:
             return

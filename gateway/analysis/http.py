@@ -96,7 +96,7 @@ class HttpTable:
         self.errors: dict[bytes, list[Any]] = {}  # server -> [responses, 5xx, 4xx, frames of 5xx, flow]
         self.waits: list[tuple[int, int, int]] = []  # (ns to the first byte, connection, frame), slowest kept
         self.authentication: dict[tuple[bytes, bytes], list[Any]] = {}  # refusals by client and server
-        self.basic: dict[bytes, list[Any]] = {}
+        self.accepted: dict[tuple[bytes, bytes], int] = {}  # credentials that were taken, by client and server
 
 
 def begins(data: bytes) -> bool:
@@ -248,6 +248,7 @@ def _request(
         "content_type": None,
         "user_agent": _text(fields.get(b"user-agent"), 120),
         "probe": _PROBES.get((host or "").lower().partition(":")[0]),
+        "credentials": b"authorization" in fields,
     }
     table.total += 1
     table.requests += 1
@@ -298,10 +299,12 @@ def _response(
         st.server_wait(conn, t - row["t"], frame)
         if row["ttfb"] > st.settings.http.slow_s * 1_000_000_000:
             conn.event("http-slow", frame, t, st.frames_cap)
+    key = conn.key
+    pair = (key[:4], key[4:8]) if len(key) < 36 else (key[:16], key[16:32])
+    if row["credentials"] and 200 <= status < 400 and (pair in table.accepted or len(table.accepted) < 1024):
+        table.accepted[pair] = table.accepted.get(pair, 0) + 1
     if status in (401, 403):
         talk.failures += 1
-        key = conn.key
-        pair = (key[:4], key[4:8]) if len(key) < 36 else (key[:16], key[16:32])
         refused = table.authentication.get(pair)
         if refused is None and len(table.authentication) < 1024:
             refused = table.authentication[pair] = [0, t, t, frame, [], conn]

@@ -17,6 +17,7 @@ _ERRORS6: Final = frozenset({1, 2, 3, 4, 137})
 _MAX_ERRORS: Final = 4_096
 _LINK_HEADER: Final = 22  # Ethernet with two tags: a packet must be larger for certain
 _MAX_ECHO: Final = 8_192
+_MAX_PREFIXES: Final = 64
 
 E_COUNT, E_FIRST, E_FIRST_FRAME, E_LAST, E_LAST_FRAME, E_FRAMES, E_FLOW, E_MTU, E_PROTOCOL = range(9)
 
@@ -69,7 +70,7 @@ class IcmpTable:
         self.mtu: dict[bytes, list[Any]] = {}  # destination -> [mtu, time, reporter, ignored, frames]
         self.echo: dict[bytes, list[Any]] = {}  # source -> [targets, answered, first frame, last frame, first, last]
         self.unreachable_ports: dict[bytes, set[bytes]] = {}  # asker -> keys of flows told "port unreachable"
-        self.neighbours = 0
+        self.prefixes: set[bytes] = set()  # IPv6 networks on this link, by neighbour discovery
 
 
 def packet(
@@ -99,6 +100,10 @@ def packet(
     target = target_row(st.icmp_targets, source, destination, frame)
     if target is not None:
         count_target(target, t, frame)
+    if six and kind in (135, 136) and at + 24 <= end and len(table.prefixes) < _MAX_PREFIXES:
+        prefix = buf[at + 8 : at + 16]
+        if prefix[0] & 0xE0 == 0x20:  # a global address that neighbour discovery asks for is on this link
+            table.prefixes.add(prefix)
     if kind in (_ERRORS6 if six else _ERRORS4):
         _error(st, buf, at, end, t, frame, source, destination, six, kind, code)
     elif kind in ((128, 129) if six else (8, 0)):

@@ -26,6 +26,7 @@ from gateway.analysis.fold import (
 )
 from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s
 from gateway.analysis.report import Severity
+from gateway.analysis.services import PORTS
 from gateway.analysis.sessions import sessions
 from gateway.analysis.udp import U_FIRST, U_PACKETS, U_REV
 
@@ -80,8 +81,11 @@ def _tries(st: State, flooded: set[tuple[bytes, int]]) -> dict[bytes, list[Try]]
             continue
         # Open and closed at once without data is what a connect scan leaves behind at an open port.
         closed_at_once = session.established and not session.up and not session.down and session.state != "S1"
+        # Where only one direction was recorded, data behind a SYN say that it was answered.
         failed = (
-            not session.answered or closed_at_once or (not session.established and session.state in ("RSTO", "RSTOS0"))
+            not (session.answered or session.up)
+            or closed_at_once
+            or (not session.established and session.state in ("RSTO", "RSTOS0"))
         )
         tries[session.source].append(
             Try(
@@ -275,6 +279,7 @@ def _flag_scans(st: State, out: Findings) -> set[bytes]:
     """NULL, FIN, XMAS and bare ACK packets that belong to no connection."""
     limits = st.settings.scan
     found: dict[tuple[bytes, int], list[Try]] = defaultdict(list)
+    source_ports: dict[tuple[bytes, int], set[int]] = defaultdict(set)
     for conn in st.connections:
         flags = conn.first_flags & 0x3F
         if flags not in _FLAG_NAMES or conn.syn_frame is not None or conn.syn_ack_time is not None:
@@ -287,16 +292,23 @@ def _flag_scans(st: State, out: Findings) -> set[bytes]:
             continue
         if flags in (0x10, 0x11) and (d[14] or conn.time - (st.first_ns or 0) < SECOND):
             continue  # may be the tail of a connection older than the capture
-        source, target, _, port = split_key(conn.key)
+        source, target, sport, port = split_key(conn.key)
         if d is conn.resp:
-            source, target, port = target, source, split_key(conn.key)[2]
+            source, target, sport, port = target, source, port, sport
+        source_ports[source, flags].add(sport)
         found[source, flags].append(Try(conn.time, target, port, True, False, conn.frame, conn.frame))
     scanners = set()
     for (source, flags), tries in found.items():
         tries.sort()
         distinct = len({(one.target, one.port) for one in tries})
-        if distinct < limits.flag_targets or (flags in (0x10, 0x11) and distinct < limits.ports):
+        if distinct < limits.flag_targets:
             continue
+        if flags in (0x10, 0x11):
+            # Connections older than the capture end like this too; each of them has a port of its own.
+            own_ports = 2 * len(source_ports[source, flags]) > len(tries)
+            most = max(Counter(target for target, _ in {(one.target, one.port) for one in tries}).values())
+            if (most if own_ports else distinct) < limits.ports:
+                continue
         name = _FLAG_NAMES[flags]
         grade = graded(distinct, (0, "medium"), (limits.ports_high, "high"), (limits.ports_critical, "critical"))
         targets = {one.target for one in tries}
@@ -319,9 +331,11 @@ def _udp_scans(st: State, out: Findings) -> set[bytes]:
         d = flow.orig
         if d is None:
             continue
-        source, target, _, port = split_key(flow.key)
+        source, target, sport, port = split_key(flow.key)
         if is_group(target) or 33434 <= port <= 33534:  # traceroute
             continue
+        if ("udp", sport) in PORTS and port >= 1024 and ("udp", port) not in PORTS:
+            continue  # a server's answers, of which the questions were not recorded
         told = flow.key in refused.get(source, ())
         silent = d[U_REV] is None and d[U_PACKETS] <= 3
         found[source, target].append(
