@@ -19,7 +19,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping
-from typing import Final, TextIO
+from functools import lru_cache
+from itertools import zip_longest
+from typing import Final, NamedTuple, TextIO
 
 from gateway.config import Secret
 from gateway.reports import INTERVAL_S, REPORTS_PER_INTERVAL, ReportLimit
@@ -61,6 +63,8 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(LEVELS[level])
+    # No line of ours tells thread or process, and finding them out is a good part of making one.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.raiseExceptions = False  # a full or closed standard error must not take the gateway down
 
 
@@ -154,45 +158,60 @@ once_per_minute: Final = LogLimiter()
 """`once_per_minute(("dhcp", mac), LOG, logging.WARNING, "message refused mac=%s reason=%s", mac, reason)`."""
 
 
+class _Layout(NamedTuple):
+    """What a message says of its arguments."""
+
+    names: tuple[str, ...]  # of each argument; empty where it is not a field
+    forms: tuple[str, ...]  # how each is written: %s, %.3f
+    rest: str  # the message without its fields
+
+
+@lru_cache(256)
+def _layout(template: str) -> _Layout:
+    """Read a message once: the code has some hundred of them, and each is logged often."""
+    names: list[str] = []
+    forms: list[str] = []
+    rest: list[str] = []
+    position = 0
+    named = {match.start(2): match for match in _FIELD.finditer(template)}
+    for placeholder in _PLACEHOLDER.finditer(template):
+        match = named.get(placeholder.start())
+        names.append("" if match is None else match.group(1))
+        forms.append(placeholder.group())
+        if match is not None:
+            rest.append(template[position : match.start()])
+            position = match.end()
+    rest.append(template[position:])
+    return _Layout(tuple(names), tuple(forms), "".join(rest))
+
+
 def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]]]:
     """The message without its `name=%s` fields, and the fields; a message of another shape is rendered whole."""
     template = str(record.msg)
     args = record.args
     if not args:
         return template, []
-    if not isinstance(args, tuple) or len(_PLACEHOLDER.findall(template)) != len(args):
+    layout = _layout(template)
+    if not isinstance(args, tuple) or len(layout.names) != len(args):
         return record.getMessage(), []
     fields: list[tuple[str, object]] = []
-    rest: list[str] = []
     remaining: list[object] = []
-    position = index = 0
-    named = {match.start(2): match for match in _FIELD.finditer(template)}
-    for placeholder in _PLACEHOLDER.finditer(template):
-        match = named.get(placeholder.start())
-        value = args[index]
-        index += 1
-        if match is None:
+    for name, form, value in zip(layout.names, layout.forms, args, strict=True):
+        if not name:
             remaining.append(value)
-            continue
-        rest.append(template[position : match.start()])
-        position = match.end()
-        fields.append((match.group(1), value if match.group(2) in ("%s", "%d") else match.group(2) % (value,)))
-    rest.append(template[position:])
-    message = "".join(rest)
-    if remaining:
-        message = message % tuple(remaining)
+        else:
+            fields.append((name, value if form in ("%s", "%d") else form % (value,)))
+    message = layout.rest % tuple(remaining) if remaining else layout.rest
     return " ".join(message.replace("%%", "%").split()), fields
 
 
 def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) -> tuple[object, ...] | dict[str, object]:
     if isinstance(args, Mapping):
         return {name: HIDDEN if _is_secret(value, name) else value for name, value in args.items()}
-    names = {match.start(2): match.group(1) for match in _FIELD.finditer(template)}
-    starts = [match.start() for match in _PLACEHOLDER.finditer(template)]
-    starts += [-1] * (len(args) - len(starts))
+    names = _layout(template).names
     return tuple(
-        HIDDEN if _is_secret(value, names.get(start, "")) else value
-        for value, start in zip(args, starts[: len(args)], strict=True)
+        HIDDEN if _is_secret(value, name) else value
+        for value, name in zip_longest(args, names[: len(args)], fillvalue="")
     )
 
 
