@@ -28,6 +28,7 @@ from tests.netns.hotspot import Hotspot
 USER: Final = "alice"
 PASSWORD: Final = "wonderland"
 SECRET: Final = "demonstration-secret"
+DAEMON_USER: Final = "daemon"  # every Debian has it; the daemon gets three capabilities and no other power
 PROBES: Final = (
     ("Android", "http://connectivitycheck.gstatic.com/generate_204"),
     ("iPhone", "http://captive.apple.com/hotspot-detect.html"),
@@ -87,14 +88,14 @@ def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
     """The gateway, with a local user or with a RADIUS server in the Internet's namespace."""
     zone = "\toption title 'Welcome to the demonstration'\n\tlist method 'password'\n"
     if not radius:
-        hotspot = stack.enter_context(Hotspot(lab, zone_options=zone))
+        hotspot = stack.enter_context(Hotspot(lab, zone_options=zone, user=DAEMON_USER))
         hotspot.add_user(USER, PASSWORD, "--session-time", "1h")
         return hotspot
     workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postern-radius-")))
     users = user_entry(USER, PASSWORD, "Session-Timeout := 3600", "Class := 0x64656d6f")
     stack.enter_context(FreeRadius(workdir, users, {str(UPLINK4): SECRET}, namespace=lab.internet))
     section = f"config radius_server 'freeradius'\n\toption address '{INTERNET4}'\n\toption secret '{SECRET}'\n"
-    return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section))
+    return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section, user=DAEMON_USER))
 
 
 def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:

@@ -74,8 +74,8 @@ class Hotspot:
     lab: Lab
     zone_options: str = ""  # more lines for every `config zone`
     sections: str = ""  # more sections
-    radius: bool = False
     log_level: str = "info"
+    user: str = ""  # run the daemon as this user, with the three capabilities that it needs and no other
     directory: Path = field(init=False)
     daemon: subprocess.Popen[str] | None = None
     web: subprocess.Popen[str] | None = None
@@ -151,16 +151,28 @@ class Hotspot:
 
     def spawn_daemon(self) -> None:
         """Start posternd and go on at once."""
-        (self.directory / "run").mkdir(exist_ok=True)
+        for name in ("run", "state"):
+            folder = self.directory / name
+            folder.mkdir(exist_ok=True)
+            if self.user:
+                shutil.chown(folder, self.user, WEB_GROUP)
         (self.directory / "run").chmod(0o755)
         log = (self.directory / "posternd.log").open("a")
         with log:
             self.daemon = self.lab.popen(
                 self.lab.gateway,
-                [sys.executable, "-m", "gateway", str(self.config_path)],
+                [*self._as_user(), sys.executable, "-m", "gateway", str(self.config_path)],
                 stdout=log,
                 stderr=log,
             )
+
+    def _as_user(self) -> list[str]:
+        """What runs the daemon without root, as its service does."""
+        if not self.user:
+            return []
+        capabilities = "-all,+net_admin,+net_raw,+net_bind_service"
+        sets = [f"--{kind}={capabilities}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+        return ["setpriv", f"--reuid={self.user}", f"--regid={WEB_GROUP}", "--clear-groups", "--no-new-privs", *sets]
 
     def _answers(self) -> bool:
         assert self.daemon is not None

@@ -300,6 +300,28 @@ def test_the_processes_hold_what_they_may_and_no_more(lab: Lab, hotspot: Hotspot
         assert "scapy" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
+def test_the_daemon_needs_three_capabilities_and_no_root(lab: Lab) -> None:
+    """As its service runs it: a whole visit, a reload and a restart, with no other power."""
+    guest = lab.guest
+    with Hotspot(lab, zone_options=BOTH, user="daemon") as hotspot:
+        assert hotspot.daemon is not None
+        status = Path(f"/proc/{hotspot.daemon.pid}/status").read_text()
+        assert re.search(r"^CapBnd:\s+0*3400$", status, re.MULTILINE), "net_bind_service, net_admin, net_raw"
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+        hotspot.add_user("alice", "wonderland")
+        hotspot.lease(guest)
+        assert hotspot.log_in(guest, "alice", "wonderland").status == 200
+        assert hotspot.passes(guest)
+        hotspot.postern("config", "reload")
+        hotspot.stop_daemon(signal.SIGKILL)
+        hotspot.start_daemon()
+        assert hotspot.passes(guest)
+        hotspot.wait_for_portal()
+        hotspot.log_out(guest)
+        assert not hotspot.passes(guest)
+        assert hotspot.ask("ruleset", "check")["problems"] == []
+
+
 def test_the_portal_may_call_its_own_methods_only(lab: Lab, hotspot: Hotspot) -> None:
     """The user that reads guests' bytes is refused every operator's method by the kernel's word on who it is."""
     code = (
