@@ -61,18 +61,19 @@ need_packages() {
   fi
 }
 
-# A virtual environment with the versions of the lock file, made anew when that changed.
+# A virtual environment with the versions of the lock file, made anew when those or the interpreter changed.
 need_venv() {
-  local lock=tests/requirements.lock stamp=$VENV/.postern-lock
-  cmp -s "$lock" "$stamp" && return
+  local stamp=$VENV/.postern-lock wanted
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     say "Python 3.11 or later is needed; $PYTHON is older"
     exit 3
   }
+  wanted=$("$PYTHON" -c 'import sys; print(sys.base_prefix, sys.version)' && cat tests/requirements.lock)
+  [ "$wanted" = "$(cat "$stamp" 2>/dev/null)" ] && return
   say "making $VENV"
-  "$PYTHON" -m venv "$VENV"
-  "$VENV/bin/pip" install --quiet --disable-pip-version-check --requirement "$lock"
-  cp "$lock" "$stamp"
+  "$PYTHON" -m venv --clear "$VENV"
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --requirement tests/requirements.lock
+  printf '%s\n' "$wanted" >"$stamp"
 }
 
 need_root() {
