@@ -191,8 +191,8 @@ def lateral(st: State, out: Findings, suspects: set[bytes]) -> None:
     known: dict[bytes, set[bytes]] = defaultdict(set)
     local = membership(st)
     begin = (st.first_ns or 0) + SECOND
-    for session in sessions(st):
-        if session.port not in MOVE_PORTS or not local(session.source) or not local(session.target):
+    for session in sessions(st, ports=MOVE_PORTS):
+        if not local(session.source) or not local(session.target):
             continue
         if not session.syn or session.start < begin:
             known[session.source].add(session.target)  # a fan-out that was there from the start is steady

@@ -115,8 +115,8 @@ def analyze(
     }
     if progress is not None:
         progress(Progress("done", reader.stored_bytes, reader.stored_bytes, st.frame, len(report["findings"])))
-    rounded: Report = _rounded(report)
-    return rounded
+    _round(report)
+    return report
 
 
 def _size(source: BinaryIO) -> int | None:
@@ -317,12 +317,15 @@ def _gaps(st: State) -> list[GapRow]:
     return rows
 
 
-def _rounded(value: Any) -> Any:  # Any: the report is walked without regard to its shape
-    """The same tree with floats at six significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value
+def _round(tree: Any) -> None:  # Any: the report is walked without regard to its shape
+    """Bring the floats of a tree to six significant digits, and its tuples to lists, in place."""
+    for key, value in tree.items() if type(tree) is dict else enumerate(tree):
+        kind = type(value)
+        if kind is float:
+            tree[key] = float(f"{value:.6g}") if value - value == 0 else None
+        elif kind is dict or kind is list:
+            if value:
+                _round(value)
+        elif kind is tuple:
+            tree[key] = value = list(value)
+            _round(value)

@@ -186,6 +186,7 @@ class Connection:
         "resp_options",
         "reused",
         "service",
+        "session",
         "syn_ack_count",
         "syn_ack_frame",
         "syn_ack_time",
@@ -223,6 +224,7 @@ class Connection:
         self.name: str | None = None
         self.label: str | None = None  # final state, once closed
         self.reused = False
+        self.session: Any = None  # Any: what `sessions` made of it once the file was read
 
     def event(self, kind: str, frame: int, time: int, cap: int = 100) -> None:
         """Note a rare event: count, first and last, and the first `cap` frames."""

@@ -45,15 +45,15 @@ def host_row(st: State, address: bytes) -> list[Any] | None:
 
 def add_traffic(
     st: State, source: bytes, destination: bytes, sent: int, received: int, sent_bytes: int, received_bytes: int
-) -> None:
-    """Add one flow's packets and bytes to both of its hosts."""
-    row = host_row(st, source)
-    if row is not None:
-        row[HOST_TX] += sent
-        row[HOST_RX] += received
-        row[HOST_TX_BYTES] += sent_bytes
-        row[HOST_RX_BYTES] += received_bytes
-        row[HOST_FLOWS] += 1
+) -> list[Any] | None:
+    """Add one flow's packets and bytes to both of its hosts; returns the row of the source, if it has one."""
+    own = host_row(st, source)
+    if own is not None:
+        own[HOST_TX] += sent
+        own[HOST_RX] += received
+        own[HOST_TX_BYTES] += sent_bytes
+        own[HOST_RX_BYTES] += received_bytes
+        own[HOST_FLOWS] += 1
     row = host_row(st, destination)
     if row is not None:
         row[HOST_TX] += received
@@ -61,6 +61,7 @@ def add_traffic(
         row[HOST_TX_BYTES] += received_bytes
         row[HOST_RX_BYTES] += sent_bytes
         row[HOST_FLOWS] += 1
+    return own
 
 
 def fold_half(st: State) -> None:
@@ -77,6 +78,8 @@ def attempt_traffic(half: tuple[Any, ...]) -> tuple[int, int, int, int]:
     """Packets and bytes of an attempt: from the originator, from the responder."""
     sent, sent_bytes = 1 + len(half[10]), half[9]
     answer, refusal = half[11], half[12]
+    if answer is refusal is None:
+        return sent, 0, sent_bytes, 0
     received = received_bytes = 0
     if answer is not None:
         received, received_bytes = answer[10], answer[9]
@@ -93,8 +96,7 @@ def fold_attempt(st: State, key: bytes, half: tuple[Any, ...]) -> None:
     st.folded += 1
     st.folded_half += 1
     source, destination, _, port = split_key(key)
-    add_traffic(st, source, destination, *attempt_traffic(half))
-    row = st.hosts.get(source)
+    row = add_traffic(st, source, destination, *attempt_traffic(half))
     if row is None:
         return
     row[HOST_SYN] += 1
@@ -152,8 +154,7 @@ def _fold_connection(st: State, conn: Connection) -> None:
             counts[index], counts[index + 2] = d[PACKETS], d[BYTES]
             d[0] = None
     source, destination, _, port = split_key(conn.key)
-    add_traffic(st, source, destination, *counts)
-    row = st.hosts.get(source)
+    row = add_traffic(st, source, destination, *counts)
     if row is not None and conn.syn_frame is not None:
         row[HOST_SYN] += 1
         row[HOST_ANSWERED] += conn.syn_ack_time is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flows import BYTES, PACKETS
 from gateway.analysis.fold import (
@@ -34,29 +35,28 @@ def add_live_flows(st: State) -> list[PairRow]:
     """Add the flows still in the tables to the host counters (once, at the end) and return the largest pairs."""
     pairs: dict[tuple[bytes, bytes], list[int]] = {}
 
-    def take(key: bytes, counts: tuple[int, int, int, int]) -> None:
+    def take(key: bytes, counts: tuple[int, int, int, int]) -> list[Any] | None:
         source, target, _, _ = split_key(key)
-        add_traffic(st, source, target, *counts)
+        own = add_traffic(st, source, target, *counts)
         swapped = target < source
         name = (target, source) if swapped else (source, target)
         row = pairs.get(name)
         if row is None:
             if len(pairs) >= _MAX_PAIRS:
-                return
+                return own
             row = pairs[name] = [0, 0, 0, 0]
         row[0] += counts[0] + counts[1]
         row[1 + swapped] += counts[2]
         row[2 - swapped] += counts[3]
         row[3] += 1
+        return own
 
     for conn in st.connections:
         counts = [0, 0, 0, 0]
         for index, d in enumerate((conn.orig, conn.resp)):
             if d is not None:
                 counts[index], counts[2 + index] = d[PACKETS], d[BYTES]
-        take(conn.key, (counts[0], counts[1], counts[2], counts[3]))
-        source, _, _, _ = split_key(conn.key)
-        row = st.hosts.get(source)
+        row = take(conn.key, (counts[0], counts[1], counts[2], counts[3]))
         if row is not None and conn.syn_frame is not None:
             row[HOST_SYN] += 1
             row[HOST_ANSWERED] += conn.syn_ack_time is not None
@@ -67,8 +67,7 @@ def add_live_flows(st: State) -> list[PairRow]:
                 counts[index], counts[2 + index] = d[U_PACKETS], d[U_BYTES]
         take(flow.key, (counts[0], counts[1], counts[2], counts[3]))
     for key, half in attempts(st):
-        take(key, attempt_traffic(half))
-        row = st.hosts.get(split_key(key)[0])
+        row = take(key, attempt_traffic(half))
         if row is not None:
             row[HOST_SYN] += 1
             row[HOST_ANSWERED] += half[11] is not None
@@ -123,7 +122,7 @@ def build(st: State) -> list[HostRow]:
     shown = {address for address, _ in largest}
     rest = [row for address, row in st.hosts.items() if address not in shown]
     if rest or st.hosts_rest:
-        sums = [sum(row[index] for row in rest) for index in range(HOST_ANSWERED + 1)]
+        sums = [sum(map(itemgetter(index), rest)) for index in range(HOST_ANSWERED + 1)]
         rows.append(
             {
                 "host": f"{len(rest)} others" + (" and more not counted apart" if st.hosts_rest else ""),

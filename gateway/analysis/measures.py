@@ -29,7 +29,7 @@ def stats_ms(samples: Sequence[int] | None) -> Stats | None:
         "median": rank(ordered, 0.5) / MS,
         "p95": rank(ordered, 0.95) / MS,
         "max": ordered[-1] / MS,
-        "stdev": math.sqrt(sum((item - mean) ** 2 for item in ordered) / len(ordered)) / MS,
+        "stdev": math.dist(ordered, [mean] * len(ordered)) / math.sqrt(len(ordered)) / MS,
     }
 
 

@@ -27,10 +27,11 @@ from gateway.analysis.fold import (
 from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s
 from gateway.analysis.report import Severity
 from gateway.analysis.services import PORTS
-from gateway.analysis.sessions import sessions
+from gateway.analysis.sessions import attempts_by_source, sessions
 from gateway.analysis.udp import U_FIRST, U_PACKETS, U_REV
 
 if TYPE_CHECKING:
+    from gateway.analysis.floods import Flooded
     from gateway.analysis.state import State
 
 _FLAG_NAMES = {0: "NULL", 1: "FIN", 0x29: "XMAS", 0x11: "Maimon", 0x10: "ACK"}
@@ -48,9 +49,9 @@ class Try(NamedTuple):
     last_frame: int
 
 
-def detect(st: State, out: Findings, flooded: set[tuple[bytes, int]]) -> set[bytes]:
-    """Report the scans; returns their sources. Attempts at `flooded` services belong to the flood."""
-    tries = _tries(st, flooded)
+def detect(st: State, out: Findings, flooded: Flooded) -> set[bytes]:
+    """Report the scans; returns their sources. What arrived at `flooded` targets belongs to the flood."""
+    tries = _tries(st, flooded.services)
     scanners: set[bytes] = set()
     for source, found in tries.items():
         if _port_scans(st, out, source, found):
@@ -60,7 +61,7 @@ def detect(st: State, out: Findings, flooded: set[tuple[bytes, int]]) -> set[byt
         if folded is not None and source not in scanners and _folded(st, out, source, folded):
             scanners.add(source)
     scanners |= _flag_scans(st, out)
-    scanners |= _udp_scans(st, out)
+    scanners |= _udp_scans(st, out, flooded.hosts)
     _sweeps(st, out)
     return scanners
 
@@ -68,16 +69,12 @@ def detect(st: State, out: Findings, flooded: set[tuple[bytes, int]]) -> set[byt
 def _tries(st: State, flooded: set[tuple[bytes, int]]) -> dict[bytes, list[Try]]:
     """Tries by source, of sources that may have enough of them."""
     least = min(st.settings.scan.ports, st.settings.scan.targets)
-    counts: Counter[bytes] = Counter()
-    for session in sessions(st):
-        if session.syn:
-            counts[session.source] += 1
-    wanted = {source for source, count in counts.items() if count >= least}
+    wanted = {source for source, count in attempts_by_source(st).items() if count >= least}
     tries: dict[bytes, list[Try]] = defaultdict(list)
     if not wanted:
         return tries
-    for session in sessions(st):
-        if session.source not in wanted or not session.syn or (session.target, session.port) in flooded:
+    for session in sessions(st, sources=wanted):
+        if not session.syn or (session.target, session.port) in flooded:
             continue
         # Open and closed at once without data is what a connect scan leaves behind at an open port.
         closed_at_once = session.established and not session.up and not session.down and session.state != "S1"
@@ -323,7 +320,7 @@ def _flag_scans(st: State, out: Findings) -> set[bytes]:
     return scanners
 
 
-def _udp_scans(st: State, out: Findings) -> set[bytes]:
+def _udp_scans(st: State, out: Findings, flooded: set[bytes]) -> set[bytes]:
     limits = st.settings.scan
     found: dict[tuple[bytes, bytes], list[Try]] = defaultdict(list)
     refused = st.icmp.unreachable_ports
@@ -332,7 +329,7 @@ def _udp_scans(st: State, out: Findings) -> set[bytes]:
         if d is None:
             continue
         source, target, sport, port = split_key(flow.key)
-        if is_group(target) or 33434 <= port <= 33534:  # traceroute
+        if target in flooded or is_group(target) or 33434 <= port <= 33534:  # traceroute
             continue
         if ("udp", sport) in PORTS and port >= 1024 and ("udp", port) not in PORTS:
             continue  # a server's answers, of which the questions were not recorded

@@ -5,7 +5,8 @@ The detectors read sessions; they never see packets, nor whether a table held a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.analysis.flows import FIN, LAST, LAST_FRAME, PACKETS, PAYLOAD, SEGMENTS, Connection
@@ -70,7 +71,14 @@ def all_connections(st: State) -> Iterator[Connection]:
 
 
 def of_connection(conn: Connection) -> Session:
-    """A connection as a session."""
+    """A connection as a session; made once, for a dozen detectors ask."""
+    if conn.session is None:
+        conn.session = _of_connection(conn)
+    session: Session = conn.session
+    return session
+
+
+def _of_connection(conn: Connection) -> Session:
     orig, resp = conn.orig, conn.resp
     source, target, _, port = split_key(conn.key)
     last, last_frame, up, down = conn.time, conn.frame, 0, 0
@@ -96,8 +104,12 @@ def of_attempt(key: bytes, half: tuple[object, ...]) -> Session:
     start, frame = half[0], half[1]
     assert isinstance(start, int)
     assert isinstance(frame, int)
-    last, last_frame = start, frame
     repeats, answer, refusal = half[10], half[11], half[12]
+    if refusal is answer is None and not repeats:  # one SYN and nothing else, as a flood has them
+        return Session(
+            frame, source, target, port, start, start, frame, 0, 0, "S0", False, False, True, 2, None
+        )  # fmt: skip
+    last, last_frame = start, frame
     if isinstance(repeats, tuple) and repeats:
         last, last_frame = repeats[-1]
     if isinstance(answer, tuple):
@@ -117,11 +129,30 @@ def attempts(st: State) -> Iterator[tuple[bytes, tuple[object, ...]]]:
     yield from st.half.items()
 
 
-def sessions(st: State) -> Iterator[Session]:
-    """Every session still in the tables, connections first."""
+def attempts_by_source(st: State) -> Counter[bytes]:
+    """How many connections and attempts that began with a SYN each source has."""
+    counts = Counter(key[:4] if len(key) < 36 else key[:16] for key, _ in attempts(st))
+    counts.update(session.source for session in map(of_connection, st.connections) if session.syn)
+    return counts
+
+
+def sessions(
+    st: State, sources: Container[bytes] | None = None, ports: Container[int] | None = None
+) -> Iterator[Session]:
+    """Every session still in the tables, connections first; only those of the given sources and to the given ports.
+
+    Asking for few is much faster: after a flood there are sixty thousand attempts.
+    """
     for conn in all_connections(st):
-        yield of_connection(conn)
+        session = of_connection(conn)
+        if (sources is None or session.source in sources) and (ports is None or session.port in ports):
+            yield session
     for key, half in attempts(st):
+        at = 4 if len(key) < 36 else 16
+        if sources is not None and key[:at] not in sources:
+            continue
+        if ports is not None and int.from_bytes(key[2 * at + 2 : 2 * at + 4], "big") not in ports:
+            continue
         yield of_attempt(key, half)
 
 

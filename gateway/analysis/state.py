@@ -217,7 +217,9 @@ class State:
 
     def address_text(self, address: bytes) -> str:
         """An address as people write it."""
-        return str(ip_address(address)) if len(address) in (4, 16) else address.hex()
+        if len(address) == 4:
+            return "%d.%d.%d.%d" % tuple(address)
+        return str(ip_address(address)) if len(address) == 16 else address.hex()
 
     def seconds(self, t: int) -> float:
         """Seconds after the first packet."""

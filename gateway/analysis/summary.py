@@ -50,7 +50,14 @@ class TcpTotals:
         least = st.settings.asymmetry.min_packets
         for conn in st.connections:
             self._connection(st, conn, least)
+        late = st.max_ns - st.settings.handshake.unanswered_s * SECOND
+        silent = [half[0] for _, half in attempts(st) if half[12] is half[11] is None and not half[10]]
+        if silent:  # the bare SYNs of a flood
+            self.states["S0"] += len(silent)
+            self.handshakes.update("cut-at-end" if time >= late else "no-answer" for time in silent)
         for key, half in attempts(st):
+            if half[12] is half[11] is None and not half[10]:
+                continue
             session: Session = of_attempt(key, half)
             self.states["S0" if session.state == "S1H" else session.state] += 1
             idle = (st.max_ns - session.last) / SECOND

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.findings import Findings
 from gateway.analysis.flow_rows import active_ns, limited_by
 from gateway.analysis.flows import FIN, LAST, LAST_FRAME, PAYLOAD, PEAK, RTTS, SEGMENTS, TROUBLE, Connection, Direction
+from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, graded, many_bytes, percent, rank, short_s
 from gateway.analysis.report import Severity
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
@@ -58,10 +59,11 @@ def _attempts(st: State, out: Findings, scanners: set[bytes], answering: set[byt
             elif session.state == "S0" and session.source not in scanners:
                 silent[session.source, session.target, session.port].append((session, len(conn.syn_times)))
     for key, half in attempts(st):
-        session = of_attempt(key, half)
-        tried[session.target, session.port] += 1
-        if session.source in scanners or session.target + session.port.to_bytes(2, "big") in floods:
+        source, target, _, port = split_key(key)
+        tried[target, port] += 1
+        if source in scanners or target + port.to_bytes(2, "big") in floods:
             continue
+        session = of_attempt(key, half)
         if session.state == "REJ":
             refused[session.target, session.port].append(session)
         elif session.state == "S0":
