@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import HealthCheck, settings
 PROJECT = Path(__file__).resolve().parent.parent
 CAPTURES = PROJECT.parent / "shared" / "captures"
 
-# One profile everywhere: the same examples on a developer's machine and in CI, and no wall-clock deadline on a busy box.
+# One profile everywhere: the same examples on a developer's machine and in CI, and no deadline on a busy box.
 settings.register_profile("postern", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("postern")
 
@@ -39,8 +38,8 @@ def rewrite_golden(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def captures() -> Iterator[Path]:
+def captures() -> Path:
     """The folder of real captures beside the project; a test that needs it fails with a sentence when it is missing."""
     if not CAPTURES.is_dir():
         pytest.fail(f"the shared captures are not at {CAPTURES}: put the shared folder beside the project's")
-    yield CAPTURES
+    return CAPTURES

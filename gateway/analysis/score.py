@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.analysis.measures import SECOND, rank
@@ -58,7 +59,7 @@ def penalty(name: str, value: float) -> float:
     curve = CURVES[name]
     if value <= curve[0][0]:
         return curve[0][1]
-    for (left, low), (right, high) in zip(curve, curve[1:], strict=False):
+    for (left, low), (right, high) in pairwise(curve):
         if value <= right:
             return low + (high - low) * (value - left) / (right - left)
     return curve[-1][1]
@@ -162,7 +163,8 @@ def health(st: State, totals: TcpTotals, findings: list[Finding], limits: list[s
             sentence += f"; {worst['name']} costs most ({worst['weight'] * worst['penalty'] / weight_sum:.1f} points)"
         sentence += "."
     else:
-        sentence = f"Not enough data: only {weight_sum:.0f} of 100 points of weight could be measured, {MIN_WEIGHT} are needed."
+        measured = f"only {weight_sum:.0f} of 100 points of weight could be measured"
+        sentence = f"Not enough data: {measured}, {MIN_WEIGHT} are needed."
     return {
         "score": score,
         "grade": grade,

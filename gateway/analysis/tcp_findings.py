@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.findings import Findings
@@ -146,7 +147,7 @@ def _handshake(st: State, out: Findings, conn: Connection, session: Session, sca
         severity: Severity = (
             "high" if repeats >= limits.syn_high else "medium" if repeats >= limits.syn_medium else "low"
         )
-        waits = [(later - before) / SECOND for before, later in zip(times, times[1:], strict=False)]
+        waits = [(later - before) / SECOND for before, later in pairwise(times)]
         out.add(
             "tcp.syn.retransmission",
             severity,
@@ -296,7 +297,8 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             "low",
             1.0,
             f"{trouble.dsack} needless retransmissions by {st.address_text(sender)}",
-            f"{st.address_text(receiver)} reported {trouble.dsack} segments it already had (D-SACK): they were sent again "
+            f"{st.address_text(receiver)} reported {trouble.dsack} segments it already had (D-SACK): "
+            "they were sent again "
             "too early, or the network doubled them.",
             frames=_frames(events, "sent-again-" + ("up" if d is conn.orig else "down")) or [conn.frame],
             count=trouble.dsack,
@@ -330,25 +332,26 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             advice="tcp.reordering",
         )
     options, others = (conn.options, conn.resp_options) if d is conn.orig else (conn.resp_options, conn.options)
-    if others is not None and options is not None and not (others[2] and options[2]):
-        if segments >= limits.min_segments and rate > limits.rate_low:
-            out.add(
-                "tcp.sack.missing",
-                "medium",
-                1.0,
-                f"No selective acknowledgements between {st.address_text(sender)} and {st.address_text(receiver)}",
-                f"Segments are lost ({percent(rate)}) and {'the receiver' if not others[2] else 'the sender'} did not offer "
-                "SACK, so each loss costs more than it must.",
-                frames=[conn.syn_frame or conn.frame],
-                first_ns=conn.time,
-                last_ns=session.last,
-                flow=conn.frame,
-                source=sender,
-                target=receiver,
-                evidence={"rate": rate},
-                threshold={"rate": limits.rate_low},
-                advice="tcp.sack",
-            )
+    lossy = segments >= limits.min_segments and rate > limits.rate_low
+    if lossy and others is not None and options is not None and not (others[2] and options[2]):
+        out.add(
+            "tcp.sack.missing",
+            "medium",
+            1.0,
+            f"No selective acknowledgements between {st.address_text(sender)} and {st.address_text(receiver)}",
+            f"Segments are lost ({percent(rate)}) and "
+            f"{'the receiver' if not others[2] else 'the sender'} did not offer "
+            "SACK, so each loss costs more than it must.",
+            frames=[conn.syn_frame or conn.frame],
+            first_ns=conn.time,
+            last_ns=session.last,
+            flow=conn.frame,
+            source=sender,
+            target=receiver,
+            evidence={"rate": rate},
+            threshold={"rate": limits.rate_low},
+            advice="tcp.sack",
+        )
 
 
 def _frames(events: dict[str, list[Any]], name: str) -> list[int]:
@@ -427,7 +430,8 @@ def _window(st: State, out: Findings, conn: Connection, session: Session, d: Dir
         1.0,
         f"{st.address_text(receiver)} does not take its data",
         f"The program at {st.address_text(receiver)} did not read: its window was closed for {short_s(zero)} in "
-        f"{trouble.zero_count} packets, {percent(min(1.0, zero / active))} of the connection, longest {short_s(trouble.zero_longest / SECOND)}.",
+        f"{trouble.zero_count} packets, {percent(min(1.0, zero / active))} of the connection, "
+        f"longest {short_s(trouble.zero_longest / SECOND)}.",
         frames=row[4] if row is not None else [conn.frame],
         count=trouble.zero_count,
         first_ns=row[1] if row is not None else conn.time,
@@ -495,7 +499,8 @@ def _reset(st: State, out: Findings, conn: Connection, session: Session, scanner
         0.8 if injected else 1.0,
         f"Connection to {st.address_text(session.target)}:{session.port} reset"
         + (" by somebody else" if injected else f" by {'client' if by_orig else 'server'}"),
-        f"A reset {'in the name of' if injected else 'by'} {st.address_text(sender)} ended the connection with {_who(st, session)} {phase}"
+        f"A reset {'in the name of' if injected else 'by'} {st.address_text(sender)} "
+        f"ended the connection with {_who(st, session)} {phase}"
         + (f"; its sequence number does not fit and its TTL differs by {jump}." if injected else "."),
         frames=[frame],
         first_ns=t,
@@ -532,7 +537,8 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             "medium",
             0.8,
             f"Connection to {st.address_text(session.target)}:{session.port} went dead",
-            f"{unacked(d)} bytes from {st.address_text(sender)} to {st.address_text(receiver)} were never acknowledged and "
+            f"{unacked(d)} bytes from {st.address_text(sender)} to {st.address_text(receiver)} "
+            "were never acknowledged and "
             f"nothing was sent for the last {short_s(idle)}.",
             frames=[d[LAST_FRAME]],
             first_ns=d[LAST],
@@ -581,7 +587,8 @@ def _gaps(st: State, out: Findings, conn: Connection, session: Session) -> None:
             "medium" if longest[0] > limits.medium_s * SECOND else "low",
             0.8,
             f"Silence of {short_s(longest[0] / SECOND)} with {st.address_text(session.target)}:{session.port}",
-            f"{len(found)} {'silence' if len(found) == 1 else 'silences'} in the middle of a transfer with {_who(st, session)} while {what} was awaited, "
+            f"{len(found)} {'silence' if len(found) == 1 else 'silences'} in the middle of a transfer "
+            f"with {_who(st, session)} while {what} was awaited, "
             f"the longest {short_s(longest[0] / SECOND)}.",
             frames=sorted({frame for gap in found for frame in gap[2:4]}),
             count=len(found),

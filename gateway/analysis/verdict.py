@@ -103,8 +103,9 @@ def _connect(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     refused = worst["kind"] == "tcp.connect.refused" or worst["kind"].startswith(("dns", "dhcp"))
     about = "server" if refused else "network"
     lead = "Server: " if refused else "Network or server: "
-    return _weight(worst) * 10 + 4, _sentence(about, lead + worst["sentence"], [worst, *[row for row in rows if row is not worst]],
-                                              {"findings": len(rows), "count": worst["count"]})  # fmt: skip
+    ordered = [worst, *(row for row in rows if row is not worst)]
+    numbers: dict[str, float | int | str | None] = {"findings": len(rows), "count": worst["count"]}
+    return _weight(worst) * 10 + 4, _sentence(about, lead + worst["sentence"], ordered, numbers)
 
 
 def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
@@ -150,8 +151,10 @@ def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
         return None
     worst = max(rows, key=_weight)
     more = f" {len(rows) - 1} more security findings." if len(rows) > 1 else ""
-    return _weight(worst) * 10 + 6, _sentence("security", f"Security: {worst['sentence']}{more}", [worst, *[row for row in rows if row is not worst]],
-                                              {"findings": len(rows)})  # fmt: skip
+    ordered = [worst, *(row for row in rows if row is not worst)]
+    return _weight(worst) * 10 + 6, _sentence(
+        "security", f"Security: {worst['sentence']}{more}", ordered, {"findings": len(rows)}
+    )
 
 
 def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
