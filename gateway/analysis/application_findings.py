@@ -243,7 +243,7 @@ def _quic(st: State, out: Findings) -> None:
 def _dhcp(st: State, out: Findings) -> None:
     table, limits = st.dhcp, st.settings.dhcp
     flood = table.flood
-    flooding = flood[2] >= limits.flood_per_s
+    flooding = flood[4] >= st.settings.flood.min_s  # a house that comes back after a power cut asks for a second or two
     if flooding:
         many = table.best[0] >= limits.flood_per_s
         out.add(
@@ -265,7 +265,7 @@ def _dhcp(st: State, out: Findings) -> None:
                 "clients": len(table.all_clients),
                 "seconds": flood[4],
             },
-            threshold={"per_s": limits.flood_per_s},
+            threshold={"per_s": limits.flood_per_s, "min_s": st.settings.flood.min_s},
             signals=["rate", *(["new-clients"] if many else [])],
             advice="security.dhcp",
             group="security",

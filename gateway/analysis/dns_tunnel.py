@@ -50,6 +50,8 @@ _EXEMPT: Final = {
     "surbl.org": "mail block list",
 }
 
+_CARRIERS: Final = frozenset({"long-names", "random-names", "odd-types"})
+
 
 def detect(st: State, out: Findings) -> list[str]:
     """Report tunnels; returns the parents that were passed over, each with its reason."""
@@ -60,7 +62,8 @@ def detect(st: State, out: Findings) -> list[str]:
         if stats.queries < limits.min_queries:
             continue
         signals, numbers = _signals(st, stats)
-        if len(signals) < limits.min_signals:
+        # Many short names with long answers are a large domain, however fast; something must carry the data.
+        if len(signals) < limits.min_signals or not _CARRIERS.intersection(signals):
             continue
         reason = next(
             (why for name, why in _EXEMPT.items() if parent == name or parent.endswith("." + name)), None

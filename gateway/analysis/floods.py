@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import HOST_TX, split_key
@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 _REFLECTORS = {53: "DNS", 123: "NTP", 161: "SNMP", 389: "CLDAP", 1900: "SSDP", 11211: "memcached", 19: "chargen"}
 
 
-def detect(st: State, out: Findings) -> set[tuple[bytes, int]]:
-    """Report the floods; returns the services under a SYN flood, whose attempts are no scan and no brute force."""
-    flooded = _syn(st, out)
+class Flooded(NamedTuple):
+    """What floods aimed at: what arrived there is no scan and no guess besides."""
+
+    services: set[tuple[bytes, int]]  # address and TCP port
+    hosts: set[bytes]  # by UDP
+
+
+def detect(st: State, out: Findings) -> Flooded:
+    """Report the floods; returns their targets."""
+    services = _syn(st, out)
+    reflected = _amplification(st, out)
     sent: dict[bytes, int] = defaultdict(int)
     for flow in st.udp_flows:
         if flow.resp is not None:
@@ -31,11 +39,12 @@ def detect(st: State, out: Findings) -> set[tuple[bytes, int]]:
         if flow.orig is not None:
             sent[split_key(flow.key)[0]] += flow.orig[U_PACKETS]
     limits = st.settings.flood
-    _packets(st, out, "udp", st.targets, limits.udp_per_s, sent)
+    # A reflection is a flood of which more is known.
+    others = {address: row for address, row in st.targets.items() if 2 * reflected.get(address, 0) < row[U_T_TOTAL]}
+    hosts = _packets(st, out, "udp", others, limits.udp_per_s, sent) | set(reflected)
     replies = {address: row[HOST_TX] for address, row in st.hosts.items() if address in st.icmp_targets}
     _packets(st, out, "icmp", st.icmp_targets, limits.icmp_per_s, replies)
-    _amplification(st, out)
-    return flooded
+    return Flooded(services, hosts)
 
 
 def busy(bins: dict[int, int], rate: float, ratio: float, seconds: int) -> tuple[int, int, int] | None:
@@ -115,8 +124,9 @@ def _syn(st: State, out: Findings) -> set[tuple[bytes, int]]:
 
 def _packets(
     st: State, out: Findings, what: str, targets: dict[bytes, list[Any]], rate: int, answers: dict[bytes, int]
-) -> None:
+) -> set[bytes]:
     limits = st.settings.flood
+    flooded: set[bytes] = set()
     for target, row in targets.items():
         if is_group(target):
             continue
@@ -126,6 +136,7 @@ def _packets(
         run = busy(row[T_BINS], rate, limits.median_ratio, limits.min_s) or busy(row[T_BINS], rate, 1.0, limits.min_s)
         if run is None:
             continue
+        flooded.add(target)
         start, length, peak = run
         grade = graded(peak, (rate, "medium"), (5 * rate, "high"), (20 * rate, "critical"))
         out.add(
@@ -147,10 +158,13 @@ def _packets(
             advice="security.flood",
             group="security",
         )
+    return flooded
 
 
-def _amplification(st: State, out: Findings) -> None:
+def _amplification(st: State, out: Findings) -> dict[bytes, int]:
+    """Report amplification; returns how many packets each victim got."""
     limits = st.settings.amplification
+    victims: dict[bytes, int] = defaultdict(int)
     found: dict[tuple[bytes, int], list[Any]] = {}
     for flow in st.udp_flows:
         source, target, sport, port = split_key(flow.key)
@@ -182,6 +196,7 @@ def _amplification(st: State, out: Findings) -> None:
         enough = packets >= limits.min_packets and answers >= limits.min_bytes / (10 if unasked else 1)
         if not enough or answers < limits.ratio * asked:
             continue
+        victims[victim] += packets
         service = _REFLECTORS[port]
         out.add(
             "security.amplification",
@@ -203,6 +218,7 @@ def _amplification(st: State, out: Findings) -> None:
             advice="security.amplification",
             group="security",
         )
+    return victims
 
 
-__all__ = ["busy", "detect"]
+__all__ = ["Flooded", "busy", "detect"]

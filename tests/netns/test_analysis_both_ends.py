@@ -196,7 +196,7 @@ def agrees(what: str, found: set[int], wanted: set[int], least: int) -> None:
 def placed(report: Report, here: str, there: str, wanted: int) -> None:
     """Demand that the verdict puts the losses on one side of the capture point.
 
-    Three in a hundred may be wrong, and five on the other side: a receiver does not report by D-SACK each segment that it
+    Three in a hundred may be wrong, and five on the other side: a receiver does not report by D-SACK each segment it
     got twice, and then a repetition looks like any other.
     """
     network = report["verdict"][0]
