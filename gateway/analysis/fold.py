@@ -70,8 +70,38 @@ def fold_half(st: State) -> None:
     for key, half in st.old_half:
         fold_attempt(st, key, half)
     st.old_half.clear()
-    for key in list(islice(st.half, batch)):
-        fold_attempt(st, key, st.half.pop(key))
+    hosts, most = st.hosts, st.settings.tables.hosts
+    targets: dict[bytes, list[int]] = {}  # what the bare SYNs of this batch add to the row of their target
+    bare = 0
+    for key, half in list(islice(st.half.items(), batch)):
+        del st.half[key]
+        source = key[:4]
+        if half[12] is not half[11] or half[10] or len(key) != 12 or source in hosts:
+            fold_attempt(st, key, half)
+            continue
+        # The flood of forged sources: one SYN of a source never seen before.
+        bare += 1
+        if len(hosts) < most:
+            hosts[source] = [1, 0, half[9], 0, 1, 1, 0, None]
+        else:
+            st.hosts_rest += 1
+        sums = targets.get(key[4:8])
+        if sums is None:
+            host_row(st, key[4:8])
+            targets[key[4:8]] = [1, half[9]]
+        else:
+            sums[0] += 1
+            sums[1] += half[9]
+    st.folded += bare
+    st.folded_half += bare
+    for address, (count, octets) in targets.items():
+        row = hosts.get(address)
+        if row is None:
+            st.hosts_rest += count - 1  # the first was counted above
+            continue
+        row[HOST_RX] += count
+        row[HOST_RX_BYTES] += octets
+        row[HOST_FLOWS] += count
 
 
 def attempt_traffic(half: tuple[Any, ...]) -> tuple[int, int, int, int]:

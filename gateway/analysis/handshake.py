@@ -9,6 +9,7 @@ rules. Over the cap the oldest attempts are folded into their hosts' counters.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.flows import (
@@ -62,6 +63,7 @@ _MAX_TARGETS: Final = 16_384
 _MAX_BINS: Final = 4_096
 _SOURCES_EXACT: Final = 256
 _OPTION_TEXTS: Final = 1024
+_SPLIT: Final = struct.Struct("4s4s2s2s").unpack
 
 
 def opening(
@@ -135,9 +137,9 @@ def opening_syn(
     if key in half:
         return False
     if len(key) == 12:
-        source, port = key[:4], key[10:]
-        back = key[4:8] + source + port + key[8:10]
-        name = key[4:8] + port
+        source, target, own, port = _SPLIT(key)
+        back = target + source + port + own
+        name = target + port
     else:
         back = reverse_key(key)
         source, name = key[:16], key[16:32] + key[34:36]

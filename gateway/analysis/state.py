@@ -218,7 +218,7 @@ class State:
     def address_text(self, address: bytes) -> str:
         """An address as people write it."""
         if len(address) == 4:
-            return "%d.%d.%d.%d" % tuple(address)
+            return ".".join(map(str, address))
         return str(ip_address(address)) if len(address) == 16 else address.hex()
 
     def seconds(self, t: int) -> float:

@@ -51,7 +51,9 @@ class TcpTotals:
         for conn in st.connections:
             self._connection(st, conn, least)
         late = st.max_ns - st.settings.handshake.unanswered_s * SECOND
-        silent = [half[0] for _, half in attempts(st) if half[12] is half[11] is None and not half[10]]
+        silent: list[Any] = [  # Any: times in ns
+            half[0] for _, half in attempts(st) if half[12] is half[11] is None and not half[10]
+        ]
         if silent:  # the bare SYNs of a flood
             self.states["S0"] += len(silent)
             self.handshakes.update("cut-at-end" if time >= late else "no-answer" for time in silent)
