@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OLD: Final = ("SSL 2.0", "SSL 3.0", "TLS 1.0", "TLS 1.1")
 _RTP_APP: Final = 8
+_SUDDEN_DHCP: Final = 50  # times the messages a second that would be a flood if they lasted
 
 
 def detect(st: State, out: Findings) -> list[JitterRow]:
@@ -243,7 +244,8 @@ def _quic(st: State, out: Findings) -> None:
 def _dhcp(st: State, out: Findings) -> None:
     table, limits = st.dhcp, st.settings.dhcp
     flood = table.flood
-    flooding = flood[4] >= st.settings.flood.min_s  # a house that comes back after a power cut asks for a second or two
+    # A house that comes back after a power cut asks for a second or two, and has no thousand devices.
+    flooding = flood[4] >= st.settings.flood.min_s or flood[2] >= _SUDDEN_DHCP * limits.flood_per_s
     if flooding:
         many = table.best[0] >= limits.flood_per_s
         out.add(

@@ -252,7 +252,7 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
         packets, size = st.bins[number]
         if packets < least:
             continue
-        start = max(0.0, number * width - (st.first_ns or 0) / SECOND)
+        start = max(0, number * st.bin_ns - (st.first_ns or 0)) / SECOND  # whole numbers: a date leaves no room for µs
         if rows and last is not None and (number - last) * width <= limits.merge_s + width / 2:
             row = rows[-1]
             row["duration"] = start + width - row["start"]
