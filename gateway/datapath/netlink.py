@@ -21,10 +21,8 @@ import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Address
+from ipaddress import IPv4Interface
 from typing import Any, NamedTuple, TypeVar
-
-from gateway.addresses import MacAddress
 
 _Result = TypeVar("_Result")
 
@@ -105,14 +103,6 @@ class Netlink:
         """Keep a bridge port from reaching the bridge's other isolated ports, or let it again."""
         await self._do(lambda: self._ip().brport("set", index=port, isolated=int(isolated)), errno.ENODEV)
 
-    async def forwarding_entries(self) -> list[tuple[int, MacAddress, int]]:
-        """What bridges have learned: bridge, MAC, port."""
-        return await self._do(self._forwarding_entries)
-
-    async def neighbours6(self) -> list[tuple[int, IPv6Address, MacAddress]]:
-        """IPv6 neighbours with a known MAC: interface, address, MAC."""
-        return await self._do(self._neighbours6)
-
     async def work(self, job: Callable[[], _Result]) -> _Result:
         """Run a blocking job of the kernel's on the worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
@@ -181,20 +171,6 @@ class Netlink:
                 ):
                     found.add(Guard(rule.get("iifname"), version))
         return found
-
-    def _forwarding_entries(self) -> list[tuple[int, MacAddress, int]]:
-        return [
-            (entry.get("master"), MacAddress.parse(entry.get("lladdr")), entry["ifindex"])
-            for entry in self._ip().fdb("dump")
-            if entry.get("master") and entry.get("lladdr")
-        ]
-
-    def _neighbours6(self) -> list[tuple[int, IPv6Address, MacAddress]]:
-        return [
-            (entry["ifindex"], IPv6Address(entry.get("dst")), MacAddress.parse(entry.get("lladdr")))
-            for entry in self._ip().get_neighbours(family=socket.AF_INET6)
-            if entry.get("dst") and entry.get("lladdr")
-        ]
 
 
 class _Empty(type):

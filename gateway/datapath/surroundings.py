@@ -7,7 +7,9 @@ be told apart on a bridge, so it is reported and nothing is decided. IPv6 addres
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -15,7 +17,16 @@ from gateway.addresses import MacAddress
 from gateway.config import Config
 from gateway.datapath.ledger import Ledger
 from gateway.datapath.netlink import Netlink
-from gateway.datapath.watch import EventsLost, LinkSeen, NeighbourSeen, PortSeen, RouteEvent, Watcher
+from gateway.datapath.watch import (
+    AF_BRIDGE,
+    EventsLost,
+    LinkSeen,
+    NeighbourSeen,
+    PortSeen,
+    RouteEvent,
+    Watcher,
+    neighbours,
+)
 from gateway.session.events import ClonedClientSeen, Event, Ipv6AddressSeen
 from gateway.session.model import ClientKey
 
@@ -95,10 +106,9 @@ class Surroundings:
 
     async def _refresh(self) -> None:
         await self.refresh_links()
-        for bridge, mac, port in await self._netlink.forwarding_entries():
-            self._port(PortSeen(bridge, port, mac, gone=False))
-        for index, address, mac in await self._netlink.neighbours6():
-            self._neighbour(index, address, mac)
+        for family in (AF_BRIDGE, socket.AF_INET6):
+            for event in await self._netlink.work(partial(neighbours, family)):
+                self.handle(event)
 
     def _link(self, event: LinkSeen) -> None:
         known = self._names.get(event.index)
