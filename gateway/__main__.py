@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.config_loader import ConfigError, Loaded, check, check_interfaces, interfaces, load
 from gateway.log import set_up
-from gateway.memory import keep_small
+from gateway.memory import collect_later, keep_small
 
 DEFAULT_CONFIG: Final = Path("/etc/config/postern")
 LOG: Final = logging.getLogger("posternd")
@@ -87,6 +87,7 @@ def _serve(path: Path) -> int:
     for problem in check_interfaces(loaded, interfaces(), str(path)):
         LOG.warning("configuration: %s", problem)
     keep_small()
+    collect_later()
     factory, name = _loop_factory(general.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(loaded, path, name))

@@ -53,7 +53,7 @@ from gateway.session.events import ChangeRequested, ClockSet, LeaseBound, LeaseE
 from gateway.session.machine import SessionMachine
 from gateway.session.model import AccountingStatus, ClientKey, GrantChange, TerminateCause
 from gateway.session.policy import Policy
-from gateway.session.store import save_accounting
+from gateway.session.store import SavedSession, save_accounting
 from gateway.sources import GatewaySources, rows
 from gateway.timeline import Timeline
 
@@ -63,6 +63,7 @@ EARLIEST_UNIX: Final = 1_735_689_600  # 2025-01-01
 CLOCK_LOOK_S: Final = 1.0
 CLOCK_STEP_S: Final = 0.5
 MAX_START_NOTES: Final = 5  # sentences on what was not resumed that `warnings` gives one by one
+RESUMED_TOGETHER: Final = 200
 OFF_WAIT_S: Final = 5.0  # for the servers to hear of the end, when nothing is kept
 
 
@@ -335,8 +336,9 @@ class Gateway:
         for lost in plan.lost:
             counted = kept.get(lost.saved.key)
             self.hub.perform(self.machine.lost(lost.saved, lost.cause, lost.reason, now, kept=counted))
-        for saved in plan.resumed:
-            self.hub.perform(self.machine.restore(saved, now, kept=kept.get(saved.key)))
+        for together in _slices(plan.resumed):
+            actions = [self.machine.restore(saved, now, kept=kept.get(saved.key)) for saved in together]
+            self.hub.perform([action for group in actions for action in group])
         if not plan.resumed and self._accounts_to_radius():
             self.hub.perform([self.machine.gateway_record(AccountingStatus.ON, now)])
         self._replayed = Replayed(node="", sequence=0)
@@ -436,6 +438,12 @@ class Gateway:
         self.hub.post(ChangeRequested(key, request_id, change, "RADIUS server"))
         reply = await answer
         return reply.done, reply.reason
+
+
+def _slices(sessions: list[SavedSession]) -> Iterator[list[SavedSession]]:
+    """Some sessions at a time, for one journal record each."""
+    for first in range(0, len(sessions), RESUMED_TOGETHER):
+        yield sessions[first : first + RESUMED_TOGETHER]
 
 
 def changes(old: Config, new: Config) -> list[str]:

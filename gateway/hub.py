@@ -55,7 +55,7 @@ READ_AT_ONCE: Final = 100  # clients whose counters the datapath answers before 
 # What the log tells an operator of a client's life. The rest is for `postern events`, and for the log at debug: a line
 # costs as much as a tenth of a login.
 _LEVELS: Final = dict.fromkeys(
-    ("gate_opened", "gate_closed", "login_failed", "login_refused", "changed", "resumed", "clone"), logging.INFO
+    ("gate_opened", "gate_closed", "login_failed", "login_refused", "changed", "clone"), logging.INFO
 )
 
 Answer = TypeVar("Answer", ReplyLogin, ReplyRequest)

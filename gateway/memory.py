@@ -26,6 +26,11 @@ def keep_small() -> None:
         mallopt(_M_ARENA_MAX, 2)
 
 
+def collect_later() -> None:
+    """Let the collector rest until `give_back`: a start makes much that stays, and would be walked again and again."""
+    gc.disable()
+
+
 def give_back() -> None:
     """Collect garbage, keep what lives out of further collections, and return free pages to the system.
 
@@ -33,6 +38,7 @@ def give_back() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

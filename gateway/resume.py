@@ -60,7 +60,7 @@ def sort_out(
         if number is None:
             plan.lost.append(Lost(saved, TerminateCause.NAS_ERROR, "there was no client number left after a restart"))
             continue
-        plan.resumed.append(replace(saved, number=number))
+        plan.resumed.append(saved if number == saved.number else replace(saved, number=number))
     return plan
 
 
