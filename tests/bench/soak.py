@@ -18,7 +18,7 @@ import time
 from typing import Final
 
 from tests.bench.logins import Kind
-from tests.bench.stage import Stage, memory
+from tests.bench.stage import Stage, cached_byte_code, memory
 
 MEMBERS: Final = 1000
 STAYING: Final = 500
@@ -85,7 +85,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the soak makes network namespaces: run it as root", file=sys.stderr)
         return 2
-    return soak(float(sys.argv[1]) if len(sys.argv) > 1 else 1800.0)
+    with cached_byte_code():
+        return soak(float(sys.argv[1]) if len(sys.argv) > 1 else 1800.0)
 
 
 if __name__ == "__main__":

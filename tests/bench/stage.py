@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -239,7 +240,7 @@ class Stage:
             with contextlib.suppress(ControlError, OSError):
                 if not listed_after and self.online() >= wanted:
                     listed_after = time.monotonic() - started
-            time.sleep(0.01)
+            time.sleep(0.03)
         return listed_after, passes_after
 
 
@@ -268,6 +269,22 @@ def memory(pid: int) -> Memory:
         if name in ("RssAnon", "RssFile", "RssShmem"):
             found[name] = int(value.split()[0]) << 10
     return Memory(found["RssAnon"], found["RssFile"] + found["RssShmem"])
+
+
+@contextlib.contextmanager
+def cached_byte_code() -> Iterator[None]:
+    """Have Python keep its byte code, as installed packages do: compiling at each start takes time and memory."""
+    former = {name: os.environ.pop(name, None) for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")}
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["PYTHONPYCACHEPREFIX"] = directory
+        Path(directory).chmod(0o777)  # the portal has a user of its own
+        try:
+            for name in ("gateway.daemon", "webui.app"):
+                subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            yield
+        finally:
+            del os.environ["PYTHONPYCACHEPREFIX"]
+            os.environ.update({name: value for name, value in former.items() if value is not None})
 
 
 @contextlib.contextmanager
