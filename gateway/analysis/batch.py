@@ -59,18 +59,19 @@ if TYPE_CHECKING:
     from gateway.analysis.records import Record
     from gateway.analysis.state import State
 
-# From the ethertype on: type, version and header length, total length, id, fragment, TTL, protocol, addresses and ports
+# From the ethertype on: type, version and header length, total length, id, fragment, protocol, addresses and ports
 # together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence
 # number is).
-_IPV4 = struct.Struct(">HBxHHHBBxx12sIIHHH").unpack_from
+_IPV4 = struct.Struct(">HBxHHHxBxx12sIIHHH").unpack_from
 # The same for IPv6 without extension headers.
-_IPV6 = struct.Struct(">HIHBB36sIIHHH").unpack_from
+_IPV6 = struct.Struct(">HIHBx36sIIHHH").unpack_from
 # Bytes from the ethertype to the end of a TCP header without options; a datagram of ten bytes is as long.
 _ROOM4, _ROOM6 = 42, 62
 # Where the ethertype is in each link type that ends with one; elsewhere no packet is long enough for the short path.
 _ETHERTYPE_AT = {1: 12, 113: 14}
 _NOWHERE = 1 << 40
 _MAX_SAMPLES = 4096
+_NOTHING = (0, -1)  # in place of an unacknowledged segment: never sent
 
 
 def run(buf: bytes, records: list[Record], st: State) -> None:
@@ -83,7 +84,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
     find = st.tcp.get
     interfaces = st.interfaces
     before = [_ETHERTYPE_AT.get(item.linktype, _NOWHERE) for item in interfaces]
-    frame, wire_total, previous = st.frame, st.wire_bytes, st.last_ns
+    wire_total, previous = st.wire_bytes, st.last_ns
     wire_begun = wire_total
     bin_high = st.bin_high
     interface_counts = [0] * len(interfaces)
@@ -95,8 +96,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
     watch = st.watch_mtu
     if st.first_ns is None:
         st.first_ns = previous = records[0][3]
-    for start, end, wire, t, interface in records:
-        frame += 1
+    for frame, (start, end, wire, t, interface) in enumerate(records, st.frame + 1):
         wire_total += wire
         if end - start != wire:
             st.cut += end - start < wire
@@ -118,7 +118,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             at = start + first_at
         # Up to four header layouts lead to the same names; `total` counts an IPv4 header without options.
         if end - at >= _ROOM4:
-            kind, version, total, ip_id, fragment, ttl, protocol, key, seq, ack, of, win, checksum = unpack4(buf, at)
+            kind, version, total, ip_id, fragment, protocol, key, seq, ack, of, win, checksum = unpack4(buf, at)
             if kind == 0x0800 and version == 0x45 and not fragment & 0x3FFF:
                 if protocol == 6:
                     header = at + 22
@@ -127,12 +127,12 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 elif protocol == 17 and not decapsulate and 8 <= seq >> 16 <= total - 20:
                     plain_udp += 1
                     plain_udp_bytes += wire
-                    datagram(st, key, buf, start, at + 22, end, (seq >> 16) - 8, wire, t, frame, 0, ttl)
+                    datagram(st, key, buf, start, at + 22, end, (seq >> 16) - 8, wire, t, frame, 0, buf[at + 10])
                     continue
                 else:
                     plain = False
             elif kind == 0x86DD and end - at >= _ROOM6:
-                kind, version, total, protocol, ttl, key, seq, ack, of, win, checksum = unpack6(buf, at)
+                kind, version, total, protocol, key, seq, ack, of, win, checksum = unpack6(buf, at)
                 plain = protocol == 6 and version >> 28 == 6
                 if plain and total >= (of >> 10 & 0x3C) and of >= 0x5000:
                     plain6 += 1
@@ -199,27 +199,25 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                         if entry[0] == ack:
                             out.clear()
                             r[OLD] = entry
-                            sent = entry[1]
                         else:
                             count = 0
                             for entry in out:
                                 if (ack - entry[0] & MASK) >= HALF:
                                     break
                                 count += 1
+                            entry = _NOTHING
                             if count:
                                 r[OLD] = entry = out[count - 1]
-                                sent = entry[1]
                                 del out[:count]
-                            else:
-                                sent = -1
-                        if 0 <= sent <= t:
+                        trip = t - entry[1]
+                        if trip >= 0 and entry[1] >= 0:
                             samples = r[RTTS]
                             if samples is None:
-                                r[RTTS] = array("Q", (t - sent,))
+                                r[RTTS] = array("Q", (trip,))
                             elif len(samples) < _MAX_SAMPLES:
-                                samples.append(t - sent)
+                                samples.append(trip)
                             else:
-                                samples[st.random(_MAX_SAMPLES)] = t - sent
+                                samples[st.random(_MAX_SAMPLES)] = trip
                 if win != d[WIN]:
                     d[WIN] = win
                     d[SCALED] = scaled = win << d[SHIFT]
@@ -239,12 +237,15 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                     if len(out) > 512:
                         del out[:256]
                     app = d[APP]
-                    if app and (
-                        app == 1
-                        or (app == 2 and 0 < (stop - d[APP_NEXT] & MASK) < HALF)
-                        or (app > 2 and (position := header + (of >> 10 & 0x3C)) < end and buf[position] == app)
-                    ):
-                        feed(st, d, buf, header + (of >> 10 & 0x3C), end, seq, length, t, frame)
+                    if app:
+                        if app == 2:
+                            ahead = stop - d[APP_NEXT]
+                            if 0 < ahead < HALF or ahead < -HALF:
+                                app = 1
+                        elif app > 2 and (position := header + (of >> 10 & 0x3C)) < end and buf[position] == app:
+                            app = 1
+                        if app == 1:
+                            feed(st, d, buf, header + (of >> 10 & 0x3C), end, seq, length, t, frame)
                 else:
                     d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
                 d[LAST] = t
@@ -252,6 +253,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                 continue
         if plain:
             length = total - 20 - (of >> 10 & 0x3C)
+            ttl = buf[at + 10 if kind == 0x0800 else at + 9]
             vlan = 0
             if length < 0 or of < 0x5000:  # joined before it was recorded, or wrong
                 others += 1
@@ -312,7 +314,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
         d[LAST_FRAME] = frame
     plain4 = len(records) - others - plain_udp - plain6
     plain4_bytes = wire_total - wire_begun - other_bytes - plain_udp_bytes - plain6_bytes
-    st.frame, st.wire_bytes, st.last_ns = frame, wire_total, previous
+    st.frame, st.wire_bytes, st.last_ns = st.frame + len(records), wire_total, previous
     for index, count in enumerate(interface_counts):
         interfaces[index].packets += count
     for table, name, packets, octets in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ TYPES: Final = {
 }
 RCODES: Final = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 _TUNNEL_TYPES: Final = (5, 10, 16, 25)
+_HEADER: Final = struct.Struct(">HHHH").unpack_from  # and the two counts of sections that are not read
+_ASKED: Final = b"\xc0\x0c"  # a name that is the one of the question, behind the header
 _MAX_ANSWERS: Final = 8
 _MAX_JUMPS: Final = 16
 _MAX_NAME: Final = 255
@@ -152,6 +154,7 @@ def read_name(buf: bytes, at: int, base: int, end: int) -> tuple[str, int] | Non
     return ".".join(labels), after if after >= 0 else at
 
 
+@lru_cache(maxsize=1024)
 def parent_of(name: str) -> str:
     """The part of a name that somebody registered: its last two labels, three under `co.uk` and its like."""
     labels = name.lower().split(".")
@@ -167,7 +170,7 @@ def message(
     table = st.dns
     if at + 12 > end:
         return False
-    ident, flags, questions, answers, _authority, _additional = struct.unpack_from(">HHHHHH", buf, at)
+    ident, flags, questions, answers = _HEADER(buf, at)
     response = bool(flags & 0x8000)
     if flags >> 11 & 15 not in (0, 4, 5) or questions > 64:
         return False
@@ -393,10 +396,15 @@ def _answers(
     texts: list[str] = []
     total = 0
     for _ in range(min(count, 64)):
-        found = read_name(buf, position, base, end)
-        if found is None or found[1] + 10 > end:
+        if asked and buf[position : position + 2] == _ASKED:
+            owner, position = asked, position + 2
+        else:
+            found = read_name(buf, position, base, end)
+            if found is None:
+                break
+            owner, position = found
+        if position + 10 > end:
             break
-        owner, position = found
         kind = buf[position] << 8 | buf[position + 1]
         size = buf[position + 8] << 8 | buf[position + 9]
         position += 10
@@ -424,10 +432,10 @@ def _answer_text(
     data = buf[at : at + size]
     text = ""
     if kind == 1 and size == 4:
-        text = str(IPv4Address(data))
+        text = st.address_text(data)
         _remember(st, data, asked or owner)
     elif kind == 28 and size == 16:
-        text = str(IPv6Address(data))
+        text = st.address_text(data)
         _remember(st, data, asked or owner)
     elif kind in (2, 5, 12):
         found = read_name(buf, at, base, end)

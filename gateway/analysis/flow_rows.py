@@ -27,6 +27,7 @@ from gateway.analysis.flows import (
     WMIN,
     Connection,
     Direction,
+    Trouble,
 )
 from gateway.analysis.fold import attempt_traffic, split_key
 from gateway.analysis.measures import MS, SECOND, rank, stats_ms
@@ -39,7 +40,7 @@ from gateway.analysis.udp import U_BYTES, U_LAST, U_LAST_FRAME, U_PACKETS, U_PAY
 if TYPE_CHECKING:
     from gateway.analysis.state import State
 
-_MAX_ATTEMPT_ROWS = 200
+_NO_TROUBLE = Trouble()
 
 
 def active_ns(d: Direction) -> int:
@@ -72,45 +73,41 @@ def direction_row(conn: Connection, d: Direction | None, share: float) -> Direct
         missing = True
     else:
         missing = False
-    trouble = d[TROUBLE]
+    trouble: Trouble = d[TROUBLE] or _NO_TROUBLE
     options = conn.options if d is conn.orig else conn.resp_options
     active = active_ns(d) / SECOND
     known = bool(d[KNOWN])
     scale = d[SHIFT] if known else None
-    cause: dict[str, int] = trouble.cause if trouble is not None else {}
-
-    def rare(name: str) -> int:
-        return int(getattr(trouble, name)) if trouble is not None else 0
-
-    unique = max(0, d[PAYLOAD] - rare("retransmitted_bytes"))
+    cause = trouble.cause
+    unique = max(0, d[PAYLOAD] - trouble.retransmitted_bytes)
     return {
         "segments": d[SEGMENTS],
-        "retrans": rare("retransmitted"),
-        "fast": rare("fast"),
-        "spurious": rare("spurious"),
-        "out_of_order": rare("out_of_order"),
-        "retransmission": rare("labelled"),
-        "hole_fills": rare("hole_fills"),
-        "reordered": rare("reordered"),
-        "seen_again": rare("seen_again"),
+        "retrans": trouble.retransmitted,
+        "fast": trouble.fast,
+        "spurious": trouble.spurious,
+        "out_of_order": trouble.out_of_order,
+        "retransmission": trouble.labelled,
+        "hole_fills": trouble.hole_fills,
+        "reordered": trouble.reordered,
+        "seen_again": trouble.seen_again,
         "rto": cause.get("rto", 0) + cause.get("rto-backoff", 0),
         "tail_probes": cause.get("tail-probe", 0),
-        "duplicate_acks": rare("duplicate_acks"),
-        "lost_segments": rare("lost"),
-        "missing_bytes": rare("missing_bytes"),
-        "zero_windows": rare("zero_count"),
-        "zero_window_s": rare("zero_time") / SECOND,
-        "window_full": rare("full"),
-        "keepalives": rare("keepalives"),
+        "duplicate_acks": trouble.duplicate_acks,
+        "lost_segments": trouble.lost,
+        "missing_bytes": trouble.missing_bytes,
+        "zero_windows": trouble.zero_count,
+        "zero_window_s": trouble.zero_time / SECOND,
+        "window_full": trouble.full,
+        "keepalives": trouble.keepalives,
         "min_window": None if missing or not d[WMAX] else d[WMIN] << (scale or 0),
         "max_window": None if missing or not d[WMAX] else d[WMAX] << (scale or 0),
         "window_scale": scale,
         "mss": options[0] if options is not None else None,
         "sack": options[2] if options is not None else None,
         "timestamps": options[3] if options is not None else None,
-        "sack_blocks": rare("sack_blocks"),
-        "dsack": rare("dsack"),
-        "reneged": rare("reneged"),
+        "sack_blocks": trouble.sack_blocks,
+        "dsack": trouble.dsack,
+        "reneged": trouble.reneged,
         "max_in_flight": d[MAX_FLIGHT],
         "bps": unique * 8 / active if active >= 0.5 and d[SEGMENTS] >= 10 else None,
         "peak_bps": d[PEAK] * 8.0 if active >= 0.5 and d[SEGMENTS] >= 10 else None,

@@ -7,7 +7,6 @@ credentials and query strings are never kept.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.flows import APP, APP_NEXT, HALF, MASK, Connection, Direction
@@ -78,7 +77,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.sides = (Side(), Side())
-        self.waiting: deque[dict[str, Any]] = deque(maxlen=_MAX_WAITING)
+        self.waiting: list[dict[str, Any]] = []
         self.requests = self.responses = 0
         self.failures = 0  # 401 and 403
         self.last: dict[str, Any] | None = None
@@ -264,6 +263,8 @@ def _request(
     if len(table.rows) < st.settings.tables.rows:
         table.rows.append(row)
     talk.waiting.append(row)
+    if len(talk.waiting) > _MAX_WAITING:
+        del talk.waiting[0]
     if fields.get(b"authorization", b"")[:6].lower() == b"basic ":
         conn.event("cleartext-login", frame, t, st.frames_cap)
 
@@ -286,7 +287,7 @@ def _response(
     table.statuses[status] = table.statuses.get(status, 0) + 1
     if 100 <= status < 200 and status != 101:
         return 0
-    row = talk.waiting.popleft() if talk.waiting else None
+    row = talk.waiting.pop(0) if talk.waiting else None
     _count_error(st, conn, status, frame, t)
     if row is None:
         return size

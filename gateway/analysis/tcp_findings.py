@@ -29,9 +29,11 @@ def detect(st: State, out: Findings, totals: TcpTotals, scanners: set[bytes]) ->
         _handshake(st, out, conn, session, scanners)
         for d in (conn.orig, conn.resp):
             if d is not None:
-                _loss(st, out, conn, session, d)
+                if d[TROUBLE] is not None:
+                    _loss(st, out, conn, session, d)
                 _rtt(st, out, conn, session, d)
-                _window(st, out, conn, session, d)
+                if d[TROUBLE] is not None:
+                    _window(st, out, conn, session, d)
                 _slow(st, out, conn, session, d)
         _reset(st, out, conn, session, scanners)
         _ends(st, out, conn, session)
@@ -364,6 +366,8 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
     limits = st.settings.rtt
     if samples is None or len(samples) < limits.min_samples:
         return
+    if max(samples) < min(limits.low_s, limits.bufferbloat_s) * SECOND:
+        return  # neither far away nor queued, whatever their order
     ordered = sorted(samples)
     middle, high, least = rank(ordered, 0.5), rank(ordered, 0.95), ordered[0]
     _, receiver = _ends_of(conn, session, d)
