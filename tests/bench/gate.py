@@ -35,7 +35,7 @@ from typing import Final
 from tests.bench import dhcp, forwarding, http, opennds
 from tests.bench.crowd import address_of
 from tests.bench.logins import Kind
-from tests.bench.stage import LoginRun, Stage, cached_byte_code, cpu_s, foreign_connections, memory
+from tests.bench.stage import LoginRun, Stage, cached_byte_code, cpu_s, end_by_signal, foreign_connections, memory
 
 PARTS: Final = ("dhcp", "redirect", "login", "memory", "forwarding")
 FOREIGN: Final = 200_000
@@ -354,6 +354,7 @@ def main() -> int:
     if missing:
         print(f"missing: {', '.join(missing)}; run ./build.sh bench gate, which installs them", file=sys.stderr)
         return 2
+    end_by_signal()
     sizes = QUICK if options.quick else WHOLE
     load = os.getloadavg()[0]
     report = Report()

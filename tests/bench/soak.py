@@ -18,7 +18,7 @@ import time
 from typing import Final
 
 from tests.bench.logins import Kind
-from tests.bench.stage import Stage, cached_byte_code, memory
+from tests.bench.stage import Stage, cached_byte_code, end_by_signal, memory
 
 MEMBERS: Final = 1000
 STAYING: Final = 500
@@ -85,6 +85,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the soak makes network namespaces: run it as root", file=sys.stderr)
         return 2
+    end_by_signal()
     with cached_byte_code():
         return soak(float(sys.argv[1]) if len(sys.argv) > 1 else 1800.0)
 
