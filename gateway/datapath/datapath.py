@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 WATCH_INTERVAL_S: Final = 0.5  # how soon a lost table is noticed
-SWEEP_BACKLOG: Final = 1024  # retired numbers that start a sweep before its time
+SWEEP_BACKLOG: Final = 4096  # retired numbers that start a sweep before its time; a walk costs the same for all
 BULK: Final = 200  # elements of one transaction when many are set: some milliseconds
 
 DatapathAction = BindAddress | UnbindAddress | AllowTraffic | DenyTraffic | ApplyLimits | ReadCounters | ReadActivity
