@@ -6,7 +6,12 @@ umask 022
 export LC_ALL=C.UTF-8 TZ=UTC PYTHONDONTWRITEBYTECODE=1
 cd "$(dirname "$(readlink -f "$0")")"
 
-PYTHON=${PYTHON:-python3}
+# The system's Python before any other: what runs as another user (portal, workers) must be able to read it, which one in
+# root's home directory is not.
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  [ ! -x /usr/bin/python3 ] || PYTHON=/usr/bin/python3
+fi
 VENV=.venv
 
 # What the system must have, by task. Debian's names.
