@@ -22,6 +22,7 @@ from gateway.analysis.flows import (
     BYTES,
     CONN,
     HALF,
+    HEAD,
     KNOWN,
     LA,
     LAST,
@@ -59,12 +60,12 @@ if TYPE_CHECKING:
     from gateway.analysis.records import Record
     from gateway.analysis.state import State
 
-# From the ethertype on: type, version and header length, total length, id, fragment, protocol, addresses and ports
-# together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence
+# From the ethertype on: type, version, header length and TOS together, total length, id, fragment, protocol, addresses
+# and ports together as the key, then the TCP fields up to the checksum (for UDP: length and checksum where the sequence
 # number is).
-_IPV4 = struct.Struct(">HBxHHHxBxx12sIIHHH").unpack_from
-# The same for IPv6 without extension headers.
-_IPV6 = struct.Struct(">HIHBx36sIIHHH").unpack_from
+_IPV4 = struct.Struct(">IHHHxBxx12sIIHHH").unpack_from
+# The same for IPv6 without extension headers, whose type and version were read by the above.
+_IPV6 = struct.Struct(">6xHBx36sIIHHH").unpack_from
 # Bytes from the ethertype to the end of a TCP header without options; a datagram of ten bytes is as long.
 _ROOM4, _ROOM6 = 42, 62
 # Where the ethertype is in each link type that ends with one; elsewhere no packet is long enough for the short path.
@@ -94,6 +95,7 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
     others = other_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
     decapsulate = st.decapsulate
     watch = st.watch_mtu
+    decoded_frame = 0
     if st.first_ns is None:
         st.first_ns = previous = records[0][3]
     for frame, (start, end, wire, t, interface) in enumerate(records, st.frame + 1):
@@ -116,38 +118,33 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             at = start + before[interface]
         else:
             at = start + first_at
-        # Up to four header layouts lead to the same names; `total` counts an IPv4 header without options.
+        # Each layout leaves the same names: the TCP header is at `at` + 22, `total` counts an IPv4 header of 20 bytes.
         if end - at >= _ROOM4:
-            kind, version, total, ip_id, fragment, protocol, key, seq, ack, of, win, checksum = unpack4(buf, at)
-            if kind == 0x0800 and version == 0x45 and not fragment & 0x3FFF:
-                if protocol == 6:
-                    header = at + 22
-                    shape = of & 0xFFF7
-                    plain = True
-                elif protocol == 17 and not decapsulate and 8 <= seq >> 16 <= total - 20:
-                    plain_udp += 1
-                    plain_udp_bytes += wire
-                    datagram(st, key, buf, start, at + 22, end, (seq >> 16) - 8, wire, t, frame, 0, buf[at + 10])
-                    continue
-                else:
-                    plain = False
-            elif kind == 0x86DD and end - at >= _ROOM6:
-                kind, version, total, protocol, key, seq, ack, of, win, checksum = unpack6(buf, at)
-                plain = protocol == 6 and version >> 28 == 6
-                if plain and total >= (of >> 10 & 0x3C) and of >= 0x5000:
-                    plain6 += 1
-                    plain6_bytes += wire
-                    header = at + 42
-                    total += 20
-                    ip_id = 0
-                    shape = of & 0xFFF7
-                else:
-                    plain = False
-            else:
-                plain = False
+            kind, total, ip_id, fragment, protocol, key, seq, ack, of, win, checksum = unpack4(buf, at)
         else:
-            plain = False
-        if not plain:
+            kind = protocol = fragment = 0
+        if protocol == 6 and kind >> 8 == 0x080045 and not fragment & 0x3FFF:
+            shape = of & 0xFFF7
+        elif (
+            protocol == 17
+            and kind >> 8 == 0x080045
+            and not fragment & 0x3FFF
+            and 8 <= seq >> 16 <= total - 20
+            and not decapsulate
+        ):
+            plain_udp += 1
+            plain_udp_bytes += wire
+            datagram(st, key, buf, start, at + 22, end, (seq >> 16) - 8, wire, t, frame, 0, buf[at + 10])
+            continue
+        elif kind >> 12 == 0x86DD6 and end - at >= _ROOM6 and buf[at + 8] == 6 and buf[at + 54] >= 0x50:
+            total, protocol, key, seq, ack, of, win, checksum = unpack6(buf, at)
+            plain6 += 1
+            plain6_bytes += wire
+            shape = of & 0xFFF7
+            total += 20
+            at += 20
+            ip_id = 0
+        else:
             others += 1
             other_bytes += wire
             linktype = interfaces[interface].linktype
@@ -160,38 +157,40 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             if decoded is None:
                 continue
             key, seq, ack, of, win, ip_id, checksum, length, ttl, vlan, header = decoded
-            total = length + 20 + (of >> 10 & 0x3C)
+            decoded_frame = frame
             shape = of & 0xFFF7 | vlan << 16
+            total = length + 20 + (of >> 10 & 0x3C)
+            at = header - 22
         d = find(key)
         if d is not None and shape == d[NORM] and seq == d[NSEQ] and win:
             r = d[REV]
             acked = d[LA]
-            length = total - (40 if of < 0x6000 else 52)
+            length = total - d[HEAD]
             moved = ack - acked
-            usual = False
-            # Where sequence numbers wrap, the comparisons fail and the rules of `tcp` take over.
-            if length > 1 or (length == 1 and r[WIN] > 0):
-                if not moved or 0 < moved <= r[NSEQ] - acked:
-                    stop = seq + length
-                    flight = stop - r[LA]
-                    if 0 <= flight < r[SPAN]:
-                        usual = stop <= MASK
-                    elif stop <= MASK and flight != r[SCALED] and flight >= 0:
-                        usual = True
-                        if flight < r[SCALED]:
-                            d[TIGHT] += 1
-            elif length == 0:
-                usual = 0 < moved <= r[NSEQ] - acked
+            # Where an acknowledgement has wrapped and the data have not, the comparison fails and `tcp` takes over; where
+            # only the data have, NORM forbids this path.
+            if moved:
+                waiting = r[NSEQ] - acked
+                usual = 0 < moved <= waiting and length >= 0
+            else:
+                usual = length > 0
+            if usual and length:
+                stop = seq + length
+                flight = stop - r[LA]
+                if flight >= r[SPAN] or length == 1:
+                    if flight == r[SCALED] or (length == 1 and not r[WIN] > 0):
+                        usual = False
+                    elif r[SPAN] <= flight < r[SCALED]:
+                        d[TIGHT] += 1
             if usual:
-                d[PACKETS] += 1
                 d[BYTES] += wire
                 if watch:
                     too_big(st, key, wire, t, frame)
                 if t >= d[ROLL]:
                     roll(d, t, st, frame)
                 if moved:
-                    if r[NSEQ] - acked > r[MAX_FLIGHT]:
-                        r[MAX_FLIGHT] = r[NSEQ] - acked
+                    if waiting > r[MAX_FLIGHT]:
+                        r[MAX_FLIGHT] = waiting
                     d[LA] = ack
                     out = r[OUT]
                     if out:
@@ -231,37 +230,42 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
                     d[NSEQ] = stop
                     d[NSEQ_TIME] = t
                     d[PAYLOAD] += length
-                    d[SEGMENTS] += 1
+                    d[SEGMENTS] = count = d[SEGMENTS] + 1
                     out = d[OUT]
                     out.append((stop, t, frame, ip_id, checksum, t, 1))
-                    if len(out) > 512:
+                    if not count & 255 and len(out) > 512:
                         del out[:256]
                     app = d[APP]
                     if app:
                         if app == 2:
                             ahead = stop - d[APP_NEXT]
-                            if 0 < ahead < HALF or ahead < -HALF:
+                            if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
                                 app = 1
-                        elif app > 2 and (position := header + (of >> 10 & 0x3C)) < end and buf[position] == app:
+                        elif app > 2 and (position := at + 22 + (of >> 10 & 0x3C)) < end and buf[position] == app:
                             app = 1
                         if app == 1:
-                            feed(st, d, buf, header + (of >> 10 & 0x3C), end, seq, length, t, frame)
+                            feed(st, d, buf, at + 22 + (of >> 10 & 0x3C), end, seq, length, t, frame)
                 else:
+                    d[PACKETS] += 1
                     d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
                 d[LAST] = t
                 d[LAST_FRAME] = frame
                 continue
-        if plain:
-            length = total - 20 - (of >> 10 & 0x3C)
-            ttl = buf[at + 10 if kind == 0x0800 else at + 9]
+        header = at + 22
+        length = total - 20 - (of >> 10 & 0x3C)
+        if length < 0 or of < 0x5000:  # joined before it was recorded, or wrong
+            others += 1
+            other_bytes += wire
+            if kind >> 12 == 0x86DD6:
+                plain6 -= 1
+                plain6_bytes -= wire
+            decoded = decode(st, buf, start, end, wire, t, interfaces[interface].linktype, frame)
+            if decoded is None:
+                continue
+            length = decoded.length
+        if decoded_frame != frame:
             vlan = 0
-            if length < 0 or of < 0x5000:  # joined before it was recorded, or wrong
-                others += 1
-                other_bytes += wire
-                decoded = decode(st, buf, start, end, wire, t, interfaces[interface].linktype, frame)
-                if decoded is None:
-                    continue
-                length = decoded.length
+            ttl = buf[at - 11 if kind >> 12 == 0x86DD6 else at + 10]
         if d is None or of & 2 or d[VLAN] != vlan:
             if d is not None and d[VLAN] != vlan:
                 if d[VLAN] < 0:

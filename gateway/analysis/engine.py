@@ -8,8 +8,8 @@ cycles that matter and each collection would walk all of them.
 from __future__ import annotations
 
 import gc
-import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ from gateway.analysis import (
     verdict,
 )
 from gateway.analysis.findings import Findings
+from gateway.analysis.flows import settle
 from gateway.analysis.fold import split_key
 from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND
@@ -54,6 +55,8 @@ from gateway.analysis.state import State
 __all__ = ["AnalysisRefused", "Progress", "Report", "Settings", "analyze"]
 
 _PROGRESS_S = 0.25
+_PYTHON = ".".join(map(str, sys.version_info[:3]))
+_PLAIN = frozenset((int, str, bool, type(None)))
 # How much a limit of the recording takes away from which findings
 _WEAKENED: dict[str, tuple[str, ...]] = {
     "capture-drops": ("tcp.retransmission", "tcp.reordering", "tcp.gap", "tcp.state"),
@@ -181,6 +184,7 @@ def _finish_tables(st: State) -> None:
         for d in (conn.orig, conn.resp):
             if d is not None:
                 tcp.at_end(d, st.max_ns)
+                settle(d)
         if conn.name is not None and not conn.name[:1].isdigit() and len(st.names_seen) < st.settings.tables.names:
             st.names_seen[split_key(conn.key)[1]] = conn.name
     for stream in st.rtp:
@@ -235,7 +239,7 @@ def _report(st: State, reader: Reader, name: str) -> Report:
     wanted = {int(row["flow"][1:]) for row in kept if row["flow"] is not None}
     return {
         "schema": SCHEMA,
-        "generator": {"name": "postern", "version": __version__, "python": platform.python_version()},
+        "generator": {"name": "postern", "version": __version__, "python": _PYTHON},
         "capture": summary.capture(st, reader, name),
         "settings": st.settings.as_dict(),
         "verdict": verdict.verdict(st, totals, kept),
@@ -319,7 +323,11 @@ def _gaps(st: State) -> list[GapRow]:
 
 def _round(tree: Any) -> None:  # Any: the report is walked without regard to its shape
     """Bring the floats of a tree to six significant digits, and its tuples to lists, in place."""
+    if type(tree) is list and _PLAIN.issuperset(map(type, tree)):
+        return  # the usual list: frame numbers, names
     for key, value in tree.items() if type(tree) is dict else enumerate(tree):
+        if value.__class__ in _PLAIN:
+            continue
         kind = type(value)
         if kind is float:
             tree[key] = float(f"{value:.6g}") if value - value == 0 else None

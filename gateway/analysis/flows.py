@@ -19,14 +19,14 @@ Direction = list[Any]
 # Touched by the batch loop
 REV: Final = 0  # the other direction, None until it is needed
 NORM: Final = 1  # SHAPE while the short path may be taken, else -1
-NSEQ: Final = 2  # next expected sequence number, None before the first packet
+NSEQ: Final = 2  # next expected sequence number, None before the first packet; past 2^32 until `tcp` has seen it wrap
 SHAPE: Final = 3  # header length and flags of the usual segment (ACK only) below the VLAN, -1 while not known
 LA: Final = 4  # last acknowledgement number sent, None before the first
 WIN: Final = 5  # window field of the last packet, unscaled; -1 when it cannot be compared
 SCALED: Final = 6  # scaled window: the other side must stop so many bytes behind LA
 SPAN: Final = 7  # nine tenths of the scaled window, NEVER when its scale is not known
 SHIFT: Final = 8  # window scale, 14 when not known so that no limit is ever met by accident
-PACKETS: Final = 9
+PACKETS: Final = 9  # without payload while the file is read, see `settle`; all of them afterwards
 BYTES: Final = 10  # on the wire
 LAST: Final = 11  # time of the last packet, ns
 LAST_FRAME: Final = 12
@@ -67,7 +67,8 @@ FIN: Final = 45  # (time, frame) of the first FIN
 MAX_FLIGHT: Final = 46
 ROLL_FROM: Final = 47  # when the throughput second began
 GAP_FROM: Final = 48  # the payload count at which the throughput second began
-SLOTS: Final = 49
+HEAD: Final = 49  # bytes of the IPv4 and TCP headers of the usual segment
+SLOTS: Final = 50
 
 NEVER: Final = 1 << 40  # more bytes than any window has
 
@@ -270,6 +271,11 @@ def round_trips(direction: Direction) -> array[int]:
     if samples is None:
         samples = direction[RTTS] = array("Q")
     return samples
+
+
+def settle(direction: Direction) -> None:
+    """Make PACKETS all packets, once the last one was counted: segments with payload are counted by SEGMENTS only."""
+    direction[PACKETS] += direction[SEGMENTS]
 
 
 def reverse_key(key: bytes) -> bytes:

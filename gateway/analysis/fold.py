@@ -8,10 +8,11 @@ port (brute force, beacons), packets and bytes by host.
 from __future__ import annotations
 
 import heapq
+import struct
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.flows import BYTES, FIN, LAST, PACKETS, PAYLOAD, Connection, reverse_key
+from gateway.analysis.flows import BYTES, FIN, LAST, PACKETS, PAYLOAD, Connection, reverse_key, settle
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -20,6 +21,8 @@ HOST_TX, HOST_RX, HOST_TX_BYTES, HOST_RX_BYTES, HOST_FLOWS, HOST_SYN, HOST_ANSWE
 # Folded tries of one source
 F_COUNT, F_FAILED, F_FIRST, F_LAST, F_FIRST_FRAME, F_LAST_FRAME, F_TARGETS, F_PORTS = range(8)
 
+_SPLIT4: Final = struct.Struct(">4s4sHH").unpack_from
+_SPLIT6: Final = struct.Struct(">16s16sHH").unpack_from
 _DISTINCT: Final = 1_024
 _MAX_SESSION_KEYS: Final = 16_384
 _MAX_SESSIONS: Final = 512
@@ -27,9 +30,8 @@ _MAX_SESSIONS: Final = 512
 
 def split_key(key: bytes) -> tuple[bytes, bytes, int, int]:
     """Source, destination, source port, destination port of a flow key."""
-    if len(key) < 36:
-        return key[:4], key[4:8], key[8] << 8 | key[9], key[10] << 8 | key[11]
-    return key[:16], key[16:32], key[32] << 8 | key[33], key[34] << 8 | key[35]
+    parts: tuple[bytes, bytes, int, int] = _SPLIT4(key) if len(key) < 36 else _SPLIT6(key)
+    return parts
 
 
 def host_row(st: State, address: bytes) -> list[Any] | None:
@@ -181,6 +183,7 @@ def _fold_connection(st: State, conn: Connection) -> None:
     counts = [0, 0, 0, 0]
     for index, d in enumerate((orig, resp)):
         if d is not None:
+            settle(d)
             counts[index], counts[index + 2] = d[PACKETS], d[BYTES]
             d[0] = None
     source, destination, _, port = split_key(conn.key)

@@ -10,6 +10,7 @@ rules. Over the cap the oldest attempts are folded into their hosts' counters.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.flows import (
@@ -472,6 +473,7 @@ def _connection(st: State, key: bytes, t: int, frame: int, offset: int) -> Conne
     return conn
 
 
+@lru_cache(maxsize=1024)  # a system offers the same in each of its connections
 def parse_options(raw: bytes) -> tuple[int | None, int | None, bool, bool]:
     """MSS, window scale (capped at 14 as RFC 7323 says), SACK permitted and timestamps of a SYN's options."""
     mss: int | None = None

@@ -1,8 +1,8 @@
 """Thresholds of every detector: one frozen dataclass each, every default written once, every range beside it.
 
 An override is written `detector.name=value`, as on the command line (`--set`) and in the configuration. The values
-in use
-are part of each report, so that a finding can be checked against the number that made it.
+in use are part of each report, so that a finding can be checked against the number that made it. Nobody compares or
+prints these classes, and without the methods for it they are made in half the time, which is a sixth of a start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _share(default: float) -> Any:
     return field(default=default, metadata={"low": 0.0, "high": 1.0})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Reader:
     """Bounds of reading the file."""
 
@@ -37,7 +37,7 @@ class Reader:
     decapsulate: bool = False  # look inside GRE, VXLAN, Geneve, ERSPAN, GTP-U and IP in IP
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Tables:
     """How many entries each table holds before the oldest are folded into totals."""
 
@@ -51,7 +51,7 @@ class Tables:
     frames: int = _at_least(100, 1, 10_000)  # frame numbers kept for each finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Handshake:
     slow_medium_s: float = _at_least(0.3, 0)
     slow_high_s: float = _at_least(1.0, 0)
@@ -66,7 +66,7 @@ class Handshake:
     ttl_jump: int = _at_least(3, 1, 255)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Loss:
     rate_low: float = _share(0.005)
     rate_medium: float = _share(0.01)
@@ -80,7 +80,7 @@ class Loss:
     duplicate_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Rtt:
     low_s: float = _at_least(0.15, 0)
     medium_s: float = _at_least(0.4, 0)
@@ -90,7 +90,7 @@ class Rtt:
     min_samples: int = _at_least(5, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Window:
     zero_low_s: float = _at_least(0.1, 0)
     zero_medium_s: float = _at_least(1.0, 0)
@@ -100,7 +100,7 @@ class Window:
     limited_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Throughput:
     min_segments: int = _at_least(10, 1)
     min_active_s: float = _at_least(0.5, 0)
@@ -108,7 +108,7 @@ class Throughput:
     slow_min_bytes: int = _at_least(100_000, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Gap:
     low_s: float = _at_least(5.0, 0.001)
     medium_s: float = _at_least(30.0, 0.001)
@@ -116,20 +116,20 @@ class Gap:
     pause_ratio: float = _at_least(20.0, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Burst:
     ratio: float = _at_least(5.0, 1)
     min_packets: int = _at_least(50, 1)
     merge_s: float = _at_least(0.2, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Periodic:
     min_starts: int = _at_least(6, 3)
     max_spread: float = _share(0.1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Jitter:
     min_packets: int = _at_least(50, 3)
     max_spread: float = _share(0.5)
@@ -138,7 +138,7 @@ class Jitter:
     high_s: float = _at_least(0.1, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Rtp:
     loss_low: float = _share(0.01)
     loss_medium: float = _share(0.03)
@@ -149,7 +149,7 @@ class Rtp:
     min_packets: int = _at_least(50, 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Dns:
     slow_low_s: float = _at_least(0.2, 0)
     slow_medium_s: float = _at_least(1.0, 0)
@@ -159,56 +159,56 @@ class Dns:
     failure_min: int = _at_least(5, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Icmp:
     loop_min: int = _at_least(10, 2)
     pmtu_grace_s: float = _at_least(1.0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Fragments:
     timeout_s: float = _at_least(30.0, 0)
     incomplete_medium: float = _share(0.1)
     tiny_bytes: int = _at_least(68, 8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Asymmetry:
     min_packets: int = _at_least(10, 2)
     one_sided_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Tls:
     slow_low_s: float = _at_least(0.5, 0)
     slow_medium_s: float = _at_least(2.0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Http:
     slow_s: float = _at_least(1.0, 0)
     error_high: float = _share(0.1)
     error_min: int = _at_least(10, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Dhcp:
     flood_per_s: int = _at_least(20, 2)
     allowed_servers: str = ""  # addresses, separated by commas
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Arp:
     conflict_s: float = _at_least(60.0, 0)
     sweep_per_s: int = _at_least(50, 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Mdns:
     rate_per_s: float = _at_least(50.0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Scan:
     window_s: float = _at_least(60.0, 1)
     ports: int = _at_least(15, 2)
@@ -228,7 +228,7 @@ class Scan:
     udp_failed_share: float = _share(0.8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class BruteForce:
     window_s: float = _at_least(300.0, 1)
     tries: int = _at_least(10, 2)
@@ -238,7 +238,7 @@ class BruteForce:
     short_s: float = _at_least(10.0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Flood:
     syn_per_s: int = _at_least(200, 1)
     syn_per_s_critical: int = _at_least(1000, 1)
@@ -250,14 +250,14 @@ class Flood:
     spoofed_sources: int = _at_least(100, 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Amplification:
     ratio: float = _at_least(10.0, 1)
     min_bytes: int = _at_least(1_000_000, 1)
     min_packets: int = _at_least(20, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class DnsTunnel:
     min_queries: int = _at_least(30, 2)
     distinct_share: float = _share(0.8)
@@ -273,7 +273,7 @@ class DnsTunnel:
     exempt: str = ""  # further parents never reported, separated by commas
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Exfiltration:
     low_bytes: int = _at_least(50_000_000, 1)
     medium_bytes: int = _at_least(200_000_000, 1)
@@ -285,7 +285,7 @@ class Exfiltration:
     odd_port_bytes: int = _at_least(5_000_000, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Beacon:
     min_starts: int = _at_least(8, 3)
     min_span_s: float = _at_least(600.0, 0)
@@ -297,7 +297,7 @@ class Beacon:
     score_high: float = _share(0.95)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Lateral:
     window_s: float = _at_least(300.0, 1)
     targets: int = _at_least(3, 2)
@@ -305,7 +305,7 @@ class Lateral:
     tried: int = _at_least(5, 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Allow:
     """Muted findings: entries `detector source destination port until reason`, separated by semicolons; `*` fits all.
 
@@ -315,7 +315,7 @@ class Allow:
     entries: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Settings:
     """All thresholds of one analysis."""
 

@@ -19,6 +19,7 @@ from gateway.analysis.flows import (
     DUP,
     FIN,
     HALF,
+    HEAD,
     HOLES,
     IDLE,
     ISN,
@@ -103,6 +104,10 @@ def segment(
     extra = 1 if flags & 3 else 0
     r: Direction | None = d[REV]
     conn: Connection = d[CONN]
+    if d[NSEQ] is not None and d[NSEQ] > MASK:
+        _wrap(d)
+    if r is not None and r[NSEQ] is not None and r[NSEQ] > MASK:
+        _wrap(r)
     nseq: int | None = d[NSEQ]
     la: int | None = d[LA]
     end = seq + length + extra & MASK
@@ -111,7 +116,9 @@ def segment(
     after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
     stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
     if d[SHAPE] < 0 and not sfr:
-        d[SHAPE] = d[VLAN] << 16 | (0x8010 if stamp is not None and of >> 12 == 8 else 0x5010)
+        stamped = stamp is not None and of >> 12 == 8
+        d[SHAPE] = d[VLAN] << 16 | (0x8010 if stamped else 0x5010)
+        d[HEAD] = 52 if stamped else 40
     if r is None:
         _first_way(st, d, conn, frame, t, seq, ack, of, win, length, end, stamp, ip_id, checksum)
         return length > 0
@@ -199,6 +206,7 @@ def segment(
     if length:
         d[PAYLOAD] += length
         d[SEGMENTS] += 1
+        d[PACKETS] -= 1
     elif not sfr:
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
     if sfr:
@@ -209,6 +217,8 @@ def segment(
         r[NSEQ] is None
         or d[LA] is None  # a SYN sent again in the middle of a connection
         or r[LA] is None
+        or d[NSEQ] is None
+        or d[NSEQ] < r[LA]  # its numbers have wrapped, those acknowledged have not
         or d[DUP]
         or keepalive
         or probe
@@ -222,6 +232,16 @@ def segment(
     if d[HOLES] or unseen or d[RECOVER] or keepalive or probe:
         r[NORM] = -1
     return fresh and length > 0 and not keepalive and not probe
+
+
+def _wrap(d: Direction) -> None:
+    """Bring a sequence number that the short path let run past 2^32 back, and that of its segment."""
+    d[NSEQ] &= MASK
+    out = d[OUT]
+    if out and out[-1][0] > MASK:
+        out[-1] = (out[-1][0] & MASK, *out[-1][1:])
+    if d[OLD] is not None and d[OLD][0] > MASK:
+        d[OLD] = (d[OLD][0] & MASK, *d[OLD][1:])
 
 
 def _first_way(
@@ -287,6 +307,7 @@ def _first_way(
     if length:
         d[PAYLOAD] += length
         d[SEGMENTS] += 1
+        d[PACKETS] -= 1
     else:
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
     if sfr:
@@ -752,7 +773,7 @@ def _control(
             else:
                 phase = "before data"
             plausible = nseq is None or seq == nseq or (r is not None and seq == r[LA])
-            jump = abs(ttl - d[TTL]) if d[PACKETS] else 0
+            jump = abs(ttl - d[TTL]) if d[PACKETS] or d[SEGMENTS] else 0
             conn.reset = (by_orig, frame, t, phase, plausible, jump, d[PAYLOAD])
     elif flags & 1:
         st.fin += 1
