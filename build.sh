@@ -18,7 +18,7 @@ VENV=.venv
 RUN_PACKAGES=(python3-venv iproute2 nftables procps curl isc-dhcp-client)
 RADIUS_PACKAGES=(freeradius freeradius-utils)
 TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcpdump tshark dnsutils dnsmasq-base netcat-openbsd util-linux
-  iputils-ping iputils-arping ethtool shellcheck openssl)
+  iputils-ping iputils-arping ethtool shellcheck openssl chromium)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)
 
 usage() {
