@@ -167,8 +167,8 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
             acked = d[LA]
             length = total - d[HEAD]
             moved = ack - acked
-            # Where an acknowledgement has wrapped and the data have not, the comparison fails and `tcp` takes over; where
-            # only the data have, NORM forbids this path.
+            # Where an acknowledgement has wrapped and the data have not, the comparison fails and `tcp` takes over;
+            # where only the data have, NORM forbids this path.
             if moved:
                 waiting = r[NSEQ] - acked
                 usual = 0 < moved <= waiting and length >= 0

@@ -106,8 +106,12 @@ def analyze(
         if progress is not None:
             progress(Progress("detecting", reader.stored_bytes, _size(source), st.frame, 0))
         report = _report(st, reader, name)
+        _take_apart(st)
     finally:
         if collecting:
+            # Everything made so far counts as old: else the next allocation starts a walk over all of it.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
     spent = time.process_time() - cpu
     report["timing"] = {
@@ -199,6 +203,19 @@ def _finish_tables(st: State) -> None:
         if condition:
             missing = count - st.notes.counts.get(note, 0)
             st.notes.add(note, sentence, None, st.malformed_frames[0] if note == "malformed" else None, missing)
+
+
+def _take_apart(st: State) -> None:
+    """Break the cycles of the flow tables, so that they are freed at once and not by a walk over all there is."""
+    for conn in st.connections:
+        conn.session = None
+        for d in (conn.orig, conn.resp):
+            if d is not None:
+                d.clear()
+    for flow in st.udp_flows:
+        for d in (flow.orig, flow.resp):
+            if d is not None:
+                d.clear()
 
 
 def _weakening(st: State, totals: summary.TcpTotals) -> dict[str, tuple[str, ...]]:

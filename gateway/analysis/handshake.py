@@ -166,7 +166,7 @@ def opening_syn(
         row[T_LAST_FRAME] = frame
         row[T_BINS][row[T_SECOND]] += 1
         if len(row[T_SOURCES]) < _SOURCES_EXACT:
-            row[T_SOURCES].add(source)
+            _count_source(row, source)
     if len(half) > st.half_cap:
         fold_half(st)
     return True
@@ -556,7 +556,7 @@ def _count_target(st: State, key: bytes, t: int, frame: int) -> None:
                 del targets[other]
             if len(targets) >= _MAX_TARGETS:
                 return
-        targets[name] = [1, 0, t, t, frame, frame, {second: 1}, {source}, 0, second]
+        targets[name] = [1, 0, t, t, frame, frame, {second: 1}, (source,), 0, second]
         return
     row[T_TOTAL] += 1
     row[T_LAST] = t
@@ -568,6 +568,14 @@ def _count_target(st: State, key: bytes, t: int, frame: int) -> None:
     elif len(bins) < _MAX_BINS:
         bins[second] = 1
         row[T_SECOND] = second
+    _count_source(row, source)
+
+
+def _count_source(row: list[Any], source: bytes) -> None:
+    """Count the sources of a target exactly up to a limit; most have one, and a tuple of one is small."""
     sources = row[T_SOURCES]
-    if len(sources) < _SOURCES_EXACT:
-        sources.add(source)
+    if source not in sources and len(sources) < _SOURCES_EXACT:
+        if len(sources) == 1:
+            row[T_SOURCES] = {*sources, source}
+        else:
+            sources.add(source)
