@@ -431,10 +431,7 @@ def _answer_text(
 ) -> str:
     data = buf[at : at + size]
     text = ""
-    if kind == 1 and size == 4:
-        text = st.address_text(data)
-        _remember(st, data, asked or owner)
-    elif kind == 28 and size == 16:
+    if (kind == 1 and size == 4) or (kind == 28 and size == 16):
         text = st.address_text(data)
         _remember(st, data, asked or owner)
     elif kind in (2, 5, 12):
