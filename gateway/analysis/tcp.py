@@ -237,6 +237,7 @@ def segment(
 def _wrap(d: Direction) -> None:
     """Bring a sequence number that the short path let run past 2^32 back, and that of its segment."""
     d[NSEQ] &= MASK
+    d[NORM] = -1  # until the acknowledgements have wrapped as well
     out = d[OUT]
     if out and out[-1][0] > MASK:
         out[-1] = (out[-1][0] & MASK, *out[-1][1:])

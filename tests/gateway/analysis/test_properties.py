@@ -311,3 +311,30 @@ def test_a_syn_sent_again_in_an_old_connection_ends_well() -> None:
             trace.add(at + 0.005, tcp(*client, *server, ACK, 6, 1100 + 100 * number))
     report = trace.report()
     assert (report["tcp"]["streams"], report["tcp"]["syn"], report["tcp"]["data_segments"]) == (1, 2, 8)
+
+
+@pytest.mark.parametrize("before", [1, 500, 999, 1000, 1001, 2000, 6_500, 60_000, 150_300])
+def test_a_wrap_of_sequence_numbers_changes_nothing_of_a_flow(before: int) -> None:
+    """A transfer that often fills its window has the same row wherever its numbers pass 2^32, repeats included."""
+
+    def transfer(isn: int) -> Any:
+        trace = Trace()
+        client, server = ("10.0.0.2", 51_000), ("198.51.100.9", 443)
+        trace.add(0, tcp(*client, *server, SYN, isn - 1, win=4000))
+        trace.add(0.03, tcp(*server, *client, SYN | ACK, isn - 1, isn, win=4000))
+        trace.add(0.0301, tcp(*client, *server, ACK, isn, isn, win=4000))
+        t, ident = 0.1, 0
+        for burst in range(60):
+            base = isn + burst * 4000
+            for piece in range(4):
+                ident += 1
+                data = tcp(*server, *client, PSH | ACK, base + piece * 1000, isn, bytes(1000), ip_id=ident, win=4000)
+                for copy in range(1 + (ident % 3 == 1)):  # some are recorded twice
+                    trace.add(t + piece * 0.001 + copy * 0.0001, data)
+            for half in (2000, 4000):
+                trace.add(t + 0.02 + half / 1e6, tcp(*client, *server, ACK, isn, base + half, win=4000))
+            t += 0.05
+        report = trace.report()
+        return report["flows"]["rows"], report["tcp"], report["capture_health"]
+
+    assert transfer((1 << 32) - before) == transfer(1_000_000)
