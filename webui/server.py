@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ class HttpServer:
             now = self.loop.time()
             if not self.buckets.take(client, now):
                 self.counts.rate_limited += 1
-                wait_s = int(self.buckets.wait_s(client, now)) + 1
+                wait_s = max(1, math.ceil(self.buckets.wait_s(client, now) - 1e-6))  # a rounding error is no second
                 return Decision(None, plain(429, "too many requests", close=True, retry_after_s=wait_s))
         request = parse_head(head, client, self.head_parser)
         try:

@@ -138,6 +138,7 @@ class Hotspot:
             f"{zones}\n{self.sections}\n",
             encoding="utf-8",
         )
+        self.config_path.chmod(0o644)  # a daemon without root reads it too, whatever the umask
 
     def start(self) -> None:
         """Start the daemon, then the portal."""
