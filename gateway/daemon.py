@@ -43,6 +43,7 @@ from gateway.hub import ACCOUNTING, LEASE, META, SESSION, Hub, Ports, journal_ke
 from gateway.journal import Change, Journal, Replayed
 from gateway.log import set_up
 from gateway.memory import give_back
+from gateway.notify import keep_alive, notify
 from gateway.radius.breaker import BreakerState
 from gateway.radius.dynauth_sockets import DynamicAuthorization
 from gateway.radius.session_keys import SessionFacts, SessionKeys, matches
@@ -163,11 +164,14 @@ class Gateway:
                         ("dns", self.dns.run()),
                         ("dhcp", self.dhcp.run()),
                         ("control", self.control.run()),
+                        ("watchdog", keep_alive()),
                     )
                 ]
                 give_back()
                 LOG.info("ready zones=%d resumed=%d", len(self.config.zones), self.machine.sessions.online_count)
+                notify("READY=1")
                 await self.stop_wanted.wait()
+                notify("STOPPING=1")
                 await self._wind_down()
                 for task in reversed(tasks):
                     task.cancel()
