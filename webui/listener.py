@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from typing import Final
 
 from webui.messages import App, RequestError, Response, plain
@@ -23,16 +24,20 @@ _ACCEPTS_AT_ONCE: Final = 32  # then others have their turn
 _DEFER_S: Final = 1  # a connection that says nothing is handed over after about this time
 _REST_S: Final = 0.5  # when no descriptor is left
 _MAX_AT_ONCE_BYTES: Final = 4096  # surely fits the send buffer of a new connection
+_MAX_HANDSHAKES: Final = 64  # at once; a handshake costs milliseconds of CPU before anybody has a name
+_HANDSHAKE_S: Final = 10.0
 
 
 class Listener:
     """One listening socket and the application behind it."""
 
-    def __init__(self, server: HttpServer, sock: socket.socket, app: App) -> None:
-        """`sock` is bound and non-blocking; it is ours from now on."""
+    def __init__(self, server: HttpServer, sock: socket.socket, app: App, tls: ssl.SSLContext | None = None) -> None:
+        """`sock` is bound and non-blocking; it is ours from now on. With `tls` nothing is read in the clear."""
         self._server = server
         self._sock = sock
         self._app = app
+        self._tls = tls
+        self._handshakes = 0
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_S)
         sock.listen(_BACKLOG)
         self._resume()
@@ -59,6 +64,9 @@ class Listener:
                 self._server.loop.call_later(_REST_S, self._resume)
                 return
             sock.setblocking(False)
+            if self._tls is not None:
+                self._hand_over(sock, b"", None)
+                continue
             try:
                 self._serve(sock, peer[0])
             except OSError:
@@ -102,9 +110,21 @@ class Listener:
         self._server.group.create_task(self._connect(sock, data, decision), name="http connection")
 
     async def _connect(self, sock: socket.socket, data: bytes, decision: Decision | None) -> None:
+        tls = self._tls
+        if tls is not None and self._handshakes >= _MAX_HANDSHAKES:
+            self._server.counts.refused_connections += 1
+            sock.close()
+            return
+        self._handshakes += tls is not None
         try:
             await self._server.loop.connect_accepted_socket(
-                lambda: Connection(self._server, self._app, data, decision), sock
+                lambda: Connection(self._server, self._app, data, decision),
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else _HANDSHAKE_S,
             )
-        except OSError:
+        except OSError as err:  # also ssl.SSLError: a scanner, or a browser that does not trust the certificate
+            log.debug("connection not made reason=%s", err)
             sock.close()
+        finally:
+            self._handshakes -= tls is not None

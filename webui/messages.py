@@ -6,7 +6,7 @@ An application is one object with `route`: it is asked as soon as the head of a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,6 +14,8 @@ MAX_BODY_BYTES: Final = 1 << 20  # reference value of the portal: 1 MiB
 
 REASONS: Final = {
     200: "OK",
+    201: "Created",
+    202: "Accepted",
     204: "No Content",
     302: "Found",
     303: "See Other",
@@ -29,6 +31,7 @@ REASONS: Final = {
     415: "Unsupported Media Type",
     417: "Expectation Failed",
     421: "Misdirected Request",
+    422: "Unprocessable Content",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -36,6 +39,7 @@ REASONS: Final = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
+    507: "Insufficient Storage",
 }
 
 
@@ -58,6 +62,7 @@ class Request:
     headers: dict[str, str]
     client: str  # address of the peer
     body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None  # the body as it comes, for an endpoint that streams it
 
     @property
     def path(self) -> str:
@@ -99,10 +104,15 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Who answers a request once its body is there, and how large that body may be."""
+    """Who answers a request once its body is there, and how large that body may be.
+
+    An endpoint that `streams` is asked at the head already: it takes the body from `Request.stream` piece by piece,
+    at its own pace (a piece is at most what one read gave), and may answer before the end, which ends the connection.
+    """
 
     handler: Handler
     body_limit: int = 0
+    streams: bool = False
 
 
 class App(Protocol):

@@ -120,15 +120,16 @@ class BodyReader:
     The request comes from `parse_head`, which let through only one length of one kind.
     """
 
-    __slots__ = ("_chunked", "_left", "_limit", "_parts", "_state", "_trailer_bytes", "size")
+    __slots__ = ("_chunked", "_chunks", "_left", "_limit", "_parts", "_state", "_trailer_bytes", "size")
 
     def __init__(self, request: Request, limit: int) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
+        self._chunks = 0
         self._left = 0
         self._state = "done"
         self._trailer_bytes = 0
-        self.size = 0  # octets held
+        self.size = 0  # octets read so far
         length = request.headers.get("content-length")
         self._chunked = "transfer-encoding" in request.headers
         if self._chunked:
@@ -181,7 +182,8 @@ class BodyReader:
             if self.size + self._left > self._limit:
                 raise RequestError(413, "the body is too large")
             # A flood of tiny chunks costs more than it carries; no browser sends pieces this small.
-            if len(self._parts) > 64 + self.size // 16:
+            self._chunks += 1
+            if self._chunks > 64 + self.size // 16:
                 raise RequestError(400, "the chunks are too small")
             self._state = "data" if self._left else "trailer"
         elif line:
@@ -192,7 +194,7 @@ class BodyReader:
             self._state = "done"
 
     def take(self) -> bytes:
-        """The body; afterwards nothing of it is held here."""
+        """What was read since the last take; afterwards nothing of it is held here."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 

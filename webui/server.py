@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Final, cast
 
 from gateway.buckets import TokenBuckets
+from webui.bodies import BodyStream
 from webui.messages import REASONS, App, Endpoint, Request, RequestError, Response, plain
 from webui.parsing import (
     MAX_HEAD_BYTES,
@@ -214,6 +215,7 @@ class Connection(asyncio.Protocol):
         "_request",
         "_scanned",
         "_server",
+        "_stream_in",
         "_task",
         "_thrown_away",
         "_transport",
@@ -234,6 +236,7 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None  # its head is read, its body may not be
         self._endpoint: Endpoint | None = None
         self._body: BodyReader | None = None
+        self._stream_in: BodyStream | None = None  # the body of the request under way, when its handler streams it
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Event | None = None  # exists while the write buffer is full
         self._thrown_away = 0
@@ -289,7 +292,9 @@ class Connection(asyncio.Protocol):
         if not buffer and self._request is None and self._phase is _Phase.READING:
             self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
         buffer += data
-        if self._phase is _Phase.READING and self._drained is None:
+        if self._stream_in is not None and not self._stream_in.complete:
+            self._feed_stream(self._stream_in)
+        elif self._phase is _Phase.READING and self._drained is None:
             self._advance()
         elif len(buffer) > _MAX_BUFFER_BYTES:
             self._transport.pause_reading()
@@ -298,6 +303,8 @@ class Connection(asyncio.Protocol):
         """The client sends no more; it still gets the answer to what it asked."""
         self._begin()
         self._eof = True
+        if self._stream_in is not None and not self._stream_in.complete:
+            return False  # the rest of the body will never come: the handler is cancelled
         return self._phase in (_Phase.HANDLING, _Phase.STREAMING)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -395,13 +402,38 @@ class Connection(asyncio.Protocol):
             return bool(self._buffer)
         assert request is not None
         body = BodyReader(request, answer.body_limit)
-        self._request, self._endpoint, self._body = request, answer, body
-        if not body.complete and "expect" in request.headers:
-            if request.headers["expect"].lower() != "100-continue":
-                raise RequestError(417, "unknown expectation")
-            if not self._buffer and request.minor:
+        expects = not body.complete and "expect" in request.headers
+        if expects and request.headers["expect"].lower() != "100-continue":
+            raise RequestError(417, "unknown expectation")
+
+        def go_on() -> None:
+            if expects and not self._buffer and request.minor:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        if answer.streams:
+            request.stream = self._stream_in = BodyStream(body, go_on, self._read_on)
+            self._handle(request, answer)
+            if self._stream_in is not None:
+                self._feed_stream(self._stream_in)
+            return False
+        self._request, self._endpoint, self._body = request, answer, body
+        go_on()
         return self._read_body(request)
+
+    def _feed_stream(self, stream: BodyStream) -> None:
+        """Hand on what came of a streamed body; a client that sends nothing for long is given up."""
+        stream.feed(self._buffer)
+        self.deadline = _NEVER
+        if stream.full:
+            self._transport.pause_reading()
+        elif not stream.complete and self._phase is _Phase.HANDLING:
+            self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
+
+    def _read_on(self) -> None:
+        """The handler took what waited: read more of the body."""
+        self._transport.resume_reading()
+        if self._stream_in is not None:
+            self._feed_stream(self._stream_in)
 
     def _read_body(self, request: Request) -> bool:
         body, endpoint, server = self._body, self._endpoint, self._server
@@ -435,7 +467,7 @@ class Connection(asyncio.Protocol):
             log.exception("a handler failed client=%s", self.client)
             self._server.counts.failures += 1
             answer = plain(500, "internal error", close=True)
-        if isinstance(answer, Response) and isinstance(answer.body, bytes):
+        if isinstance(answer, Response) and isinstance(answer.body, bytes) and self._stream_in is None:
             self._respond(answer, request)
             return
         self._phase = _Phase.HANDLING
@@ -445,12 +477,19 @@ class Connection(asyncio.Protocol):
     async def _answer_later(self, answer: Response | Awaitable[Response], request: Request) -> None:
         try:
             response = answer if isinstance(answer, Response) else await answer
+        except RequestError as err:  # what came was no body; its handler let us say so
+            self._server.counts.bad_requests += 1
+            response = plain(err.status, err.reason, close=True)
         except Exception:
             log.exception("a handler failed client=%s", self.client)
             self._server.counts.failures += 1
             response = plain(500, "internal error", close=True)
         if self._phase is not _Phase.HANDLING:  # the client went away meanwhile
             return
+        if self._stream_in is not None and not self._stream_in.complete:
+            response.close = True  # answered before its end, which cannot be found any more
+        else:
+            self._stream_in = None
         if isinstance(response.body, bytes):
             self._respond(response, request)
         else:
@@ -470,8 +509,10 @@ class Connection(asyncio.Protocol):
 
     def _unread(self, request: Request | None) -> bool:
         """Whether the client may still be sending, so that closing at once would reset the connection."""
-        if self._buffer or request is None:
+        if self._buffer or request is None or self._stream_in is not None:
             return True
+        if request.stream is not None:
+            return False
         return not request.body and announces_body(request)
 
     def _finish(self, *, keep: bool, unread: bool) -> None:
@@ -488,7 +529,9 @@ class Connection(asyncio.Protocol):
             self._phase = _Phase.LINGERING
             self.deadline = now + _LINGER_S
             self._buffer.clear()
-            self._transport.write_eof()
+            self._stream_in = None
+            if self._transport.can_write_eof():  # TLS has no half-closed connections here
+                self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self._close()
