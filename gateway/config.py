@@ -92,6 +92,11 @@ class General:
     group: str = option("postern", "Group that may look through the control socket; the socket belongs to it.")
     admin_group: str = option("postern-admin", "Group that may change things through the control socket.")
     portal_user: str = option("postern-portal", "User of the guests' portal, which may call the portal's methods only.")
+    admin_user: str = option(
+        "postern-admin-web",
+        "User of the administration's web interface, which calls on behalf of who has logged in there.",
+    )
+    admin_web_group: str = option("postern-admin-web", "Group of the same meaning.")
     event_loop: str = option(
         "auto", "Event loop; auto takes uvloop where it is installed.", choices=("auto", "uvloop", "asyncio")
     )
@@ -373,6 +378,38 @@ class Accounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Admin:
+    """`config admin`: administrators and their web interface."""
+
+    enabled: bool = option(True, "Serve the administration's pages.")
+    port: int = option(8443, "Port of the administration's pages (HTTPS).", low=1, high=65535)
+    interfaces: tuple[str, ...] = option(
+        ("lo",),
+        "Interfaces that the pages are served on; never those of guests. lo is this machine itself.",
+        name="interface",
+    )
+    certificate: str = option("", "File with a certificate and its chain (PEM); empty: one made on this device.")
+    certificate_key: str = option("", "File with the key of that certificate (PEM).")
+    session_idle: int = option(1800, "A login is over after this long without a request.", unit="s", low=60, high=86400)
+    session_lifetime: int = option(
+        43200, "A login is over after this long in any case.", unit="s", low=300, high=604800
+    )
+    login_attempts: int = option(5, "Wrong passwords from one place before it must wait.", low=1, high=100)
+    login_backoff: int = option(
+        10, "First wait after that; doubled each time up to ten minutes.", unit="s", low=1, high=600
+    )
+    audit_entries: int = option(5000, "Entries kept of who changed what.", low=100, high=100_000)
+    confirm_time: int = option(
+        60,
+        "A change that could cut you off is taken back unless confirmed within this time.",
+        unit="s",
+        low=10,
+        high=600,
+    )
+    config_history: int = option(30, "Past configurations kept.", low=1, high=200)
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """`config metrics`: Prometheus."""
 
@@ -393,6 +430,7 @@ class Config:
     uam: Uam = Uam()
     radius: Radius = Radius()
     accounts: Accounts = Accounts()
+    admin: Admin = Admin()
     metrics: Metrics = Metrics()
     zones: tuple[Zone, ...] = ()
     gardens: tuple[Garden, ...] = ()

@@ -66,6 +66,7 @@ def check_whole(config: Config, complain: Complain) -> None:
         _check_garden(garden, complain)
     _check_names(config, complain)
     _check_ports(config, complain)
+    _check_admin(config, complain)
 
 
 def _check_names(config: Config, complain: Complain) -> None:
@@ -116,6 +117,25 @@ def _check_ports(config: Config, complain: Complain) -> None:
     if config.metrics.enabled and in_zones and metrics.port in (port, DNS_PORT):
         whose = "the portal" if metrics.port == port else "DNS"
         complain("metrics", "", "listen", metrics, f"is the port of {whose} in the zones; choose another, such as 2112")
+
+
+def _check_admin(config: Config, complain: Complain) -> None:
+    """The administration is never where guests are, and its certificate is whole."""
+    admin = config.admin
+    owners = {zone.interface: zone.name for zone in config.zones}
+    for interface in admin.interfaces:
+        if interface in owners:
+            sentence = f"is that of guests (zone {owners[interface]!r}); name an interface that only you can reach"
+            complain("admin", "", "interface", interface, sentence)
+        if not _INTERFACE.fullmatch(interface):
+            complain("admin", "", "interface", interface, "is not an interface's name; they have at most 15 characters")
+    if bool(admin.certificate) != bool(admin.certificate_key):
+        missing, given = ("certificate_key", "certificate") if admin.certificate else ("certificate", "certificate_key")
+        complain("admin", "", missing, None, f"is missing; {given} takes both files, or leave both out")
+    listen = config.metrics.listen
+    if config.metrics.enabled and admin.enabled and listen.port == admin.port:
+        sentence = "is the port of the administration; choose another, such as 2112"
+        complain("metrics", "", "listen", listen, sentence)
 
 
 def _check_garden(garden: Garden, complain: Complain) -> None:

@@ -28,6 +28,7 @@ from gateway.addresses import Ipv4Range, MacAddress
 from gateway.config import (
     SCHEMA_VERSION,
     Accounts,
+    Admin,
     Config,
     Dhcp,
     Dns,
@@ -98,6 +99,7 @@ SINGLE: Final[Mapping[str, tuple[str, type[Any]]]] = {
     "uam": ("uam", Uam),
     "radius": ("radius", Radius),
     "accounts": ("accounts", Accounts),
+    "admin": ("admin", Admin),
     "metrics": ("metrics", Metrics),
 }
 REPEATED: Final[Mapping[str, tuple[str, type[Any]]]] = {

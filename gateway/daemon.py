@@ -499,6 +499,8 @@ def _roles(config: Config) -> Roles:
         write_groups=(general.admin_group,),
         portal_groups=(general.portal_user,),
         portal_users=(general.portal_user,),
+        admin_web_groups=(general.admin_web_group,),
+        admin_web_users=(general.admin_user,),
     )
 
 

@@ -33,6 +33,7 @@ _STATUS_OF_CODE: Final = {
     protocol.TIMEOUT: UNREACHABLE,
     protocol.TOO_MANY_CONNECTIONS: UNREACHABLE,
     protocol.DENIED: DENIED,
+    protocol.UNAUTHENTICATED: DENIED,
     protocol.BAD_PARAMS: USAGE,
 }
 

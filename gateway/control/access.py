@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Final
 
+from gateway.admin.roles import Acting
+
 LOG: Final = logging.getLogger(__name__)
 
 SO_PEERGROUPS: Final = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; Python has no name for it
@@ -31,6 +33,7 @@ class Access(Flag):
     READ = auto()  # look: group postern
     WRITE = auto()  # change: root, the daemon's own user, group postern-admin
     PORTAL = auto()  # what the guests' portal needs and nothing else: user postern-portal
+    ADMIN = auto()  # the administration's web interface, which calls on behalf of who has logged in there
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,20 @@ class Roles:
     """Which groups and users have which access. Names that the system does not know give nothing to anybody.
 
     The portal's user (and whoever has the portal's group as primary group) gets PORTAL alone, whatever other groups it
-    is in: it has to be in the socket's group to reach the socket at all.
+    is in: it has to be in the socket's group to reach the socket at all. The administration's user gets ADMIN alone in
+    the same way.
     """
 
     read_groups: tuple[str, ...] = ("postern",)
     write_groups: tuple[str, ...] = ("postern-admin",)
     portal_groups: tuple[str, ...] = ("postern-portal",)
     portal_users: tuple[str, ...] = ("postern-portal",)
+    admin_web_groups: tuple[str, ...] = ("postern-admin-web",)
+    admin_web_users: tuple[str, ...] = ("postern-admin-web",)
 
     def missing_groups(self) -> list[str]:
         """Groups that are named here and that the system does not know."""
-        names = {*self.read_groups, *self.write_groups, *self.portal_groups}
+        names = {*self.read_groups, *self.write_groups, *self.portal_groups, *self.admin_web_groups}
         return sorted(name for name in names if _gid_of(name) is None)
 
 
@@ -61,7 +67,8 @@ class Caller:
     pid: int
     groups: frozenset[int]
     access: Access
-    name: str  # the user's name, or "uid 1000" when it has none
+    name: str  # the user's name, or "uid 1000" when it has none; the administrator's when one acts through the web
+    acting: Acting | None = None  # the administrator on whose behalf the web interface calls
 
     def may(self, access: Access) -> bool:
         """Whether one of the kinds of access in `access` is the caller's."""
@@ -92,10 +99,13 @@ def identify(transport: asyncio.Transport, roles: Roles) -> Caller:
 def access_of(uid: int, gid: int, groups: frozenset[int], roles: Roles) -> Access:
     """What a peer with these ids may do. Names are looked up each time: a group made later holds from then on."""
     if uid in (0, os.geteuid()):
-        return Access.READ | Access.WRITE | Access.PORTAL
+        return Access.READ | Access.WRITE | Access.PORTAL | Access.ADMIN
     portal_gids = _gids(roles.portal_groups)
     if uid in _uids(roles.portal_users) or gid in portal_gids:
         return Access.PORTAL
+    admin_gids = _gids(roles.admin_web_groups)
+    if uid in _uids(roles.admin_web_users) or gid in admin_gids:
+        return Access.ADMIN
     access = Access(0)
     if groups & _gids(roles.read_groups):
         access |= Access.READ
@@ -103,6 +113,8 @@ def access_of(uid: int, gid: int, groups: frozenset[int], roles: Roles) -> Acces
         access |= Access.READ | Access.WRITE
     if groups & portal_gids:
         access |= Access.PORTAL
+    if groups & admin_gids:
+        access |= Access.ADMIN
     return access
 
 
@@ -112,7 +124,8 @@ def denial(caller: Caller, method: str, access: Access) -> str:
         return f"user {caller.name} may not call {method}: run it as root, or join group postern"
     if access & Access.WRITE:
         return f"user {caller.name} may not call {method}: run it as root, or join group postern-admin"
-    return f"user {caller.name} may not call {method}: it is for the portal"
+    whose = "the portal" if access & Access.PORTAL else "the administration's web interface"
+    return f"user {caller.name} may not call {method}: it is for {whose}"
 
 
 def _gids(names: Iterable[str]) -> frozenset[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
 
+from gateway.admin.roles import Role
 from gateway.control import protocol
 from gateway.control.access import Access, Caller, Roles, denial, identify
 from gateway.control.protocol import Answer, ControlError, FrameBuffer, FrameError, JsonValue, Params, Request
@@ -33,11 +34,25 @@ StreamHandler = Callable[[Caller, Params], AsyncIterator[JsonValue]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method: its handler, who may call it, and whether it answers with a stream of events."""
+    """One method: its handler, who may call it, and whether it answers with a stream of events.
+
+    `role` is the least role of administrators who call it through the web interface, where it is not what `access`
+    says by itself: viewers look, administrators change, and what belongs to a web process alone is nobody's.
+    """
 
     handler: Handler | StreamHandler
     access: Access
     stream: bool = False
+    role: Role | None = None
+
+    @property
+    def least_role(self) -> Role | None:
+        """The least role that an administrator needs; None when the method is not for administrators."""
+        if self.role is not None:
+            return self.role
+        if self.access & Access.READ:
+            return Role.VIEWER
+        return Role.ADMINISTRATOR if self.access == Access.WRITE else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,7 @@ class Bounds:
     connections: int = 512  # all users
     connections_per_uid: int = 64
     requests_per_connection: int = 64  # under way, that is not answered at once
-    portal_requests_per_connection: int = 2048  # the portal has every guest's login on one connection
+    portal_requests_per_connection: int = 2048  # a web process has everybody who waits on one connection
     subscriber_patience_s: float = 10.0  # how long a subscription waits for its subscriber to read
 
 
@@ -148,8 +163,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
         self._caller = identify(self._transport, self._office.roles)
         bounds = self._office.bounds
-        portal = self._caller.may(Access.PORTAL)
-        self._limit = bounds.portal_requests_per_connection if portal else bounds.requests_per_connection
+        web = self._caller.may(Access.PORTAL | Access.ADMIN)
+        self._limit = bounds.portal_requests_per_connection if web else bounds.requests_per_connection
         refusal = self._office.admit(self, self._caller)
         if refusal is not None:
             self._office.counters.refused += 1

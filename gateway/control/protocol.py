@@ -36,6 +36,7 @@ BAD_REQUEST: Final = "bad_request"  # an object, but not a request
 UNKNOWN_METHOD: Final = "unknown_method"
 BAD_PARAMS: Final = "bad_params"
 DENIED: Final = "denied"  # the caller may not do this
+UNAUTHENTICATED: Final = "unauthenticated"  # an administrator's session or token that is missing, unknown or over
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"  # it exists already, or is in a state that forbids the request
 BUSY: Final = "busy"  # a bound was reached; trying again later is reasonable

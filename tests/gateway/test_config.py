@@ -225,6 +225,13 @@ def test_each_mistake_is_a_sentence_with_its_place_and_remedy(text: str, sentenc
             "metrics, option listen: '0.0.0.0:3990' is the port of the portal in the zones",
         ),
         (SMALLEST + "config metrics\n\toption listen 10.41.0.1:53\n", "'10.41.0.1:53' is the port of DNS in the zones"),
+        (SMALLEST + "config admin\n\tlist interface br-guest\n", "'br-guest' is that of guests (zone 'guest')"),
+        (SMALLEST + "config admin\n\tlist interface 'a b'\n\tlist interface x/y\n", "'x/y' is not an interface's name"),
+        (SMALLEST + "config admin\n\toption certificate /etc/a.pem\n", "option certificate_key: is missing"),
+        (
+            SMALLEST + "config admin\n\toption port 2112\n",
+            "metrics, option listen: '127.0.0.1:2112' is the port of the administration",
+        ),
         (
             SMALLEST + "config garden g\n\tlist network 0.0.0.0/0\n",
             "garden 'g', option network: '0.0.0.0/0' is the whole",

@@ -517,15 +517,22 @@ def test_the_socket_keeps_our_group_when_the_named_one_does_not_exist(
     server._listener.close()
 
 
-ALL = Access.READ | Access.WRITE | Access.PORTAL
+ALL = Access.READ | Access.WRITE | Access.PORTAL | Access.ADMIN
 
 
 def test_access_follows_users_and_groups() -> None:
     """Root and the daemon's own user may do all; groups give what they are for; the portal's user only its list."""
-    names = [entry.gr_name for entry in grp.getgrall()[:6]]
+    names = [entry.gr_name for entry in grp.getgrall()[:7]]
     gids = [grp.getgrnam(name).gr_gid for name in names]
-    portal = pwd.getpwnam("nobody")
-    roles = Roles((names[1], "no-such-group"), (names[2],), (names[3],), (portal.pw_name, "no-such-user"))
+    portal, web = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
+    roles = Roles(
+        (names[1], "no-such-group"),
+        (names[2],),
+        (names[3],),
+        (portal.pw_name, "no-such-user"),
+        (names[4],),
+        (web.pw_name,),
+    )
     stranger = 4_000_000_000
     none = frozenset({stranger})
     assert access_of(0, 0, frozenset(), roles) == ALL
@@ -538,6 +545,10 @@ def test_access_follows_users_and_groups() -> None:
     every_group = frozenset(gids)
     assert access_of(portal.pw_uid, portal.pw_gid, every_group, roles) == Access.PORTAL
     assert access_of(stranger, gids[3], every_group, roles) == Access.PORTAL
+    # So has the administration's web interface, which acts only for those who have logged in there.
+    assert access_of(web.pw_uid, web.pw_gid, every_group, roles) == Access.ADMIN
+    assert access_of(stranger, gids[4], every_group, roles) == Access.ADMIN
+    assert access_of(stranger, stranger, frozenset({gids[1], gids[4]}), roles) == Access.READ | Access.ADMIN
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Who may administer: administrators, their sessions and tokens, second factors, and what they changed."""
