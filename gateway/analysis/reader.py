@@ -119,10 +119,25 @@ class Reader:
                 raise AnalysisRefused(
                     "empty", "The file ends inside its header.", f"{len(head)} bytes", len(head), "Copy the file again."
                 )
-        raise _not_a_capture(head)
+        raise not_a_capture(head)
 
 
-def _not_a_capture(head: bytes) -> AnalysisRefused:
+def pcap_link_type(head: bytes) -> int | None:
+    """The link type in the first 24 bytes of a pcap file; None for pcapng, which has them further on.
+
+    Raises AnalysisRefused for what is neither.
+    """
+    kind = _PCAP.get(int.from_bytes(head[:4], "little"))
+    if kind is not None and len(head) >= 24:
+        (number,) = struct.unpack_from(kind[0] + "I", head, 20)
+        return int(number) & 0xFFFF
+    if head[:4] == SECTION_MAGIC:
+        return None
+    raise not_a_capture(head)
+
+
+def not_a_capture(head: bytes) -> AnalysisRefused:
+    """The refusal of a file that begins like this, with what it looks like."""
     looks = "nothing known"
     text = head.lstrip().lower()
     if not head:

@@ -65,7 +65,7 @@ class Unpacker:
             self._ended = True
             self._notes.add("truncated", "the compressed data end early", self._unpacked)
         self._unpacked += len(piece)
-        self._check_expansion()
+        check_expansion(self._unpacked, self._packed, self._packed - len(self._pending), self._settings)
         return piece
 
     def _next_member(self) -> bool:
@@ -83,16 +83,15 @@ class Unpacker:
         self._pending = rest
         return True
 
-    def _check_expansion(self) -> None:
-        settings = self._settings
-        ratio = self._unpacked / max(1, self._packed - len(self._pending))
-        if self._unpacked > settings.max_unpacked or (
-            self._unpacked > _RATIO_FROM_BYTES and ratio > settings.max_ratio
-        ):
-            raise AnalysisRefused(
-                "gzip-bomb",
-                "The compressed file grows beyond what a capture does; unpacking stopped.",
-                f"{self._unpacked} bytes out of {self._packed}, ratio {ratio:.0f}",
-                self._unpacked,
-                "If the file is genuine, unpack it yourself or raise reader.max_unpacked and reader.max_ratio.",
-            )
+
+def check_expansion(unpacked: int, packed: int, used: int, settings: ReaderSettings) -> None:
+    """Raise AnalysisRefused where `unpacked` bytes out of `used` of `packed` are more than a capture grows."""
+    ratio = unpacked / max(1, used)
+    if unpacked > settings.max_unpacked or (unpacked > _RATIO_FROM_BYTES and ratio > settings.max_ratio):
+        raise AnalysisRefused(
+            "gzip-bomb",
+            "The compressed file grows beyond what a capture does; unpacking stopped.",
+            f"{unpacked} bytes out of {packed}, ratio {ratio:.0f}",
+            unpacked,
+            "If the file is genuine, unpack it yourself or raise reader.max_unpacked and reader.max_ratio.",
+        )
