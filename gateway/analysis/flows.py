@@ -90,6 +90,7 @@ class Trouble:
 
     __slots__ = (
         "ack_unseen",
+        "blocks",
         "cause",
         "dsack",
         "duplicate_acks",
@@ -101,11 +102,13 @@ class Trouble:
         "lost",
         "max_delay",
         "missing_bytes",
+        "needless",
         "out_of_order",
         "overlap",
         "probes",
         "reneged",
         "reordered",
+        "resent",
         "retransmitted",
         "retransmitted_bytes",
         "sack_blocks",
@@ -130,6 +133,7 @@ class Trouble:
         self.lost = 0
         self.max_delay = 0
         self.missing_bytes = 0
+        self.needless = 0  # retransmissions of what had arrived, or was still under way
         self.out_of_order = 0
         self.overlap = 0
         self.probes = 0
@@ -146,16 +150,14 @@ class Trouble:
         self.zero_time = 0
         self.cause: dict[str, int] = {}
         self.sack_high: int | None = None
-
-    @property
-    def needless(self) -> int:
-        """Retransmissions of what had arrived: acknowledged before, or told by D-SACK afterwards (RFC 2883)."""
-        return min(self.retransmitted, max(self.cause.get("spurious", 0), self.dsack))
+        self.blocks: list[tuple[int, int]] = []  # what the newest selective acknowledgement says has arrived
+        # The newest retransmissions, see `tcp`: [begin, end, frame, time, timestamp option, IP id, needless]
+        self.resent: list[list[Any]] = []
 
     @property
     def lost_before(self) -> int:
         """Segments that were lost before they reached the capture point."""
-        return self.hole_fills - self.reordered
+        return max(0, self.hole_fills - self.reordered)
 
     @property
     def lost_behind(self) -> int:

@@ -62,6 +62,7 @@ from gateway.analysis.flows import (
     ZERO_SINCE,
     Connection,
     Direction,
+    Trouble,
     round_trips,
     trouble_of,
 )
@@ -74,7 +75,9 @@ _MAX_HOLES = 64
 _MAX_OUT = 256
 _MAX_SAMPLES = 4096
 _MAX_GAPS = 16
-_KEEP_LABEL_FRAMES = 200
+_MAX_RESENT = 64
+# Positions in an entry of `Trouble.resent`; its first two are where it begins and ends
+_R_FRAME, _R_TIME, _R_STAMP, _R_IP_ID, _R_NEEDLESS = range(2, 7)
 
 
 def segment(
@@ -444,12 +447,13 @@ def _acknowledged(
     if recover is not None and (ack - recover & MASK) < HALF:
         r[RECOVER] = None
     if blocks:
-        _selective(d, r, ack, blocks)
+        _selective(r, conn, ack, blocks)
     elif r[TROUBLE] is not None:
         r[TROUBLE].sack_high = None
+        r[TROUBLE].blocks = []
 
 
-def _selective(d: Direction, r: Direction, ack: int, blocks: list[tuple[int, int]]) -> None:
+def _selective(r: Direction, conn: Connection, ack: int, blocks: list[tuple[int, int]]) -> None:
     trouble = trouble_of(r)
     trouble.sack_blocks += 1
     first = blocks[0]
@@ -458,6 +462,10 @@ def _selective(d: Direction, r: Direction, ack: int, blocks: list[tuple[int, int
     ):
         trouble.dsack += 1
         blocks = blocks[1:]
+        for entry in reversed(trouble.resent):
+            if not entry[_R_NEEDLESS] and (entry[0] - first[0] & MASK) < HALF and (first[1] - entry[1] & MASK) < HALF:
+                _needless(r, conn, trouble, entry)
+                break
     high: int | None = None
     for _, right in blocks:
         if high is None or (right - high & MASK) < HALF:
@@ -467,6 +475,52 @@ def _selective(d: Direction, r: Direction, ack: int, blocks: list[tuple[int, int
     if fell and before is not None and (before - ack & MASK) < HALF:
         trouble.reneged += 1
     trouble.sack_high = high
+    trouble.blocks = blocks
+
+
+def _needless(d: Direction, conn: Connection, trouble: Trouble, entry: list[Any]) -> None:
+    """A retransmission turned out to have brought nothing: its frame is no sign of loss any longer."""
+    entry[_R_NEEDLESS] = True
+    trouble.needless += 1
+    way = "up" if d is conn.orig else "down"
+    frame = entry[_R_FRAME]
+    events = conn.events or {}
+    for kind in ("sent-again-" + way, "lost-before-" + way):
+        row = events.get(kind)
+        if row is None or frame not in row[4]:
+            continue
+        row[0] -= 1
+        row[4].remove(frame)
+        if not row[4]:
+            del events[kind]
+            continue
+        # The first and the last frame of what is left: both are as young as this one, and so among the newest.
+        times = {other[_R_FRAME]: other[_R_TIME] for other in trouble.resent}
+        row[1] = times.get(row[4][0], row[1])
+        if row[2] == frame:
+            row[2], row[3] = row[4][-1], times.get(row[4][-1], row[3])
+    conn.event("needless-" + way, frame, entry[_R_TIME])
+
+
+def _resent(trouble: Trouble, seq: int, end: int, frame: int, t: int, stamp: int | None, ip_id: int) -> list[Any]:
+    """Remember a retransmission, for later packets may say that it was needless."""
+    resent = trouble.resent
+    if len(resent) >= _MAX_RESENT:
+        del resent[: _MAX_RESENT // 2]
+    entry = [seq, end, frame, t, stamp, ip_id, False]
+    resent.append(entry)
+    return entry
+
+
+def _original(trouble: Trouble, seq: int, end: int, stamp: int | None, ip_id: int) -> list[Any] | None:
+    """The retransmission that overtook this segment: it holds the same bytes, and was sent later."""
+    for entry in reversed(trouble.resent):
+        if (seq - entry[0] & MASK) < HALF and (entry[1] - end & MASK) < HALF:
+            if stamp is not None and entry[_R_STAMP] is not None and stamp != entry[_R_STAMP]:
+                return entry if (stamp - entry[_R_STAMP] & MASK) >= HALF else None
+            behind = entry[_R_IP_ID] - ip_id & 0xFFFF
+            return entry if ip_id and entry[_R_IP_ID] and 0 < behind < 0x400 else None
+    return None
 
 
 def _late(
@@ -510,7 +564,7 @@ def _evidence(
     d: Direction,
     r: Direction | None,
     conn: Connection,
-    trouble: Any,  # Any: Trouble; a local alias of a slot typed Any
+    trouble: Trouble,
     frame: int,
     t: int,
     seq: int,
@@ -545,6 +599,7 @@ def _evidence(
             trouble.retransmitted_bytes += length
             conn.event("lost-before-up" if d is conn.orig else "lost-before-down", frame, t, st.frames_cap)
             _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=False, fill=inside)
+            _resent(trouble, seq, data_end, frame, t, stamp, ip_id)
         _fill(d, inside, seq, data_end)
         _append_sorted(d, (data_end, -1, frame, ip_id, checksum, t, 1))
         return True
@@ -554,6 +609,16 @@ def _evidence(
         trouble.unknown += 1
         if (base - data_end & MASK) < HALF:
             d[BASE] = seq
+        return False
+    overtaker = _original(trouble, seq, data_end, stamp, ip_id) if overlap is None else None
+    if overtaker is not None:
+        # What was sent first comes after what was sent again: neither was lost.
+        st.evidence["seen-range"] += 1
+        trouble.reordered += 1
+        conn.event("reordered-up" if d is conn.orig else "reordered-down", frame, t, st.frames_cap)
+        st.note("reordered", frame)
+        if not overtaker[_R_NEEDLESS]:
+            _needless(d, conn, trouble, overtaker)
         return False
     if overlap is not None:
         st.evidence["overlap"] += 1
@@ -565,7 +630,10 @@ def _evidence(
     trouble.retransmitted += 1
     trouble.retransmitted_bytes += length
     conn.event("sent-again-up" if d is conn.orig else "sent-again-down", frame, t, st.frames_cap)
-    _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=spurious, fill=None)
+    cause = _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=spurious, fill=None)
+    entry = _resent(trouble, seq, data_end, frame, t, stamp, ip_id)
+    if cause == "spurious":
+        _needless(d, conn, trouble, entry)
     if d[RECOVER] is None or (data_end - d[RECOVER] & MASK) < HALF:
         d[RECOVER] = data_end
     return overlap is not None
@@ -599,7 +667,7 @@ def _cause(
     d: Direction,
     r: Direction | None,
     conn: Connection,
-    trouble: Any,  # Any: see _evidence
+    trouble: Trouble,
     frame: int,
     t: int,
     seq: int,
@@ -607,7 +675,7 @@ def _cause(
     *,
     spurious: bool,
     fill: list[Any] | None,
-) -> None:
+) -> str:
     """Why the sender sent these bytes again: duplicate ACKs, a timeout, a tail probe."""
     index = _find_out(d, end)
     entry = d[OUT][index] if index is not None else None
@@ -626,7 +694,8 @@ def _cause(
         smooth = conn.irtt or 0
         timeout = SECOND if not smooth else max(SECOND // 5, 3 * smooth)
     sack_high = trouble.sack_high
-    if spurious:
+    arrived = any((seq - left & MASK) < HALF and (right - end & MASK) < HALF for left, right in trouble.blocks)
+    if spurious or arrived:
         cause = "spurious"
     elif r is not None and (r[DUP] >= 3 or (sack_high is not None and 0 < (sack_high - seq & MASK) < HALF)):
         cause = "fast"
@@ -641,6 +710,7 @@ def _cause(
         conn.event("rto", frame, t, st.frames_cap)
     if entry is not None:
         d[OUT][index] = (entry[0], -1, entry[2], entry[3], entry[4], t, attempts + 1)
+    return cause
 
 
 def _find_out(d: Direction, end: int) -> int | None:

@@ -302,7 +302,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             f"{st.address_text(receiver)} reported {trouble.dsack} segments it already had (D-SACK): "
             "they were sent again "
             "too early, or the network doubled them.",
-            frames=_frames(events, "sent-again-" + ("up" if d is conn.orig else "down")) or [conn.frame],
+            frames=_frames(events, "needless-" + ("up" if d is conn.orig else "down")) or [conn.frame],
             count=trouble.dsack,
             first_ns=conn.time,
             last_ns=session.last,

@@ -170,7 +170,8 @@ def said(report: Report, way: str) -> Frames:
     for row in report["flows"]["rows"]:
         events = row["tcp"]["events"]
         frames.repairs.update(events.get("lost-before-" + way, []))
-        frames.sent_again.update(events.get("sent-again-" + way, []), events.get("lost-before-" + way, []))
+        for kind in ("sent-again-", "lost-before-", "needless-"):
+            frames.sent_again.update(events.get(kind + way, []))
         frames.overtaken.update(events.get("reordered-" + way, []))
     return frames
 
@@ -194,17 +195,13 @@ def agrees(what: str, found: set[int], wanted: set[int], least: int) -> None:
 
 
 def placed(report: Report, here: str, there: str, wanted: int) -> None:
-    """Demand that the verdict puts the losses on one side of the capture point.
-
-    Three in a hundred may be wrong, and five on the other side: a receiver does not report by D-SACK each segment it
-    got twice, and then a repetition looks like any other.
-    """
+    """Demand that the verdict puts the losses on one side of the capture point, with two in a hundred wrong."""
     network = report["verdict"][0]
     assert network["about"] == "network"
     assert f"{there}s' side" in network["sentence"]
     found, elsewhere = (int(network["numbers"][f"towards_{side}"] or 0) for side in (there, here))
-    assert found == pytest.approx(wanted, rel=0.03)
-    assert elsewhere == pytest.approx(0, abs=0.05 * wanted)
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert elsewhere == pytest.approx(0, abs=0.02 * wanted)
 
 
 def compare(
@@ -336,6 +333,8 @@ def test_loss_and_reordering_are_told_at_both_ends(tmp_path: Path, stamps: bool)
         client, server = lab.guest.netns, lab.internet
         for netns in (client, server):
             lab.run(netns, ["sh", "-c", f"echo {int(stamps)} >/proc/sys/net/ipv4/tcp_timestamps"])
+            # A receiver short of memory throws away what came out of order: a loss the forwarder cannot count.
+            lab.run(netns, ["sh", "-c", "echo 4096 6000000 16000000 >/proc/sys/net/ipv4/tcp_rmem"])
         with (
             bad_link(lab, client, server, log),
             recording(lab, client, DEVICE, near),
