@@ -34,7 +34,7 @@ def example() -> str:
 
 def _section(kind: str, name: str, section_class: type[Any], *, commented: bool = False) -> str:
     mark = "#" if commented else ""
-    lines = textwrap.wrap(_first_sentence(section_class), _LINE, initial_indent="# ", subsequent_indent="# ")
+    lines = textwrap.wrap(first_sentence(section_class), _LINE, initial_indent="# ", subsequent_indent="# ")
     lines.append(f"{mark}config {kind}" + (f" '{name}'" if name else ""))
     for item in option_fields(section_class):
         lines.extend(_option(item, section_class, section_commented=commented))
@@ -48,7 +48,7 @@ def _option(item: Field[Any], section_class: type[Any], *, section_commented: bo
     several = isinstance(default, tuple) and not hasattr(default, "_fields")
     required = bool(hint["required"])
     value = hint["example"] if required else (shown or hint["example"])
-    about = " ".join(filter(None, [hint["doc"], _accepted(item), "Required." if required else ""]))
+    about = " ".join(filter(None, [hint["doc"], accepted(item), "Required." if required else ""]))
     lines = textwrap.wrap(about, _LINE, initial_indent="\t# ", subsequent_indent="\t# ")
     mark = "#" if section_commented or not required else ""
     words = value.split() if several else [value]
@@ -57,7 +57,7 @@ def _option(item: Field[Any], section_class: type[Any], *, section_commented: bo
     return lines
 
 
-def _accepted(item: Field[Any]) -> str:
+def accepted(item: Field[Any]) -> str:
     """The range, unit and choices of an option, in words."""
     hint = item.metadata
     if hint["choices"]:
@@ -72,6 +72,7 @@ def _accepted(item: Field[Any]) -> str:
     return f"In{unit}." if unit else ""
 
 
-def _first_sentence(section_class: type[Any]) -> str:
+def first_sentence(section_class: type[Any]) -> str:
+    """What a section is for, as its class says."""
     text = (section_class.__doc__ or "").split(": ", 1)[-1]
     return text[:1].upper() + text[1:].replace("`", "")

@@ -1,0 +1,129 @@
+"""`./build.sh sdist|deb|openwrt|image`: makes what people install, into dist/.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a tool is missing (its package is named).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rootfs import deb
+from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, record
+from rootfs.payload import PROJECT, version
+from rootfs.sdist import write_sdist
+from rootfs.vendor import VendorError, libraries
+
+MIB: Final = 1 << 20
+DEB_ARCHITECTURES: Final = ("amd64", "arm64", "armhf")
+
+
+class MissingTool(Exception):
+    """A program that the build needs is not here."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make one target; returns the exit code."""
+    os.umask(0o022)
+    DIST.mkdir(exist_ok=True)
+    try:
+        match list(arguments):
+            case ["sdist"]:
+                make_sdist(DIST)
+            case ["deb", arch] if arch in DEB_ARCHITECTURES:
+                make_deb(DIST)
+            case _:
+                print(f"unknown target: {' '.join(arguments)}", file=sys.stderr)
+                return 2
+    except MissingTool as error:
+        print(error, file=sys.stderr)
+        return 3
+    except (VendorError, TooLarge) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"{error.cmd[0]} failed with {error.returncode}: {(error.stderr or b'')!r}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def source_epoch() -> int:
+    """The time that artefacts carry: SOURCE_DATE_EPOCH, else that of the last commit, else of the change log."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    return int(_git("log", "-1", "--format=%ct") or (PROJECT / "CHANGELOG.md").stat().st_mtime)
+
+
+def build_id() -> str:
+    """Which source this was made of: the commit, marked when files differ from it."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return f"{version()}-source"
+    return commit + ("-changed" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def need(program: str, package: str) -> None:
+    """Raise MissingTool unless the program can be called."""
+    if shutil.which(program) is None:
+        raise MissingTool(f"{program} is missing: apt-get install {package}")
+
+
+def report(path: Path, limit_bytes: int) -> None:
+    """List an artefact and say what it is."""
+    artefact = record(path, limit_bytes)
+    print(
+        f"{path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path}  {artefact.size_bytes / 1e6:.2f} MB "
+        f"(limit {limit_bytes / 1e6:.1f})  sha256 {artefact.sha256}"
+    )
+
+
+def make_sdist(destination: Path) -> None:
+    """The source archive, and from it the wheel."""
+    epoch = source_epoch()
+    source = write_sdist(destination, epoch)
+    with tempfile.TemporaryDirectory() as name:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", name, str(source)],
+            check=True,
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
+        )
+        [made] = Path(name).glob("*.whl")
+        wheel = destination / made.name
+        shutil.move(made, wheel)
+    report(source, 3 * MIB)
+    report(wheel, 2 * MIB)
+
+
+def make_deb(destination: Path) -> None:
+    """The Debian package and its bill of materials."""
+    need("dpkg-deb", "dpkg")
+    found = libraries(CACHE)
+    epoch = source_epoch()
+    report(deb.build(deb.contents(found, build_id(), epoch), destination, epoch), 2 * MIB)
+    bill = destination / "postern.spdx.json"
+    bill.write_text(bill_of_materials(found, _depends(), epoch), encoding="utf-8")
+    report(bill, MIB)
+
+
+def _depends() -> list[dict[str, str]]:
+    """What the package wants from the distribution, as its control file says."""
+    text = (deb.RECIPE / "control").read_text(encoding="utf-8")
+    [line] = re.findall(r"^Depends: (.*)$", text, re.MULTILINE)
+    found = (re.fullmatch(r"([\w.+-]+)(?: \((.*)\))?", item.strip()) for item in line.split(","))
+    return [{"name": item[1], "version": item[2] or "any", "licence": "NOASSERTION"} for item in found if item]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
