@@ -7,6 +7,7 @@ module knows how a value is written. Every problem is one sentence with file, li
 from __future__ import annotations
 
 import difflib
+import socket
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,6 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from pathlib import Path
 from typing import Any, Final
 
 from gateway.addresses import Ipv4Range, MacAddress
@@ -422,4 +422,4 @@ _READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
 
 def interfaces() -> list[str]:
     """Names of this system's network interfaces, for `check_interfaces`."""
-    return sorted(path.name for path in Path("/sys/class/net").iterdir())
+    return sorted(name for _, name in socket.if_nameindex())
