@@ -6,6 +6,10 @@
     spool/<id>/progress      phase, bytes, packets, rate and findings so far; written by the worker only
     spool/<id>/cancel        its presence asks the worker to stop
     spool/<id>/report.json   the report, and report.html with the plots of the worst flows
+    spool/wake               a pipe to the worker: whoever adds a job writes into it, so that nothing has to wait
+
+Web process, recorder and worker are different users in the spool's group. Modes are therefore set explicitly, whatever
+umask a process came with.
 
 The listing of the spool is the queue: there is no database beside it that could disagree. Readers never lock; they see
 the old file or the new one. Sweeping is planned by a pure function (`plan_sweep`) and done by another (`sweep`).
@@ -18,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +35,8 @@ WAITING: Final = frozenset({"pending", "processing"})
 FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
 
 STATE, CAPTURE, PROGRESS, CANCEL = "state.json", "capture", "progress", "cancel"
+WAKE: Final = "wake"
+DIRECTORY_MODE, FILE_MODE = 0o2770, 0o660
 UNPACKED: Final = "unpacked"  # the capture without compression, made when somebody looks into it
 REPORT, REPORT_HTML = "report.json", "report.html"
 NAME_LIMIT: Final = 255
@@ -126,19 +133,45 @@ def display_name(name: str) -> str:
 def create(spool: Path, name: str, *, owner: str = "", now_unix: float, settings: dict[str, str] | None = None) -> Path:
     """Make the directory of a new job, without a state: the caller fills `capture` and then calls `submit`."""
     directory = spool / str(uuid.uuid4())
-    directory.mkdir(mode=0o2770)
+    directory.mkdir(mode=0o700)
+    directory.chmod(DIRECTORY_MODE)  # mkdir leaves out what the umask forbids, and the group's bit always
     state = State(directory.name, display_name(name), owner=owner, created_unix=now_unix, settings=settings or {})
     _replace(directory / (STATE + ".part"), STATE + ".draft", _encode(state))
     return directory
 
 
 def submit(directory: Path) -> State:
-    """Put a job whose `capture` is complete into the queue."""
+    """Put a job whose `capture` is complete into the queue, and wake the worker."""
     draft = directory / (STATE + ".draft")
     state = dataclasses.replace(_decode(draft.read_bytes()), size_bytes=(directory / CAPTURE).stat().st_size)
     save(directory, state)
     draft.unlink()
+    wake(directory.parent)
     return state
+
+
+def open_wake(spool: Path) -> int:
+    """The worker's end of the pipe that wakes it; the descriptor never blocks and never sees an end."""
+    path = spool / WAKE
+    if not path.exists() or not stat.S_ISFIFO(path.lstat().st_mode):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+    path.chmod(FILE_MODE)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def wake(spool: Path) -> None:
+    """Tell the worker to look now; without one that listens it is told by its next look."""
+    try:
+        pipe = os.open(spool / WAKE, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # no worker, or a confined recorder that may not reach the pipe
+        return
+    try:
+        os.write(pipe, b".")
+    except BlockingIOError:  # full: it has been woken often enough
+        pass
+    finally:
+        os.close(pipe)
 
 
 def load(directory: Path) -> State | None:
@@ -181,11 +214,24 @@ def read_progress(directory: Path) -> Progress:
 def request_cancel(directory: Path) -> None:
     """Ask that the job stop, whoever runs it; nothing happens if it has finished."""
     (directory / CANCEL).touch()
+    wake(directory.parent)
 
 
 def cancel_requested(directory: Path) -> bool:
     """Whether somebody asked that the job stop."""
     return (directory / CANCEL).exists()
+
+
+def close_cancelled(spool: Path, *, now_unix: float) -> list[State]:
+    """Close the waiting jobs that somebody cancelled; returns them."""
+    closed = []
+    for state in listing(spool):
+        if state.status == "pending" and cancel_requested(spool / state.id):
+            failure = Failure("cancelled", "The analysis was cancelled before it began.")
+            state = dataclasses.replace(state, status="cancelled", finished_unix=now_unix, error=failure)
+            save(spool / state.id, state)
+            closed.append(state)
+    return closed
 
 
 def store_file(directory: Path, name: str, data: bytes) -> None:
@@ -244,7 +290,7 @@ def plan_sweep(jobs: list[Stored], retention: Retention, *, now_unix: float) -> 
                 removals.append(Removal(state.id, "all"))
         elif age > retention.report_s:
             removals.append(Removal(state.id, "expire"))
-        elif state.status == "failed" and job.capture_bytes:
+        elif state.status == "failed" and job.capture_bytes and not state.partial:
             removals.append(Removal(state.id, "capture"))
             kept.append(dataclasses.replace(job, capture_bytes=0))
         else:
@@ -339,6 +385,7 @@ def _decode(raw: bytes) -> State:
 
 def _replace(part: Path, name: str, data: bytes, *, durable: bool = False) -> None:
     with part.open("wb") as stream:
+        os.fchmod(stream.fileno(), FILE_MODE)
         stream.write(data)
         if durable:
             stream.flush()

@@ -30,7 +30,8 @@ from gateway.analysis.supervise import Bounds, run_job
 SPOOL: Final = Path("/var/lib/postern/spool")
 BEAT: Final = "worker.json"
 BEAT_EVERY_S: Final = 5.0
-LOOK_EVERY_S: Final = 0.5
+LOOK_EVERY_S: Final = 2.0  # for what could not wake us
+CANCELLED_EVERY_S: Final = 1.0  # how often waiting jobs are looked at while another runs
 SWEEP_EVERY_S: Final = 3600.0
 EXIT_STATUS: Final = {"completed": 0, "failed": 1, "cancelled": 130}
 
@@ -45,9 +46,11 @@ class Service:
         self._bounds = bounds
         self._retention = retention
         self._wake_read, self._wake_write = os.pipe()
+        self._woken = job.open_wake(spool)
         self._stopping = False
         self._beaten = float("-inf")
         self._swept = float("-inf")
+        self._looked = float("-inf")
         self._running: str | None = None
 
     def stop(self) -> None:
@@ -65,7 +68,9 @@ class Service:
                 self._sweep()
             state = self._next()
             if state is None:
-                select.select([self._wake_read], [], [], LOOK_EVERY_S)
+                ready, _, _ = select.select([self._wake_read, self._woken], [], [], LOOK_EVERY_S)
+                if self._woken in ready:
+                    os.read(self._woken, 4096)
                 continue
             self._work(state)
             self._sweep()
@@ -73,29 +78,28 @@ class Service:
 
     def close(self) -> None:
         """Give back the descriptors."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        for descriptor in (self._wake_read, self._wake_write, self._woken):
+            os.close(descriptor)
 
     def _next(self) -> State | None:
         """The oldest pending job; those that were cancelled while they waited are closed on the way."""
-        for state in job.listing(self._spool):
-            if state.status != "pending":
-                continue
-            directory = self._spool / state.id
-            if job.cancel_requested(directory):
-                failure = job.Failure("cancelled", "The analysis was cancelled before it began.")
-                cancelled = dataclasses.replace(state, status="cancelled", finished_unix=time.time(), error=failure)
-                job.save(directory, cancelled)
-                continue
-            return state
-        return None
+        job.close_cancelled(self._spool, now_unix=time.time())
+        return next((state for state in job.listing(self._spool) if state.status == "pending"), None)
+
+    def _while_running(self) -> None:
+        """Called several times a second by a running job."""
+        self._beat()
+        now = time.monotonic()
+        if now - self._looked >= CANCELLED_EVERY_S:
+            self._looked = now
+            job.close_cancelled(self._spool, now_unix=time.time())
 
     def _work(self, state: State) -> None:
         directory = self._spool / state.id
         self._running = state.id
         log.info("job started job=%s bytes=%d attempt=%d", state.id, state.size_bytes, state.attempts + 1)
         try:
-            ended = run_job(directory, self._bounds, stopping=lambda: self._stopping, beat=self._beat)
+            ended = run_job(directory, self._bounds, stopping=lambda: self._stopping, beat=self._while_running)
         except OSError as err:  # the directory was removed under us, or its capture is not readable
             log.warning("job could not be run job=%s error=%s", state.id, err)
             if directory.is_dir():
@@ -121,6 +125,7 @@ class Service:
         alive = {"pid": os.getpid(), "beat_unix": time.time(), "job": self._running, "stopping": self._stopping}
         part = self._spool / (BEAT + ".part")
         part.write_text(json.dumps(alive))
+        part.chmod(job.FILE_MODE)
         part.replace(self._spool / BEAT)
 
 

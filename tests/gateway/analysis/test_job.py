@@ -39,6 +39,63 @@ def test_a_job_is_in_the_queue_only_when_its_capture_is_complete(tmp_path: Path)
     assert sorted(path.name for path in directory.iterdir()) == ["capture", "state.json"]
 
 
+def test_every_member_of_the_group_can_go_on_with_a_job_under_any_umask(tmp_path: Path) -> None:
+    """Web process, recorder and worker are different users: modes do not depend on what they were started with."""
+    before = os.umask(0o077)
+    try:
+        directory = _submitted(tmp_path)
+        job.write_progress(directory, Progress())
+        os.close(job.open_wake(tmp_path))
+    finally:
+        os.umask(before)
+    assert directory.stat().st_mode & 0o777 == 0o770
+    assert {name: (directory / name).stat().st_mode & 0o777 for name in ("state.json", "progress")} == {
+        "state.json": 0o660,
+        "progress": 0o660,
+    }
+    assert (tmp_path / job.WAKE).stat().st_mode & 0o777 == 0o660
+
+
+def test_a_job_wakes_the_worker(tmp_path: Path) -> None:
+    """Who listens is woken by a new job and by a wish to cancel; without a listener nothing happens."""
+    first = _submitted(tmp_path)
+    pipe = job.open_wake(tmp_path)
+    try:
+        with pytest.raises(BlockingIOError):
+            os.read(pipe, 10)
+        _submitted(tmp_path)
+        assert os.read(pipe, 10) == b"."
+        job.request_cancel(first)
+        assert os.read(pipe, 10) == b"."
+        for _ in range(70_000):  # more than a pipe holds
+            job.wake(tmp_path)
+    finally:
+        os.close(pipe)
+
+
+def test_something_else_in_the_place_of_the_pipe_is_replaced(tmp_path: Path) -> None:
+    """A file of that name, and a link that leads away, are not written to."""
+    other = tmp_path / "other"
+    other.write_text("untouched")
+    (tmp_path / job.WAKE).symlink_to(other)
+    job.wake(tmp_path)
+    os.close(job.open_wake(tmp_path))
+    assert other.read_text() == "untouched"
+
+
+def test_a_cancelled_job_that_waits_is_closed(tmp_path: Path) -> None:
+    """The others stay as they are."""
+    cancelled, waiting = _submitted(tmp_path), _submitted(tmp_path)
+    running = _submitted(tmp_path, status="processing")
+    job.request_cancel(cancelled)
+    job.request_cancel(running)
+    (closed,) = job.close_cancelled(tmp_path, now_unix=NOW + 9)
+    assert (closed.id, closed.status, closed.finished_unix) == (cancelled.name, "cancelled", NOW + 9)
+    assert job.load(cancelled) == closed
+    left = {state.id: state.status for state in job.listing(tmp_path)}
+    assert (left[waiting.name], left[running.name]) == ("pending", "processing")
+
+
 def test_the_queue_is_in_order_of_creation(tmp_path: Path) -> None:
     """First in, first out, whatever the directory is called."""
     late = _submitted(tmp_path, at=NOW + 5)
@@ -138,8 +195,11 @@ def test_ages_come_first() -> None:
 
 
 def test_a_failed_upload_does_not_keep_its_capture() -> None:
-    """Nobody will look into it again."""
-    assert job.plan_sweep([_stored("a", "failed", NOW)], Retention(), now_unix=NOW) == [Removal("a", "capture")]
+    """Nobody will look into it again, unless there is a report of a part of it."""
+    failed = _stored("a", "failed", NOW)
+    assert job.plan_sweep([failed], Retention(), now_unix=NOW) == [Removal("a", "capture")]
+    partial = dataclasses.replace(failed, state=dataclasses.replace(failed.state, partial=True))
+    assert job.plan_sweep([partial], Retention(), now_unix=NOW) == []
 
 
 def test_the_quota_takes_captures_before_reports_and_the_oldest_first() -> None:

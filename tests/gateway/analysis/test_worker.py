@@ -198,6 +198,29 @@ def test_the_service_works_in_order_and_beats(tmp_path: Path) -> None:
     assert json.loads((tmp_path / worker.BEAT).read_text())["stopping"] is True
 
 
+def test_a_waiting_job_is_cancelled_while_another_runs(tmp_path: Path) -> None:
+    """Nobody waits half an hour to be told."""
+    running = _job(tmp_path, _long_capture(tmp_path), at=time.time() - 1)
+    waiting = _job(tmp_path, pcap(conversation()))
+    service, thread = _service(tmp_path)
+    try:
+        while job.read_progress(running).phase != "reading":
+            time.sleep(0.02)
+        job.request_cancel(waiting)
+        asked = time.monotonic()
+        while (state := job.load(waiting)) is not None and state.status == "pending":
+            assert time.monotonic() - asked < 3
+            time.sleep(0.05)
+        during = job.load(running)
+        assert state is not None
+        assert during is not None
+        assert (state.status, during.status) == ("cancelled", "processing")
+    finally:
+        service.stop()
+        thread.join()
+        service.close()
+
+
 def test_a_service_that_is_stopped_gives_its_job_back(tmp_path: Path) -> None:
     """SIGTERM ends it soon; the job waits again as if it had not begun."""
     directory = _job(tmp_path, _long_capture(tmp_path))
