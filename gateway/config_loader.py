@@ -7,7 +7,6 @@ module knows how a value is written. Every problem is one sentence with file, li
 from __future__ import annotations
 
 import difflib
-import socket
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.addresses import Ipv4Range, MacAddress
@@ -422,4 +422,9 @@ _READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
 
 def interfaces() -> list[str]:
     """Names of this system's network interfaces, for `check_interfaces`."""
-    return sorted(name for _, name in socket.if_nameindex())
+    try:
+        # Not /sys, which a chroot often lacks and which shows another namespace's until it is mounted anew.
+        lines = Path("/proc/net/dev").read_text(encoding="utf-8").splitlines()[2:]
+    except FileNotFoundError:
+        return []
+    return sorted(line.partition(":")[0].strip() for line in lines)
