@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 from gateway.accounts.service import AccountService
 from gateway.addresses import MacAddress
+from gateway.admin.service import AdminService
 from gateway.config import Config
 from gateway.config_loader import (
     REPEATED,
@@ -32,6 +33,7 @@ from gateway.config_loader import (
     option_fields,
     option_name,
 )
+from gateway.control.admin_methods import AdminMethods
 from gateway.control.methods import Methods
 from gateway.control.protocol import JsonValue
 from gateway.control.server import ControlServer, Roles
@@ -124,13 +126,14 @@ class Gateway:
             nas_addresses=self.radius.nas_addresses,
         )
         self.accounts = AccountService(config.accounts, self._state_dir, self.hub.post, monotonic)
+        self.admin = AdminService(config.admin, config.accounts.hash_time, self._state_dir, monotonic, self.boot_id)
         self.dns = DnsService(config, monotonic)
         self.sources = GatewaySources(self)
         self._metrics_page: Callable[[], str] | None = None
         self.methods = Methods(self, self._csrf_secret, self._metrics_text)
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
-            self.methods.table(),
+            AdminMethods(self, self.admin).over(self.methods.table()),
             _roles(config),
             socket_group=config.general.group,
         )
@@ -148,6 +151,7 @@ class Gateway:
         self._look_at_clock()
         self.control.bind()
         await self.accounts.start()
+        await self.admin.start()
         await self._resume()
         try:
             async with asyncio.TaskGroup() as rooms:
@@ -161,6 +165,7 @@ class Gateway:
                         ("radius", self.radius.run()),
                         ("dynauth", self.dynauth.run()),
                         ("accounts", self.accounts.run()),
+                        ("administration", self.admin.run()),
                         ("dns", self.dns.run()),
                         ("dhcp", self.dhcp.run()),
                         ("control", self.control.run()),
@@ -178,6 +183,7 @@ class Gateway:
         finally:
             await self.datapath.close()
             self.accounts.close()
+            self.admin.close()
             if self._persist:
                 self.journal.close()
             os.close(self._lock)
@@ -210,6 +216,7 @@ class Gateway:
         self.radius.reconfigure(config)
         self.dynauth.reconfigure(config)
         self.dns.reconfigure(config)
+        self.admin.reconfigure(config.admin)
         set_up(config.general.log_level, config.general.log_format)
         self.methods.portal.configuration_changed()
         LOG.info("configuration applied changed=%s", ",".join(changed) or "nothing")
@@ -284,6 +291,7 @@ class Gateway:
             if server.get("warning"):
                 yield str(server["warning"])
         yield from self.accounts.warnings()
+        yield from self.admin.warnings()
 
     def rate_limiters(self) -> dict[str, Callable[[], dict[str, JsonValue]]]:
         """Every limiter of the daemon with its state, for `postern debug rate-limiters`."""

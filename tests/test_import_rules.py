@@ -46,6 +46,13 @@ CORES = [
     "gateway/dns/resolver.py",
     "gateway/dns/upstreams.py",
     "gateway/accounts/passwords.py",
+    "gateway/admin/administrators.py",
+    "gateway/admin/audit.py",
+    "gateway/admin/codes.py",
+    "gateway/admin/credentials.py",
+    "gateway/admin/roles.py",
+    "gateway/admin/throttle.py",
+    "gateway/admin/totp.py",
     "gateway/accounts/users.py",
     "gateway/datapath/ruleset.py",
     "gateway/buckets.py",
@@ -64,7 +71,7 @@ DOORS = {
     "scapy": {"gateway/analysis/dissect.py"},
     "prometheus_client": {"gateway/metrics.py", "gateway/figures.py"},
     "uvloop": {"gateway/__main__.py", "webui/__main__.py"},
-    "sqlite3": {"gateway/accounts/store.py"},
+    "sqlite3": {"gateway/accounts/store.py", "gateway/sqlite_file.py"},
 }
 # What reads guests' bytes over HTTP has nothing of the daemon but the way to ask it.
 WEB_MAY_IMPORT = (

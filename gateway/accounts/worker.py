@@ -6,14 +6,16 @@ operator from seeing why. Work that is submitted runs to its end; work that wait
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 MAX_URGENT: Final = 64
 NICENESS: Final = 5  # on a router with one core the loop goes before hashes
+T = TypeVar("T")
 
 
 class Worker:
@@ -69,3 +71,32 @@ class Worker:
                     self._changed.wait()
                 work = self._urgent.popleft() if self._urgent else self._waiting.popleft()
             work()
+
+
+async def result_of(worker: Worker, work: Callable[[], T], *, urgent: bool = False) -> T:
+    """What `work` returns or raises, done in the worker's thread; raises QueueFull when there is no room for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, err: Exception | None) -> None:
+        if future.done():
+            return  # who asked has gone
+        if err is not None:
+            future.set_exception(err)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # without an error it is T
+
+    def do() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as err:  # noqa: BLE001 - handed to the one who asked
+            failure = err
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:
+            pass  # the loop was closed meanwhile: nobody is left to tell
+
+    if not worker.submit(do, urgent=urgent):
+        raise asyncio.QueueFull
+    return await future

@@ -15,7 +15,10 @@ from gateway.control.protocol import BAD_PARAMS, ControlError, JsonValue, Params
 
 T = TypeVar("T")
 MAX_TEXT: Final = 1024  # characters; what is longer says so at the call
-_SECRET: Final = frozenset({"password", "secret", "response", "challenge"})  # values that no message repeats
+# Values that no message repeats.
+_SECRET: Final = frozenset(
+    {"password", "current", "passphrase", "secret", "response", "challenge", "code", "totp", "credential", "token"}
+)
 
 
 class _Required:

@@ -1,0 +1,621 @@
+"""Administration as a service of the daemon: who may administer, logged in how, and what they changed.
+
+What is asked at every click (who has this session?) is answered from memory, on the event loop. The file and the hashes
+of passwords are in a thread of their own, so that no guest's login waits for an administrator's and no flood of guests
+keeps an administrator out. A file that cannot be written stops nobody who is logged in; one that cannot be read lets
+nobody in, and is tried again every half minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.accounts.users import name_key
+from gateway.admin import codes, totp
+from gateway.admin.administrators import (
+    MAX_ADMINISTRATORS,
+    RECOVERY_CODES,
+    Administrator,
+    check_new_name,
+    check_new_password,
+)
+from gateway.admin.audit import Entry
+from gateway.admin.audit_log import AuditLog
+from gateway.admin.credentials import (
+    TOKEN_MARK,
+    TOKENS_PER_OWNER,
+    VALUE_BYTES,
+    Session,
+    Sessions,
+    Token,
+    csrf_of,
+    digest_of,
+    session_value,
+    token_value,
+)
+from gateway.admin.roles import Acting, Role, read_scopes
+from gateway.admin.store import Field
+from gateway.admin.thread import AdminThread
+from gateway.admin.throttle import Throttle, place_of
+from gateway.config import Admin
+from gateway.control.protocol import (
+    BAD_PARAMS,
+    CONFLICT,
+    DENIED,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    ControlError,
+)
+
+DATABASE: Final = "admin.db"
+EARLIEST_UNIX: Final = 1_735_689_600  # 2025; a clock before that was never set
+SWEEP_S: Final = 10.0
+RETRY_S: Final = 30.0
+SAVED_PER_IDLE: Final = 8  # how often a session's latest request is written in one idle time: flash wears
+TOTP_BEGUN_S: Final = 600.0  # how long a new second factor waits for its first code
+ISSUER: Final = "Postern"
+_SETUP: Final = "setup_code"
+_AGENT_CHARACTERS: Final = 200
+_NEVER: Final = ControlError(UNAUTHENTICATED, "This login is over or was never made; log in again.")
+
+LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whoever has a session or token."""
+
+    acting: Acting
+    csrf: str  # empty for a token, which no browser sends by itself
+    expires_s: float | None  # None for a token that does not expire
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new login; `value` is told to the browser and nobody else."""
+
+    value: str
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A login that did not succeed: `totp` (the second factor is missing), `reject`, or `wait`."""
+
+    result: str
+    message: str
+    retry_after_s: float = 0.0
+
+
+class AdminService:
+    """Administrators, sessions, tokens and audit: `start()`, `run()`, and `close()` at the end."""
+
+    def __init__(
+        self,
+        settings: Admin,
+        hash_time_s: float,
+        state_dir: Path,
+        clock: Callable[[], float],
+        boot_id: str,
+        *,
+        unix_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` gives monotonic seconds; `boot_id` names the boot that they belong to."""
+        self._settings = settings
+        self._clock = clock
+        self._unix = unix_clock
+        self._boot_id = boot_id
+        self._thread = AdminThread(state_dir / DATABASE, hash_time_s)
+        self._store = self._thread.store
+        self.audit = AuditLog(self._thread, lambda: self._settings.audit_entries, clock)
+        self._loaded = False
+        self._changing = asyncio.Lock()  # one at a time looks who is there and changes it
+        self._setup_code = ""
+        self._administrators: dict[str, Administrator] = {}
+        self._tokens: dict[bytes, Token] = {}
+        self._sessions = Sessions(settings.session_idle, settings.session_lifetime)
+        self._saved_at: dict[bytes, float] = {}  # when a session was last written
+        self._places: set[tuple[str, str]] = set()
+        self._throttle = Throttle(settings.login_attempts, settings.login_backoff)
+        self._factors: dict[str, tuple[bytes, float]] = {}  # second factors begun and not confirmed, with when
+        self._watchers: dict[str, set[asyncio.Future[None]]] = {}
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the file; where there is no administrator yet, say the set-up code."""
+        self._thread.start()
+        await self._load()
+
+    async def run(self) -> None:
+        """Sweep until cancelled: sessions that are over, and a file that could not be read."""
+        since_retry = 0.0
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._end(self._sessions.over(self._clock()))
+            since_retry += SWEEP_S
+            if since_retry >= RETRY_S:
+                since_retry = 0.0
+                if not self._loaded:
+                    await self._load()
+                self.audit.flush()
+
+    def close(self) -> None:
+        """End the thread and close the file."""
+        self._thread.close(self.audit.save)
+
+    def reconfigure(self, settings: Admin) -> None:
+        """Go over to other settings."""
+        self._settings = settings
+        self._sessions.configure(settings.session_idle, settings.session_lifetime)
+        self._throttle.configure(settings.login_attempts, settings.login_backoff)
+
+    def warnings(self) -> Iterator[str]:
+        """What an operator should know, in sentences."""
+        yield from tuple(self._store.notes)
+        if self._thread.trouble:
+            yield self._thread.trouble
+
+    # -- the first administrator ------------------------------------------------------------------------------------
+
+    @property
+    def setup_needed(self) -> bool:
+        """Whether there is no administrator yet."""
+        return self._loaded and not self._administrators
+
+    def setup_code(self) -> str:
+        """The code that the first administrator needs; raises ControlError when it is not needed any more."""
+        self._require()
+        if not self.setup_needed:
+            raise ControlError(CONFLICT, "The gateway is set up already; add administrators with: postern admins add")
+        return self._setup_code
+
+    async def set_up(self, code: str, name: str, password: str, address: str, agent: str) -> Opened | Refused:
+        """Make the first administrator and log in; a wrong code is refused more and more slowly."""
+        expected = self.setup_code()
+        now, place = self._clock(), place_of(address)
+        # The code is long enough to be asked for by anybody; only its own place is slowed down by a wrong one.
+        wait = self._throttle.admit(_SETUP, place, now, known=True)
+        if wait:
+            return Refused("wait", f"Too many wrong codes; wait {_words(wait)}.", wait)
+        if not codes.same_code(expected, code):
+            self._note(self._place_entry("(setup)", address, "admin.setup", "", "reject"), failure=True)
+            return Refused("reject", "This is not the set-up code; `postern setup-code` on the gateway prints it.")
+        self._throttle.succeeded(_SETUP, place, now)
+        one = await self._new(name, password, Role.ADMINISTRATOR)
+        async with self._changing:
+            if not self.setup_needed:
+                raise ControlError(CONFLICT, "Somebody else has set the gateway up meanwhile; log in.")
+            await self._insert(one)
+        self._note(self._place_entry(one.name, address, "admin.setup", f"name={one.name}", "done"))
+        return self._open(one, address, agent)
+
+    # -- logging in and out -----------------------------------------------------------------------------------------
+
+    async def log_in(self, name: str, password: str, second: str, address: str, agent: str) -> Opened | Refused:
+        """Check a login. What is wrong is not said: names cannot be found by asking."""
+        self._require()
+        account, place, now = name_key(name[:64]), place_of(address), self._clock()
+        known = (account, place) in self._places
+        wait = self._throttle.admit(account, place, now, known=known)
+        if wait:
+            return Refused("wait", f"Too many wrong attempts; wait {_words(wait)}.", wait)
+        one = self._administrators.get(account)
+        stored = None if one is None or one.disabled else one.password
+        try:
+            right = await self._thread.verify(password, stored)
+        except ControlError:
+            self._throttle.not_judged(account, place, now)
+            raise
+        one = self._administrators.get(account)  # as it is now: much may have happened while the password was checked
+        if one is None or one.disabled or not right or one.password != stored:
+            self._note(self._place_entry(name[:64], address, "admin.login", "", "reject"), failure=True)
+            return Refused("reject", "The name or the password is wrong.")
+        if one.totp_secret is not None:
+            if not second:
+                self._throttle.not_judged(account, place, now)
+                return Refused("totp", "Give the six digits of the second factor, or a recovery code.")
+            if not self._use_second(one, one.totp_secret, second):
+                self._note(self._place_entry(one.name, address, "admin.login", "second factor", "reject"), failure=True)
+                return Refused("reject", self._second_is_wrong())
+        self._throttle.succeeded(account, place, now)
+        if not known:
+            self._places.add((account, place))
+            self._thread.later(partial(self._store.add_place, account, place, self._unix()))
+        self._note(self._place_entry(one.name, address, "admin.login", "", "done"))
+        return self._open(one, address, agent)
+
+    def log_out(self, credential: str) -> bool:
+        """End a session; False when there is none."""
+        session = self._sessions.find(digest_of(credential), self._clock())
+        if session is None:
+            return False
+        self._end([session])
+        return True
+
+    def who(self, credential: str, address: str, *, touch: bool = True) -> Holder:
+        """Who has this session or token; raises ControlError(unauthenticated). `touch`: it counts as a request."""
+        self._require()
+        digest = digest_of(credential)
+        if credential.startswith(TOKEN_MARK):
+            return self._token_holder(digest, address)
+        now = self._clock()
+        session = self._sessions.find(digest, now)
+        one = self._administrators.get(session.owner) if session is not None else None
+        if session is None or one is None or one.disabled:
+            raise _NEVER
+        if touch:
+            session.seen_at, session.address = now, address
+            if now - self._saved_at.get(digest, -1e9) >= self._settings.session_idle / SAVED_PER_IDLE:
+                self._save(session)
+        acting = Acting(one.name, one.role, "session", session.id, address)
+        return Holder(acting, csrf_of(credential), self._sessions.rest_s(session, now))
+
+    def ended(self, acting: Acting) -> asyncio.Future[None]:
+        """A future that is done when this session or token is over; hand it back with `unwatch`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.setdefault(acting.id, set()).add(future)
+        return future
+
+    def unwatch(self, acting: Acting, future: asyncio.Future[None]) -> None:
+        """Nobody waits for that future any more."""
+        watchers = self._watchers.get(acting.id, set())
+        watchers.discard(future)
+        if not watchers:
+            self._watchers.pop(acting.id, None)
+        future.cancel()
+
+    # -- administrators ---------------------------------------------------------------------------------------------
+
+    def administrators(self) -> list[tuple[Administrator, int]]:
+        """All of them by name, with the number of their sessions."""
+        self._require()
+        counts = dict.fromkeys(self._administrators, 0)
+        for session in self._sessions:
+            counts[session.owner] = counts.get(session.owner, 0) + 1
+        return [(one, counts[key]) for key, one in sorted(self._administrators.items())]
+
+    def administrator(self, name: str) -> Administrator:
+        """One of them; raises ControlError(not_found)."""
+        self._require()
+        one = self._administrators.get(name_key(name))
+        if one is None:
+            raise ControlError(NOT_FOUND, f"there is no administrator {name[:64]!r}")
+        return one
+
+    async def add(self, name: str, password: str, role: Role) -> Administrator:
+        """Make an administrator."""
+        self._require()
+        one = await self._new(name, password, role)
+        async with self._changing:
+            self._free(one.name)
+            await self._insert(one)
+        return one
+
+    async def change(self, name: str, *, role: Role | None, disabled: bool | None) -> Administrator:
+        """Change a role, or switch an account off or on; that ends its sessions."""
+        old = self.administrator(name)
+        wanted: dict[str, Field] = {"role": role, "disabled": disabled}
+        changes = {name: value for name, value in wanted.items() if value not in (None, getattr(old, name))}
+        if not changes:
+            return old
+        async with self._changing:
+            self._leave_one(old, replace(old, **changes))  # type: ignore[arg-type]  # of the two fields above
+            await self._keep(old, **changes)
+        self._end(session for session in self._sessions if session.owner == old.key)
+        return self.administrator(name)
+
+    async def remove(self, name: str) -> None:
+        """Remove an administrator with sessions and tokens."""
+        one = self.administrator(name)
+        async with self._changing:
+            self._leave_one(one, None)
+            await self._thread.ask(partial(self._store.remove_administrator, one.name))
+            self._administrators.pop(one.key, None)
+        self._places = {(owner, place) for owner, place in self._places if owner != one.key}
+        self._end(session for session in self._sessions if session.owner == one.key)
+        for token in [token for token in self._tokens.values() if token.owner == one.key]:
+            self._forget_token(token)
+
+    async def set_password(self, name: str, password: str, *, but: str = "") -> None:
+        """Set a password; it ends the account's sessions except the one with the id `but`."""
+        one = self.administrator(name)
+        hashed = await self._hashed(password, one.name)
+        await self._keep(one, password=hashed)
+        self._end(session for session in self._sessions if session.owner == one.key and session.id != but)
+
+    async def confirm_password(self, name: str, password: str, address: str) -> None:
+        """Raises ControlError(denied) unless this is the password of somebody who is logged in already."""
+        one, place, now = self.administrator(name), place_of(address), self._clock()
+        wait = self._throttle.admit(one.key, place, now, known=True)
+        if wait:
+            raise ControlError(DENIED, f"Too many wrong attempts; wait {_words(wait)}.")
+        try:
+            right = await self._thread.verify(password, one.password)
+        except ControlError:
+            self._throttle.not_judged(one.key, place, now)
+            raise
+        if not right:
+            raise ControlError(DENIED, "The current password is wrong.")
+        self._throttle.succeeded(one.key, place, now)
+
+    # -- the second factor ------------------------------------------------------------------------------------------
+
+    def begin_factor(self, name: str) -> tuple[str, str]:
+        """A new secret as text and as otpauth URI; it takes effect when its first code is confirmed."""
+        one = self.administrator(name)
+        if one.totp_secret is not None:
+            raise ControlError(CONFLICT, "There is a second factor already; remove it first.")
+        secret = secrets.token_bytes(totp.SECRET_BYTES)
+        self._factors[one.key] = secret, self._clock()
+        return totp.written(secret), totp.uri(secret, one.name, ISSUER)
+
+    async def confirm_factor(self, name: str, typed: str) -> list[str]:
+        """Switch the second factor on, if its app shows the right code; returns the recovery codes, told this once."""
+        one = self.administrator(name)
+        secret, begun_at = self._factors.get(one.key, (b"", 0.0))
+        if not secret or self._clock() - begun_at > TOTP_BEGUN_S:
+            raise ControlError(CONFLICT, "No second factor was begun in the last ten minutes; begin again.")
+        step = totp.matching_step(secret, typed, self._unix(), -1)
+        if step is None:
+            raise ControlError(BAD_PARAMS, self._second_is_wrong())
+        recovery = [codes.make_code(secrets.token_bytes(codes.RECOVERY_CHARACTERS)) for _ in range(RECOVERY_CODES)]
+        digests = tuple(codes.digest(code) for code in recovery)
+        await self._keep(one, totp_secret=secret, totp_last_step=step, recovery=digests)
+        self._factors.pop(one.key, None)
+        return recovery
+
+    async def remove_factor(self, name: str) -> bool:
+        """Switch the second factor off; False when there is none."""
+        one = self.administrator(name)
+        if one.totp_secret is None:
+            return False
+        await self._keep(one, totp_secret=None, totp_last_step=-1, recovery=())
+        return True
+
+    def _use_second(self, one: Administrator, secret: bytes, typed: str) -> bool:
+        """Whether a code of the app, or a recovery code, is right; it is used up at once."""
+        step = totp.matching_step(secret, typed, self._unix(), one.totp_last_step) if self._clock_is_set() else None
+        digest = codes.digest(typed)
+        changes: dict[str, Field]
+        if step is not None:
+            changes = {"totp_last_step": step}
+        elif digest in one.recovery:
+            changes = {"recovery": tuple(code for code in one.recovery if code != digest)}
+        else:
+            return False
+        # Before anything is waited for: a second use is refused from now on.
+        self._administrators[one.key] = replace(one, **changes)  # type: ignore[arg-type]  # of the two fields above
+        self._thread.later(partial(self._store.change_administrator, one.key, changes))
+        return True
+
+    def _second_is_wrong(self) -> str:
+        if not self._clock_is_set():
+            return "The gateway's clock was never set, so no code of an app can be right; give a recovery code."
+        return "The code is wrong or was used already; are the clocks of the phone and the gateway right?"
+
+    # -- sessions and tokens ----------------------------------------------------------------------------------------
+
+    def sessions(self, owner: str | None) -> list[tuple[Session, str, float]]:
+        """Sessions of one account (None: of all) with the owner's name and how long they may still live."""
+        key = None if owner is None else name_key(owner)
+        now = self._clock()
+        self._end(self._sessions.over(now))
+        found = [session for session in self._sessions if key in (None, session.owner)]
+        found.sort(key=lambda session: -session.seen_at)
+        names = {key: one.name for key, one in self._administrators.items()}
+        return [(one, names.get(one.owner, one.owner), self._sessions.left_s(one, now)) for one in found]
+
+    def revoke(self, session_ids: Iterable[str]) -> int:
+        """End sessions; returns how many there were."""
+        wanted = set(session_ids)
+        return self._end(session for session in self._sessions if session.id in wanted)
+
+    async def add_token(
+        self, owner: str, name: str, scopes: Iterable[str], expires_unix: float | None
+    ) -> tuple[Token, str]:
+        """A new token, and its value, which is told this once."""
+        one = self.administrator(owner)
+        if sum(token.owner == one.key for token in self._tokens.values()) >= TOKENS_PER_OWNER:
+            raise ControlError(CONFLICT, f"{one.name} has {TOKENS_PER_OWNER} tokens already; revoke one first")
+        if expires_unix is not None and expires_unix <= self._unix():
+            raise ControlError(BAD_PARAMS, "expires_unix is in the past")
+        try:
+            granted = read_scopes(scopes, one.role)
+        except ValueError as err:
+            raise ControlError(BAD_PARAMS, str(err)) from err
+        value = token_value(secrets.token_bytes(VALUE_BYTES))
+        token = Token(secrets.token_hex(4), digest_of(value), one.key, name, granted, self._unix(), expires_unix)
+        await self._thread.ask(partial(self._store.add_token, token))
+        self._tokens[token.digest] = token
+        return token, value
+
+    def tokens(self, owner: str | None) -> list[tuple[Token, str]]:
+        """Tokens of one account (None: of all), with the owner's name."""
+        self._require()
+        key = None if owner is None else name_key(owner)
+        names = {key: one.name for key, one in self._administrators.items()}
+        return [
+            (token, names.get(token.owner, token.owner))
+            for token in self._tokens.values()
+            if key in (None, token.owner)
+        ]
+
+    async def remove_token(self, token_id: str) -> None:
+        """Revoke a token."""
+        token = next((token for token in self._tokens.values() if token.id == token_id), None)
+        if token is None:
+            raise ControlError(NOT_FOUND, f"there is no token {token_id[:32]!r}")
+        self._forget_token(token)  # it opens nothing from now on, whatever the file says
+        await self._thread.ask(partial(self._store.remove_token, token.id))
+
+    def _forget_token(self, token: Token) -> None:
+        self._tokens.pop(token.digest, None)
+        self._tell(token.id)
+
+    def _token_holder(self, digest: bytes, address: str) -> Holder:
+        token = self._tokens.get(digest)
+        one = self._administrators.get(token.owner) if token is not None else None
+        if token is None or one is None or one.disabled:
+            raise ControlError(UNAUTHENTICATED, "This token is not one of ours, or was revoked.")
+        left = None if token.expires_unix is None else token.expires_unix - self._unix()
+        if left is not None and left <= 0:
+            raise ControlError(UNAUTHENTICATED, "This token has expired; make another one.")
+        acting = Acting(one.name, one.role, "token", token.id, address, token.scopes)
+        return Holder(acting, "", left)
+
+    # -- audit ------------------------------------------------------------------------------------------------------
+
+    def record(self, who: str, via: str, address: str, method: str, summary: str, outcome: str) -> None:
+        """Write down who changed what."""
+        self._note(Entry(self._unix(), who, via, address, method, summary, outcome))
+
+    def _place_entry(self, who: str, address: str, method: str, summary: str, outcome: str) -> Entry:
+        return Entry(self._unix(), who, "web", address, method, summary, outcome)
+
+    def _note(self, entry: Entry, *, failure: bool = False) -> None:
+        self.audit.add(entry, failure=failure)
+
+    def _prepare(self) -> tuple[list[Administrator], list[Session], list[Token], list[tuple[str, str]], str]:
+        """Read everything, in the thread."""
+        self._store.open()
+        people = self._store.administrators()
+        code = self._store.fact(_SETUP) or ""
+        if not people and not code:
+            code = codes.make_code(secrets.token_bytes(codes.SETUP_CHARACTERS))
+            self._store.keep_fact(_SETUP, code)
+        return people, self._store.sessions(self._boot_id), self._store.tokens(), self._store.places(), code
+
+    # -- on the loop ------------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        try:
+            people, sessions, tokens, places, code = await self._thread.ask(self._prepare)
+        except ControlError as err:
+            LOG.error("%s", err)
+            return
+        self._administrators = {one.key: one for one in people}
+        self._tokens = {token.digest: token for token in tokens}
+        self._places = set(places)
+        for session in sessions:
+            if session.owner in self._administrators:
+                self._sessions.add(session)
+                self._saved_at[session.digest] = session.seen_at
+        self._setup_code = "" if people else code
+        self._loaded = True
+        self._thread.prepare()
+        for sentence in self._store.notes:
+            LOG.error("%s", sentence)
+        if self._setup_code:
+            # On the console and nowhere else but in the file: whoever reads the console has the box in hand.
+            LOG.warning("the gateway has no administrator yet; open its administration page, set-up code: %s", code)
+
+    def _require(self) -> None:
+        if not self._loaded:
+            raise ControlError(UNAVAILABLE, self._thread.trouble or "The administrators are being read; try again.")
+
+    def _clock_is_set(self) -> bool:
+        return self._unix() >= EARLIEST_UNIX
+
+    async def _new(self, name: str, password: str, role: Role) -> Administrator:
+        name = name.strip()
+        try:
+            check_new_name(name)
+        except ValueError as err:
+            raise ControlError(BAD_PARAMS, str(err)) from err
+        self._free(name)
+        return Administrator(name, role, await self._hashed(password, name), self._unix())
+
+    def _free(self, name: str) -> None:
+        if name_key(name) in self._administrators:
+            raise ControlError(CONFLICT, f"There is an administrator {name!r} already.")
+        if len(self._administrators) >= MAX_ADMINISTRATORS:
+            raise ControlError(CONFLICT, f"There are {MAX_ADMINISTRATORS} administrators already; remove one first.")
+
+    def _leave_one(self, old: Administrator, new: Administrator | None) -> None:
+        """Somebody must stay who may do everything."""
+        others = (one for one in self._administrators.values() if one.key != old.key)
+        if any(_can_do_all(one) for one in others) or not _can_do_all(old) or (new is not None and _can_do_all(new)):
+            return
+        raise ControlError(CONFLICT, f"{old.name} is the last one with the role administrator; make another one first.")
+
+    async def _insert(self, one: Administrator) -> None:
+        await self._thread.ask(partial(self._store.add_administrator, one))
+        self._administrators[one.key] = one
+        if self._setup_code:
+            self._setup_code = ""
+            self._thread.later(lambda: self._store.keep_fact(_SETUP, None))
+
+    async def _keep(self, one: Administrator, **changes: Field) -> None:
+        """Change fields of an administrator, in the file and then here."""
+        await self._thread.ask(partial(self._store.change_administrator, one.key, changes))
+        current = self._administrators.get(one.key)
+        if current is not None:
+            self._administrators[one.key] = replace(current, **changes)  # type: ignore[arg-type]  # names of fields
+
+    async def _hashed(self, password: str, name: str) -> str:
+        try:
+            check_new_password(password, name)
+        except ValueError as err:
+            raise ControlError(BAD_PARAMS, str(err)) from err
+        return await self._thread.hashed(password)
+
+    def _open(self, one: Administrator, address: str, agent: str) -> Opened:
+        value = session_value(secrets.token_bytes(VALUE_BYTES))
+        now = self._clock()
+        session = Session(
+            id=secrets.token_hex(4),
+            digest=digest_of(value),
+            owner=one.key,
+            started_at=now,
+            seen_at=now,
+            address=address,
+            agent=agent[:_AGENT_CHARACTERS],
+            started_unix=self._unix(),
+        )
+        self._forgotten(self._sessions.add(session))
+        self._save(session)
+        return Opened(value, self.who(value, address))
+
+    def _save(self, session: Session) -> None:
+        self._saved_at[session.digest] = self._clock()
+        self._thread.later(partial(self._store.put_session, replace(session), self._boot_id))
+
+    def _end(self, leaving: Iterable[Session]) -> int:
+        gone = self._sessions.remove(leaving)
+        self._forgotten(gone)
+        return len(gone)
+
+    def _forgotten(self, gone: list[Session]) -> None:
+        """What follows from the end of sessions."""
+        if not gone:
+            return
+        for session in gone:
+            self._saved_at.pop(session.digest, None)
+            self._tell(session.id)
+        self._thread.later(partial(self._store.remove_sessions, [session.digest for session in gone]))
+
+    def _tell(self, acting_id: str) -> None:
+        for future in self._watchers.pop(acting_id, set()):
+            if not future.done():
+                future.set_result(None)
+
+
+def _can_do_all(one: Administrator) -> bool:
+    return one.role is Role.ADMINISTRATOR and not one.disabled
+
+
+def _words(seconds: float) -> str:
+    """A wait in words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} minutes"
