@@ -20,7 +20,6 @@ from typing import Final
 from gateway.control.client import ControlClient
 from gateway.log import LEVELS, set_up
 from webui.parsing import DEFAULT_PARSER, PARSERS
-from webui.portal.service import PortalService
 from webui.privileges import UserError, become
 
 try:
@@ -37,6 +36,8 @@ Role = Callable[[argparse.Namespace], Coroutine[None, None, None]]
 
 async def serve_portal(options: argparse.Namespace) -> None:
     """Run the guest side until a signal."""
+    from webui.portal.service import PortalService  # here, so that each role holds its own side in memory alone
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -49,7 +50,30 @@ async def serve_portal(options: argparse.Namespace) -> None:
         await service.stop(_STOP_GRACE_S)
 
 
-ROLES: Final[dict[str, Role]] = {"portal": serve_portal}
+async def serve_admin(options: argparse.Namespace) -> None:
+    """Run the administration's side until a signal; raises UserError for a place to listen that is none."""
+    from webui.admin.daemon import AdminDaemon
+    from webui.admin.service import AdminService, ListenError, Options, read_place
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        places = tuple(read_place(text) for text in options.listen)
+    except ListenError as err:
+        raise UserError(str(err)) from None
+    chosen = Options(places, options.state_dir, options.certificate, options.key)
+    daemon = AdminDaemon(ControlClient(options.socket))
+    async with asyncio.TaskGroup() as group:
+        service = AdminService(daemon, chosen, options.parser, group, time.monotonic, time.time)
+        service.start()
+        await stop.wait()
+        log.info("stopping")
+        await service.stop(_STOP_GRACE_S)
+
+
+ROLES: Final[dict[str, Role]] = {"portal": serve_portal, "admin": serve_admin}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,11 +98,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="postern-web", description="The web pages of a Postern gateway.")
-    parser.add_argument("--role", choices=sorted(ROLES), required=True, help="which pages: portal is the guests' side")
+    parser.add_argument(
+        "--role", choices=sorted(ROLES), required=True, help="which pages: portal for guests, admin for operators"
+    )
     parser.add_argument(
         "--socket", type=Path, default=Path("/run/postern/control.sock"), help="the daemon's control socket"
     )
     parser.add_argument("--user", default="", help="become this user when started as root")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="admin: ADDRESS:PORT or INTERFACE:PORT, repeatable; default: what the gateway's configuration says",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path("/var/lib/postern-admin-web"),
+        help="admin: where the certificate that is made on this device is kept",
+    )
+    parser.add_argument("--certificate", type=Path, help="admin: another certificate with its chain (PEM)")
+    parser.add_argument("--key", type=Path, help="admin: the key of --certificate (PEM)")
     parser.add_argument("--parser", choices=sorted(PARSERS), default=DEFAULT_PARSER, help="what reads HTTP heads")
     parser.add_argument("--event-loop", choices=("auto", "asyncio"), default="auto", help="auto takes uvloop if there")
     parser.add_argument("--log-level", choices=list(LEVELS), default="info", help="how much is logged")

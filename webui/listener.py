@@ -48,6 +48,10 @@ class Listener:
             self._server.loop.remove_reader(self._sock.fileno())
             self._sock.close()
 
+    def set_tls(self, tls: ssl.SSLContext) -> None:
+        """Use another certificate for connections from now on."""
+        self._tls = tls
+
     def _resume(self) -> None:
         if self._sock.fileno() >= 0:
             self._server.loop.add_reader(self._sock.fileno(), self._accept)

@@ -1,0 +1,1 @@
+"""The administration's side: pages, live streams and the REST API, each calling the daemon for who has logged in."""

@@ -1,0 +1,299 @@
+"""What is reached without a session: login with its second factor, and the set-up page of a new gateway.
+
+The daemon checks everything and counts the attempts. Between the password and the code of the second factor, both wait
+here for two minutes under a random name, so that the password is never written into a page.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from webui.admin.daemon import Answer, ControlError, JsonValue
+from webui.admin.fields import FORM_TYPE, FieldError, Fields
+from webui.admin.site import SESSION_COOKIE, cookie, flash_cookie, own_path, read_cookies, same_origin
+from webui.messages import Request, Response
+
+if TYPE_CHECKING:
+    from webui.admin.app import AdminApp
+
+LIMIT_BYTES: Final = 16 << 10
+_FORM_COOKIE: Final = "__Host-postern-form"
+_PENDING_S: Final = 120.0
+_MAX_PENDING: Final = 100
+_MAX_PASSWORD: Final = 1024
+
+AnonymousHandler = Callable[["AdminApp", Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A password that was right, waiting for its second factor."""
+
+    name: str
+    password: str
+    onward: str
+    until: float
+
+
+class PendingLogins:
+    """Logins between their two factors, each for two minutes; the oldest goes when there are too many."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._pending: dict[str, Pending] = {}
+
+    def put(self, name: str, password: str, onward: str) -> str:
+        """Keep a login; returns its ticket."""
+        now = self._clock()
+        self._pending = {ticket: one for ticket, one in self._pending.items() if one.until > now}
+        while len(self._pending) >= _MAX_PENDING:
+            del self._pending[next(iter(self._pending))]
+        ticket = secrets.token_urlsafe(18)
+        self._pending[ticket] = Pending(name, password, onward, now + _PENDING_S)
+        return ticket
+
+    def get(self, ticket: str) -> Pending | None:
+        """The login of a ticket, if it still waits."""
+        found = self._pending.get(ticket)
+        return found if found is not None and found.until > self._clock() else None
+
+    def drop(self, ticket: str) -> None:
+        """Forget a login; twice is once."""
+        self._pending.pop(ticket, None)
+
+
+def anonymous_routes() -> dict[tuple[str, str], AnonymousHandler]:
+    """What needs no session."""
+    return {
+        ("GET", "/login"): show_login,
+        ("POST", "/login"): log_in,
+        ("POST", "/login/code"): second_factor,
+        ("GET", "/setup"): show_setup,
+        ("POST", "/setup"): set_up,
+    }
+
+
+async def to_login(app: AdminApp, request: Request) -> Response:
+    """The way to the login page for somebody without a session, who then comes back to where they wanted."""
+    if request.header("accept").startswith("text/event-stream") or request.header("x-csrf-token"):
+        return Response(401, b"log in first\n", "text/plain; charset=utf-8")  # a script asks: its page reloads
+    target = own_path(request.target) if request.method == "GET" else "/"
+    location = "/login" if target == "/" else f"/login?next={quote(target, safe='')}"
+    headers = [("Location", location)]
+    if SESSION_COOKIE in read_cookies(request):
+        headers.append(("Set-Cookie", cookie(SESSION_COOKIE, "", max_age_s=0)))
+    return Response(303, b"", "", headers)
+
+
+def _form_token(request: Request) -> tuple[str, list[str]]:
+    """The token for a form of somebody without a session, and the cookie to set with it."""
+    known = read_cookies(request).get(_FORM_COOKIE, "")
+    if 20 <= len(known) <= 64:
+        return known, []
+    fresh = secrets.token_urlsafe(24)
+    return fresh, [cookie(_FORM_COOKIE, fresh)]
+
+
+def _read_form(request: Request) -> Fields:
+    """The form of somebody without a session; raises FieldError when it is not from our page."""
+    fields = Fields(request.body.decode("utf-8", "replace")) if request.media_type == FORM_TYPE else Fields()
+    known = read_cookies(request).get(_FORM_COOKIE, "")
+    if (
+        not known
+        or not secrets.compare_digest(known.encode(), fields.text("form").encode())
+        or not same_origin(request)
+    ):
+        raise FieldError("", "The form was too old; please try again. (This page needs cookies.)")
+    return fields
+
+
+def _show(app: AdminApp, request: Request, template: str, values: dict[str, object], *, status: int = 200) -> Response:
+    token, cookies = _form_token(request)
+    response = app.page(template, {"form": token, **values}, request=request, status=status)
+    response.headers.extend(("Set-Cookie", value) for value in cookies)
+    return response
+
+
+# -- login ------------------------------------------------------------------------------------------------------------
+
+
+async def show_login(app: AdminApp, request: Request) -> Response:
+    """GET /login: the form; the set-up page while there is no administrator."""
+    try:
+        state = await app.daemon.ask("admin.state", {})
+    except ControlError as err:
+        return app.unreachable(err)
+    if state.get("setup_needed"):
+        return Response(303, b"", "", [("Location", "/setup")])
+    return _login_page(app, request, onward=own_path(Fields(request.query).text("next", "/")))
+
+
+def _login_page(
+    app: AdminApp, request: Request, *, onward: str, name: str = "", alert: str = "", status: int = 200
+) -> Response:
+    values: dict[str, object] = {"title": "Log in", "name": name, "alert": alert, "onward": onward}
+    return _show(app, request, "login", values, status=status)
+
+
+def _code_page(app: AdminApp, request: Request, ticket: str, alert: str = "", status: int = 200) -> Response:
+    return _show(
+        app, request, "login_code", {"title": "Second factor", "ticket": ticket, "alert": alert}, status=status
+    )
+
+
+async def log_in(app: AdminApp, request: Request) -> Response:
+    """POST /login: name and password."""
+    try:
+        form = _read_form(request)
+        onward = own_path(form.text("next", "/"))
+        name = form.required("name", "The name", longest=100)
+        password = form.raw("password", longest=_MAX_PASSWORD)
+    except FieldError as err:
+        return _login_page(app, request, onward="/", alert=err.message, status=400)
+    try:
+        answer = await _try(app, request, name, password, None)
+    except ControlError as err:
+        return _refused(app, request, err, onward, name)
+    result = answer.get("result")
+    if result == "totp":
+        return _code_page(app, request, app.pending.put(name, password, onward))
+    if result == "success":
+        return _logged_in(answer, onward)
+    return _login_page(app, request, onward=onward, name=name, alert=_why(answer), status=_status(answer))
+
+
+async def second_factor(app: AdminApp, request: Request) -> Response:
+    """POST /login/code: the six digits."""
+    try:
+        form = _read_form(request)
+        ticket = form.text("ticket", longest=100)
+        code = form.text("code", longest=20).replace(" ", "")
+    except FieldError as err:
+        return _login_page(app, request, onward="/", alert=err.message, status=400)
+    pending = app.pending.get(ticket)
+    if pending is None:
+        return _login_page(app, request, onward="/", alert="That took too long; please start again.", status=400)
+    try:
+        answer = await _try(app, request, pending.name, pending.password, code)
+    except ControlError as err:
+        return _refused(app, request, err, pending.onward, pending.name)
+    if answer.get("result") == "success":
+        app.pending.drop(ticket)
+        return _logged_in(answer, pending.onward)
+    return _code_page(app, request, ticket, _why(answer), _status(answer))
+
+
+async def _try(app: AdminApp, request: Request, name: str, password: str, code: str | None) -> Answer:
+    params: dict[str, JsonValue] = {
+        "name": name,
+        "password": password,
+        "address": request.client,
+        "agent": request.header("user-agent")[:200],
+    }
+    if code is not None:
+        params["totp"] = code
+    return await app.daemon.ask("admin.login", params)
+
+
+def _refused(app: AdminApp, request: Request, err: ControlError, onward: str, name: str) -> Response:
+    if err.code in ("unreachable", "timeout"):
+        return app.unreachable(err)
+    return _login_page(app, request, onward=onward, name=name, alert=err.message, status=400)
+
+
+def _why(answer: Answer) -> str:
+    message = str(answer.get("message") or "")
+    if answer.get("result") == "wait":
+        return message or f"Too many attempts. Please wait {int(answer.get('retry_after_s') or 1)} seconds."
+    return message or "Name, password or code are not right."
+
+
+def _status(answer: Answer) -> int:
+    return 429 if answer.get("result") == "wait" else 401
+
+
+def _logged_in(answer: Answer, onward: str) -> Response:
+    headers = [("Location", onward), ("Set-Cookie", cookie(SESSION_COOKIE, str(answer.get("session", ""))))]
+    return Response(303, b"", "", headers)
+
+
+# -- the first start --------------------------------------------------------------------------------------------------
+
+
+async def show_setup(app: AdminApp, request: Request) -> Response:
+    """GET /setup: the set-up page, while there is no administrator."""
+    try:
+        state = await app.daemon.ask("admin.state", {})
+    except ControlError as err:
+        return app.unreachable(err)
+    if not state.get("setup_needed"):
+        return Response(303, b"", "", [("Location", "/login")])
+    return _setup_page(app, request, state, Fields())
+
+
+def _setup_page(
+    app: AdminApp, request: Request, state: Answer, given: Fields, alert: str = "", status: int = 200
+) -> Response:
+    zones = state.get("zones") or []
+    values: dict[str, object] = {
+        "title": "Set up",
+        "given": given,
+        "alert": alert,
+        "zones": zones,
+        "timezone": state.get("timezone") or "UTC",
+    }
+    return _show(app, request, "setup", values, status=status)
+
+
+async def set_up(app: AdminApp, request: Request) -> Response:
+    """POST /setup: make the first administrator; ends with a summary and a session."""
+    form = Fields()
+    try:
+        state = await app.daemon.ask("admin.state", {})
+        if not state.get("setup_needed"):
+            return Response(303, b"", "", [("Location", "/login")])
+        form = _read_form(request)
+        params = _setup_params(form, request)
+        answer = await app.daemon.ask("admin.setup", params, timeout_s=60.0)
+    except FieldError as err:
+        return _setup_page(app, request, state, form, err.message, 400)
+    except ControlError as err:
+        if err.code in ("unreachable", "timeout"):
+            return app.unreachable(err)
+        return _setup_page(app, request, state, form, err.message, 400)
+    if not answer.get("session"):
+        return _setup_page(app, request, state, form, _why(answer), _status(answer))
+    response = Response(303, b"", "", [("Location", "/welcome")])
+    response.headers.append(("Set-Cookie", cookie(SESSION_COOKIE, str(answer["session"]))))
+    if answer.get("message"):
+        response.headers.append(("Set-Cookie", flash_cookie("good", str(answer["message"]))))
+    return response
+
+
+def _setup_params(form: Fields, request: Request) -> dict[str, JsonValue]:
+    code = form.required("code", "The setup code", longest=100)
+    name = form.required("name", "Your name", longest=100)
+    password = form.raw("password", longest=_MAX_PASSWORD)
+    if not password:
+        raise FieldError("password", "A password is missing.")
+    if password != form.raw("again", longest=_MAX_PASSWORD):
+        raise FieldError("again", "The two passwords are not the same.")
+    params: dict[str, JsonValue] = {"code": code, "name": name, "password": password, "address": request.client}
+    timezone = form.text("timezone", longest=100)
+    if timezone:
+        params["timezone"] = timezone
+    zone: dict[str, JsonValue] = {}
+    for key in ("name", "ssid", "address"):
+        value = form.text(f"zone_{key}", longest=200)
+        if value:
+            zone[key] = value
+    methods: list[JsonValue] = [method for method in form.all("method") if method in ("click", "voucher", "password")]
+    if methods:
+        zone["methods"] = methods
+    if zone.get("name"):
+        params["zone"] = zone
+    return params

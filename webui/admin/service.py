@@ -1,0 +1,237 @@
+"""The administration as a whole: where it listens, its certificate, and what it needs to know of the gateway.
+
+A listener is bound to one interface (SO_BINDTODEVICE), so that nothing that arrives elsewhere reaches it, whatever
+address it was sent to. The interfaces of guest zones are refused here, and the gateway's own rules refuse guests again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from webui.admin.app import AdminApp
+from webui.admin.certificate import CertificateError, own_certificate, tls_context
+from webui.admin.daemon import AdminDaemon, Answer, ControlError
+from webui.admin.words import zone_of
+from webui.listener import Listener
+from webui.server import HttpServer, ServerLimits
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT: Final = 8443
+_LOOK_S: Final = 5.0  # at the daemon, for another configuration
+_RENEW_LOOK_S: Final = 86400.0
+_IP_FREEBIND: Final = 15  # linux/in.h
+_LOOPBACK: Final = "lo"
+
+LIMITS: Final = ServerLimits(
+    read_timeout_s=30.0,
+    write_timeout_s=30.0,
+    idle_timeout_s=60.0,
+    max_connections=256,
+    max_connections_per_client=64,
+    rate=100.0,
+    rate_burst=400.0,
+)
+
+
+class ListenError(Exception):
+    """The operator is wrong about where to listen; the message says what is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One listening socket: an address (empty: every one) on an interface (empty: whichever has the address)."""
+
+    address: str
+    port: int
+    interface: str = ""
+
+    def __str__(self) -> str:
+        shown = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{shown or '*'}:{self.port}" + (f" on {self.interface}" if self.interface else "")
+
+
+def read_place(text: str) -> Place:
+    """`ADDRESS:PORT`, `[ADDRESS]:PORT` or `INTERFACE:PORT`, the port left out for 8443; raises ListenError."""
+    host, colon, port_text = text.rpartition(":")
+    if not colon or text.endswith("]") or (text.count(":") > 1 and "]" not in text):
+        host, port_text = text, str(DEFAULT_PORT)
+    if not port_text.isascii() or not port_text.isdigit() or not 0 < int(port_text) < 65536:
+        raise ListenError(f"--listen {text}: the port is a number from 1 to 65535")
+    host = host.strip("[]")
+    try:
+        return Place(str(ipaddress.ip_address(host)), int(port_text))
+    except ValueError:
+        if not 0 < len(host.encode()) < 16:
+            raise ListenError(f"--listen {text}: ADDRESS:PORT or INTERFACE:PORT is wanted") from None
+        return Place("", int(port_text), host)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    listen: tuple[Place, ...] = ()  # empty: what the gateway's configuration says
+    state_dir: Path = Path("/var/lib/postern-admin-web")
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class AdminService:
+    """Everything that `postern-web --role admin` runs."""
+
+    def __init__(
+        self,
+        daemon: AdminDaemon,
+        options: Options,
+        parser: str,
+        group: asyncio.TaskGroup,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """Tasks run in `group`. Raises OSError or SyntaxError for broken templates."""
+        self.app = AdminApp(daemon, clock, wall)
+        self.server = HttpServer(LIMITS, parser, group)
+        self._daemon = daemon
+        self._options = options
+        self._group = group
+        self._clock = clock
+        self._listening: dict[Place, Listener] = {}
+        self._failed: set[Place] = set()
+        self._certificate: tuple[Path, Path] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._context_until = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to listen as soon as there is a certificate."""
+        self._tasks = [self._group.create_task(self._run(), name="admin listeners")]
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the administration listens now."""
+        return list(self._listening)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop listening, let what is under way be answered for `grace_s` seconds, then end everything."""
+        for task in self._tasks:
+            task.cancel()
+        for listener in self._listening.values():
+            listener.close()
+        await self.server.stop(grace_s)
+        await self._daemon.close()
+
+    async def _run(self) -> None:
+        said = ""
+        while True:
+            state: Answer = {}
+            try:
+                state = await self._daemon.ask("admin.state", {})
+                said = ""
+            except ControlError as err:
+                if err.message != said:
+                    log.warning("no daemon code=%s reason=%s", err.code, err.message)
+                    said = err.message
+            self.app.hostname = str(state.get("hostname") or self.app.hostname or socket.gethostname())
+            self.app.version = str(state.get("version") or self.app.version)
+            if state.get("timezone"):
+                self.app.zone = zone_of(str(state["timezone"]))
+            # Without the daemon's word we keep what we have: it may be restarting.
+            if self._options.listen or state or not self._listening:
+                await self._apply(self._wanted(state), state)
+            await asyncio.sleep(_LOOK_S)
+
+    def _wanted(self, state: Answer) -> list[Place]:
+        """Where to listen: what the command line says, else the configuration; loopback before either is known."""
+        if self._options.listen:
+            return list(self._options.listen)
+        listen = state.get("listen") or {}
+        port = int(listen.get("port") or DEFAULT_PORT)
+        guests = {str(name) for name in listen.get("guest_interfaces") or ()}
+        places: list[Place] = []
+        for interface in listen.get("interfaces") or (_LOOPBACK,):
+            if interface in guests:
+                log.error("not listening on a guests' interface interface=%s", interface)
+            elif interface == _LOOPBACK:
+                places += [Place("127.0.0.1", port), Place("::1", port)]
+            else:
+                places.append(Place("", port, str(interface)))
+        return places
+
+    async def _apply(self, wanted: list[Place], state: Answer) -> None:
+        """Make the listeners as wanted; the same again changes nothing."""
+        for place in [place for place in self._listening if place not in wanted]:
+            self._listening.pop(place).close()
+            log.info("no longer listening place=%s", place)
+        files = await self._files(state)
+        if files is None:
+            return
+        if files != self._certificate or self._clock() > self._context_until:
+            try:
+                context = tls_context(*files)
+            except CertificateError as err:
+                log.error("not listening: %s", err)
+                return
+            for listener in self._listening.values():
+                listener.set_tls(context)
+            self._context = context
+            self._certificate, self._context_until = files, self._clock() + _RENEW_LOOK_S
+        for place in wanted:
+            if place not in self._listening:
+                self._listen(place)
+
+    async def _files(self, state: Answer) -> tuple[Path, Path] | None:
+        """Certificate and key: of the command line, of the configuration, or made here."""
+        options, listen = self._options, state.get("listen") or {}
+        if options.certificate is not None and options.key is not None:
+            return options.certificate, options.key
+        if listen.get("certificate") and listen.get("certificate_key"):
+            return Path(listen["certificate"]), Path(listen["certificate_key"])
+        if self._certificate is not None and self._clock() <= self._context_until:
+            return self._certificate
+        try:
+            return await asyncio.to_thread(own_certificate, options.state_dir, self.app.hostname)
+        except CertificateError as err:
+            log.error("not listening: %s", err)
+            return None
+
+    def _listen(self, place: Place) -> None:
+        try:
+            sock = _bind(place)
+        except OSError as err:
+            if place not in self._failed:
+                log.warning("cannot listen place=%s reason=%s; trying on", place, err)
+                self._failed.add(place)
+            return
+        self._listening[place] = Listener(self.server, sock, self.app, self._context)
+        self._failed.discard(place)
+        log.info("listening place=%s", place)
+
+
+def _bind(place: Place) -> socket.socket:
+    """A listening socket; an empty address with an interface means both families there. Raises OSError."""
+    six = not place.address or ":" in place.address
+    sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if six:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(place.address)))
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        if place.interface:
+            # Nobody needs a capability for this since Linux 5.7.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, place.interface.encode() + b"\0")
+        sock.bind((place.address or "::", place.port))
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
