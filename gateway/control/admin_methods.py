@@ -96,6 +96,7 @@ class AdminMethods:
             "enabled": admin.enabled,
             "port": admin.port,
             "interfaces": interfaces,
+            "guest_interfaces": [zone.interface for zone in self._gateway.config.zones],
             "certificate": admin.certificate,
             "certificate_key": admin.certificate_key,
             "session_idle_s": admin.session_idle,

@@ -106,6 +106,7 @@ class AdminService:
         self._clock = clock
         self._listening: dict[Place, Listener] = {}
         self._failed: set[Place] = set()
+        self._refused: set[str] = set()
         self._certificate: tuple[Path, Path] | None = None
         self._context: ssl.SSLContext | None = None
         self._context_until = 0.0
@@ -133,8 +134,10 @@ class AdminService:
         said = ""
         while True:
             state: Answer = {}
+            config: Answer = {}
             try:
                 state = await self._daemon.ask("admin.state", {})
+                config = await self._daemon.ask("admin.config", {})
                 said = ""
             except ControlError as err:
                 if err.message != said:
@@ -145,33 +148,36 @@ class AdminService:
             if state.get("timezone"):
                 self.app.zone = zone_of(str(state["timezone"]))
             # Without the daemon's word we keep what we have: it may be restarting.
-            if self._options.listen or state or not self._listening:
-                await self._apply(self._wanted(state), state)
+            if self._options.listen or config or not self._listening:
+                await self._apply(self._wanted(config), config)
             await asyncio.sleep(_LOOK_S)
 
-    def _wanted(self, state: Answer) -> list[Place]:
+    def _wanted(self, config: Answer) -> list[Place]:
         """Where to listen: what the command line says, else the configuration; loopback before either is known."""
         if self._options.listen:
             return list(self._options.listen)
-        listen = state.get("listen") or {}
-        port = int(listen.get("port") or DEFAULT_PORT)
-        guests = {str(name) for name in listen.get("guest_interfaces") or ()}
+        if config.get("enabled") is False:
+            return []
+        port = int(config.get("port") or DEFAULT_PORT)
+        guests = {str(name) for name in config.get("guest_interfaces") or ()}
         places: list[Place] = []
-        for interface in listen.get("interfaces") or (_LOOPBACK,):
+        for interface in config.get("interfaces") or (_LOOPBACK,):
             if interface in guests:
-                log.error("not listening on a guests' interface interface=%s", interface)
+                if interface not in self._refused:
+                    log.error("not listening on a guests' interface interface=%s", interface)
+                self._refused.add(interface)
             elif interface == _LOOPBACK:
                 places += [Place("127.0.0.1", port), Place("::1", port)]
             else:
                 places.append(Place("", port, str(interface)))
         return places
 
-    async def _apply(self, wanted: list[Place], state: Answer) -> None:
+    async def _apply(self, wanted: list[Place], config: Answer) -> None:
         """Make the listeners as wanted; the same again changes nothing."""
         for place in [place for place in self._listening if place not in wanted]:
             self._listening.pop(place).close()
             log.info("no longer listening place=%s", place)
-        files = await self._files(state)
+        files = await self._files(config)
         if files is None:
             return
         if files != self._certificate or self._clock() > self._context_until:
@@ -188,13 +194,13 @@ class AdminService:
             if place not in self._listening:
                 self._listen(place)
 
-    async def _files(self, state: Answer) -> tuple[Path, Path] | None:
+    async def _files(self, config: Answer) -> tuple[Path, Path] | None:
         """Certificate and key: of the command line, of the configuration, or made here."""
-        options, listen = self._options, state.get("listen") or {}
+        options = self._options
         if options.certificate is not None and options.key is not None:
             return options.certificate, options.key
-        if listen.get("certificate") and listen.get("certificate_key"):
-            return Path(listen["certificate"]), Path(listen["certificate_key"])
+        if config.get("certificate") and config.get("certificate_key"):
+            return Path(config["certificate"]), Path(config["certificate_key"])
         if self._certificate is not None and self._clock() <= self._context_until:
             return self._certificate
         try:

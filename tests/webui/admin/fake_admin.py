@@ -152,8 +152,11 @@ class FakeAdmin:
             "hostname": "gate",
             "zones": ["guests"],
             "timezone": "Europe/Paris",
-            "listen": {"interfaces": ["lo"], "port": 8443, "guest_interfaces": ["wlan0"]},
+            "now_unix": fake_world.NOW,
         }
+
+    def admin_config(self, params: Params) -> JsonValue:
+        return {"enabled": True, "port": 8443, "interfaces": ["lo"], "guest_interfaces": ["wlan0"], "certificate": ""}
 
     def admin_setup(self, params: Params) -> JsonValue:
         if not self.setup_needed:
