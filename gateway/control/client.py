@@ -25,6 +25,7 @@ MAX_PENDING: Final = 8192  # requests waiting for their answers; more is a fault
 MAX_EVENTS: Final = 2048  # events of one subscription that its consumer has not taken yet
 MAX_UNSENT_BYTES: Final = 4 << 20  # notices are dropped beyond it, requests refused
 CONNECT_TIMEOUT_S: Final = 5.0
+NOTICE_DELAY_S: Final = 0.05  # how long a notice may wait for others, or for a request, to be written with it
 
 
 class ControlClient:
@@ -145,7 +146,10 @@ class _Subscription:
 
 
 class _Link(asyncio.Protocol):
-    """One connection."""
+    """One connection. What is said within one turn of the loop is written together, in the order in which it was said.
+
+    A write costs more than what is written, here and at the daemon, which each one wakes.
+    """
 
     _transport: asyncio.Transport
 
@@ -155,6 +159,10 @@ class _Link(asyncio.Protocol):
         self._pending: dict[int, asyncio.Future[JsonValue]] = {}
         self._subscriptions: dict[int, _Subscription] = {}
         self._next_id = 0
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._flush_handle: asyncio.Handle | None = None
+        self._flush_is_soon = False
         self._reason: ControlError | None = None  # why the daemon closed, if it said so
         self.lost = False
         self.gone = asyncio.Event()
@@ -167,6 +175,7 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._forget_unsent()
         failure = self._reason or ControlError(
             protocol.UNREACHABLE, "posternd closed the connection (it may be restarting)"
         )
@@ -189,6 +198,7 @@ class _Link(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
+        self._flush()
         self.lost = True
         self._transport.close()
 
@@ -203,15 +213,15 @@ class _Link(asyncio.Protocol):
             return await future
         except asyncio.CancelledError:
             if self._pending.pop(request_id, None) is not None:
-                self._transport.write(protocol.cancel_frame(request_id))
+                self._say(protocol.cancel_frame(request_id))
             raise
         finally:
             timer.cancel()
 
     def notify(self, method: str, params: Params) -> bool:
-        if self.lost or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if self.lost or self._is_full():
             return False
-        self._transport.write(protocol.request_frame(None, method, params))
+        self._say(protocol.request_frame(None, method, params), soon=False)
         return True
 
     def subscribe(self, method: str, params: Params) -> _Subscription:
@@ -221,14 +231,44 @@ class _Link(asyncio.Protocol):
 
     def unsubscribe(self, subscription: _Subscription) -> None:
         if self._subscriptions.pop(subscription.id, None) is not None and not subscription.done and not self.lost:
-            self._transport.write(protocol.cancel_frame(subscription.id))
+            self._say(protocol.cancel_frame(subscription.id))
 
     def _request(self, method: str, params: Params) -> int:
-        if len(self._pending) >= MAX_PENDING or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if len(self._pending) >= MAX_PENDING or self._is_full():
             raise ControlError(protocol.BUSY, "too many requests wait for posternd")
         self._next_id += 1
-        self._transport.write(protocol.request_frame(self._next_id, method, params))
+        self._say(protocol.request_frame(self._next_id, method, params))
         return self._next_id
+
+    def _is_full(self) -> bool:
+        return self._unsent_bytes + self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+
+    def _say(self, frame: bytes, *, soon: bool = True) -> None:
+        """Write a frame with what else is said in this turn or, unless `soon`, a little later."""
+        if self.lost:
+            return
+        self._unsent.append(frame)
+        self._unsent_bytes += len(frame)
+        if self._flush_handle is None or (soon and not self._flush_is_soon):
+            if self._flush_handle is not None:
+                self._flush_handle.cancel()
+            self._flush_is_soon = soon
+            self._flush_handle = (
+                self._loop.call_soon(self._flush) if soon else self._loop.call_later(NOTICE_DELAY_S, self._flush)
+            )
+
+    def _flush(self) -> None:
+        frames = self._unsent
+        if frames and not self.lost:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._forget_unsent()
+
+    def _forget_unsent(self) -> None:
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        self._unsent = []
+        self._unsent_bytes = 0
 
     def _expire(self, request_id: int, method: str, timeout_s: float) -> None:
         future = self._pending.pop(request_id, None)
@@ -236,7 +276,7 @@ class _Link(asyncio.Protocol):
             future.set_exception(
                 ControlError(protocol.TIMEOUT, f"posternd did not answer {method} within {timeout_s:g} s")
             )
-            self._transport.write(protocol.cancel_frame(request_id))
+            self._say(protocol.cancel_frame(request_id))
 
     def _take(self, message: dict[str, JsonValue]) -> None:
         request_id = message.get("id")
@@ -263,7 +303,7 @@ class _Link(asyncio.Protocol):
             subscription.finish(error)
         elif not subscription.put(message.get("event")):
             del self._subscriptions[request_id]
-            self._transport.write(protocol.cancel_frame(request_id))
+            self._say(protocol.cancel_frame(request_id))
             subscription.finish(
                 ControlError(protocol.TOO_SLOW, f"{MAX_EVENTS} events wait to be taken; the stream is ended")
             )
