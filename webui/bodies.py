@@ -56,6 +56,12 @@ class BodyStream:
         if piece or self._reader.complete or self._error is not None:
             self._wake()
 
+    def fail(self, error: RequestError) -> None:
+        """Tell the handler that no more will come; what came already it still gets."""
+        if self._error is None and not self._reader.complete:
+            self._error = error
+            self._wake()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

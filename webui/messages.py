@@ -90,6 +90,8 @@ class Response:
     closed when the client went away.
 
     `close` ends the connection after it. Content-Length, Transfer-Encoding and Connection are the server's to write.
+    `drain_bytes` of a body that was not read are still taken and thrown away: a program that sends a whole file before
+    it reads the answer would otherwise see a reset instead of a refusal.
     """
 
     status: int
@@ -97,6 +99,7 @@ class Response:
     content_type: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
     close: bool = False
+    drain_bytes: int = 0
 
 
 Handler = Callable[[Request], Response | Awaitable[Response]]

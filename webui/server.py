@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _MAX_BUFFER_BYTES: Final = 64 << 10  # read ahead of the request under way
 _MAX_LINGER_BYTES: Final = 4 << 20  # thrown away after a refusal, so that its text still arrives
 _LINGER_S: Final = 2.0
+_DRAIN_S: Final = 20.0  # for what a response's `drain_bytes` allows
 _WRITE_BUFFER_BYTES: Final = 64 << 10
 _SWEEP_S: Final = 0.5
 _EVICTION_SCAN: Final = 64  # connections looked at to find one that may go
@@ -46,6 +47,7 @@ class ServerLimits:
     """Bounds of a server; the defaults are those of the portal."""
 
     read_timeout_s: float = 10.0  # for one whole request, also the first after connecting
+    body_timeout_s: float = 60.0  # without an octet of a body that its handler streams
     write_timeout_s: float = 10.0  # without progress of the client
     idle_timeout_s: float = 120.0  # between the requests of a kept connection
     max_connections: int = 2048
@@ -208,6 +210,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_buffer",
         "_decision",
+        "_drain_bytes",
         "_drained",
         "_endpoint",
         "_eof",
@@ -240,6 +243,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Event | None = None  # exists while the write buffer is full
         self._thrown_away = 0
+        self._drain_bytes = _MAX_LINGER_BYTES
         self._eof = False
         self.client = ""
         self.deadline = _NEVER
@@ -283,7 +287,7 @@ class Connection(asyncio.Protocol):
         self._begin()  # uvloop may read before it runs what was called soon
         if self._phase is _Phase.LINGERING:
             self._thrown_away += len(data)
-            if self._thrown_away > _MAX_LINGER_BYTES:
+            if self._thrown_away > self._drain_bytes:
                 self.abort()
             return
         if self._phase is _Phase.CLOSING:
@@ -340,7 +344,10 @@ class Connection(asyncio.Protocol):
         """The deadline of the phase is over."""
         self.deadline = _NEVER
         counts = self._server.counts
-        if self._phase is not _Phase.READING or self._drained is not None:
+        if self._phase is _Phase.HANDLING and self._stream_in is not None:
+            counts.timeouts += 1
+            self._stream_in.fail(RequestError(408, "the body stopped coming"))
+        elif self._phase is not _Phase.READING or self._drained is not None:
             counts.timeouts += 1
             self.abort()
         elif self._request is None and not self._buffer:
@@ -427,7 +434,7 @@ class Connection(asyncio.Protocol):
         if stream.full:
             self._transport.pause_reading()
         elif not stream.complete and self._phase is _Phase.HANDLING:
-            self.deadline = self._server.loop.time() + self._server.limits.read_timeout_s
+            self.deadline = self._server.loop.time() + self._server.limits.body_timeout_s
 
     def _read_on(self) -> None:
         """The handler took what waited: read more of the body."""
@@ -488,6 +495,7 @@ class Connection(asyncio.Protocol):
             return
         if self._stream_in is not None and not self._stream_in.complete:
             response.close = True  # answered before its end, which cannot be found any more
+            self._drain_bytes = max(_MAX_LINGER_BYTES, response.drain_bytes)
         else:
             self._stream_in = None
         if isinstance(response.body, bytes):
@@ -527,7 +535,7 @@ class Connection(asyncio.Protocol):
         elif unread and not self._eof:
             # A close with octets unread becomes a reset, and the client never sees why (RFC 9112 §9.6).
             self._phase = _Phase.LINGERING
-            self.deadline = now + _LINGER_S
+            self.deadline = now + (_DRAIN_S if self._drain_bytes > _MAX_LINGER_BYTES else _LINGER_S)
             self._buffer.clear()
             self._stream_in = None
             if self._transport.can_write_eof():  # TLS has no half-closed connections here
