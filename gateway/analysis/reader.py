@@ -91,6 +91,8 @@ class Reader:
                 break
             base += used
             buffer = buffer[used:]
+        if walk.stopped and piece:  # damage: what lies behind it was unpacked only as far as the block went
+            self.unpacked_bytes = base + used
         stream.drain()
         self.sha256 = digest.hexdigest()
         if not seen:
