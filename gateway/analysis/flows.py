@@ -182,6 +182,7 @@ class Connection:
         "name",
         "number",
         "offset",
+        "opened_in",
         "options",
         "orig",
         "reset",
@@ -217,6 +218,7 @@ class Connection:
         self.ack_time: int | None = None
         self.ack_frame: int | None = None
         self.irtt: int | None = None
+        self.opened_in: int | None = None  # last SYN to first ACK of whichever side, for what counts as soon
         self.options: tuple[int | None, int | None, bool, bool] | None = None  # MSS, scale, SACK, timestamps
         self.resp_options: tuple[int | None, int | None, bool, bool] | None = None
         self.reset: tuple[bool, int, int, str, bool, int, int] | None = None

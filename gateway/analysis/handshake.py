@@ -21,6 +21,7 @@ from gateway.analysis.flows import (
     HALF,
     ISN,
     KNOWN,
+    LA,
     LAST,
     LAST_FRAME,
     MASK,
@@ -227,7 +228,11 @@ def _without_connection(
         if known is None:
             # The other side may have tried at the same time (simultaneous open).
             back = reverse_key(key)
-            if back in st.tcp:
+            other = st.tcp.get(back)
+            if other is not None and other[ISN] is None and other[LA] not in (None, (seq + 1) & MASK):
+                # Its numbers do not belong to the connection of which only the other side has been seen.
+                _retire(st, back, other, frame, t)
+            elif other is not None:
                 return _midstream(st, key, frame, t, seq, of, ttl, vlan, buf, start, options, end)
             if back not in half:
                 raw = buf[options : min(options + ((of >> 12) - 5) * 4, end)]
@@ -517,11 +522,18 @@ def _agree_on_scale(conn: Connection, orig: Direction | None, resp: Direction | 
     if resp is not None and conn.resp_options is not None:
         resp[SHIFT] = (theirs or 0) if not both or ours is not None else 0
         resp[NORM] = -1
+    # Where one side did not offer it, the other cannot use it, whatever its own SYN said.
+    if conn.options is not None and ours is None and resp is not None and not resp[KNOWN]:
+        resp[KNOWN], resp[SHIFT] = True, 0
+    if conn.resp_options is not None and theirs is None and orig is not None and not orig[KNOWN]:
+        orig[KNOWN], orig[SHIFT] = True, 0
 
 
 def established(st: State, d: Direction, t: int, frame: int, ack: int, flags: int) -> None:
     """Note the packet that closes the handshake: the originator's ACK of the SYN-ACK."""
     conn: Connection = d[CONN]
+    if conn.opened_in is None and conn.syn_times and not flags & 2:
+        conn.opened_in = max(0, t - conn.syn_times[-1])
     resp = conn.resp
     if resp is None or d is not conn.orig or resp[ISN] is None or conn.ack_time is not None or not flags & 0x10:
         return

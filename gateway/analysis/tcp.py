@@ -191,6 +191,15 @@ def segment(
         elif length and not probe and not rst:
             _sent(d, r, seq, end, t, frame, ip_id, checksum)
     elif length and nseq is None and not rst:
+        if r_la is not None and (r_la - seq - length & MASK) < HALF:
+            # Acknowledged before the recording began, and sent again as the first that is seen of its sender
+            trouble = trouble_of(d)
+            trouble.spurious += 1
+            trouble.labelled += 1
+            trouble.unknown += 1
+            st.evidence["unknown"] += 1
+            st.label("spurious_retransmission", conn, frame, t)
+            st.label("retransmission", conn, frame, t)
         _sent(d, r, seq, end, t, frame, ip_id, checksum)
     # 12
     if lost_before and nseq is not None:
@@ -223,6 +232,7 @@ def segment(
         or d[NSEQ] is None
         or d[NSEQ] < r[LA]  # its numbers have wrapped, those acknowledged have not
         or d[DUP]
+        or flags & 2  # the next window is to be scaled, even if its field is the same
         or keepalive
         or probe
         or d[HOLES]
@@ -543,7 +553,7 @@ def _late(
     trouble = trouble_of(d)
     since_ack = t - r[LAST] if r is not None else -1
     since_new = t - d[NSEQ_TIME]
-    soon = conn.irtt if conn.irtt else st.unknown_irtt_ns
+    soon = conn.opened_in or st.unknown_irtt_ns
     if spurious:
         trouble.spurious += 1
         st.label("spurious_retransmission", conn, frame, t)
@@ -790,18 +800,15 @@ def _append_sorted(d: Direction, entry: tuple[int, ...]) -> None:
 def _remember_window(d: Direction, conn: Connection, frame: int, t: int, flags: int, ack: int, win: int) -> None:
     if flags & 0x10:
         d[LA] = ack
-    elif flags & 2:
+    elif flags & 6:
         d[LA] = None
         if d[REV] is not None:
             d[REV][NORM] = -1
+    d[WIN] = win  # as the field says: a change is a change of the field, in the SYN as elsewhere
     if flags & 2:
-        # The window of a SYN is never scaled: keep it comparable with the scaled ones that follow.
-        shift = d[SHIFT] if d[SHIFT] < 14 else 0
-        d[WIN] = win >> shift if not win & ((1 << shift) - 1) else -1
-        d[SCALED] = win
+        d[SCALED] = win  # the window of a SYN is never scaled
         d[SPAN] = win - win // 10
         return
-    d[WIN] = win
     scaled = win << d[SHIFT]
     d[SCALED] = scaled
     d[SPAN] = scaled - scaled // 10 if d[KNOWN] else NEVER
