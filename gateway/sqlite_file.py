@@ -19,7 +19,11 @@ MAX_QUARANTINED: Final = 9
 
 
 class StoreError(Exception):
-    """The file cannot be used now; the text is a sentence with the remedy."""
+    """The file cannot be used now; the text is a sentence with the remedy. `temporary`: trying again may help."""
+
+    def __init__(self, sentence: str, *, temporary: bool = True) -> None:
+        super().__init__(sentence)
+        self.temporary = temporary
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,10 @@ class SqliteFile:
             with self._connection as database:
                 yield database
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as err:
-            damaged = isinstance(err, sqlite3.DatabaseError) and not isinstance(err, sqlite3.OperationalError)
-            remedy = "Restart posternd, which moves a damaged file aside" if damaged else "Is the file system full?"
-            what = self._contents.what
-            raise StoreError(f"The {what} in {self.path} could not be read or written: {err}. {remedy}.") from err
+            temporary = isinstance(err, sqlite3.OperationalError)
+            remedy = "Is the file system full?" if temporary else "Restart posternd, which moves a damaged file aside."
+            sentence = f"The {self._contents.what} in {self.path} could not be read or written: {err}. {remedy}"
+            raise StoreError(sentence, temporary=temporary) from err
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:

@@ -12,7 +12,18 @@ HIDDEN: Final = "…"
 LONGEST_VALUE: Final = 80  # characters of one parameter
 LONGEST_SUMMARY: Final = 300
 # Parameters that are never written down. Whatever ends in one of these counts too (`new_password`).
-_SECRET: Final = ("password", "passphrase", "secret", "code", "totp", "credential", "token", "key", "recovery")
+_SECRET: Final = (
+    "password",
+    "current",
+    "passphrase",
+    "secret",
+    "code",
+    "totp",
+    "credential",
+    "token",
+    "key",
+    "recovery",
+)
 _BULKY: Final = frozenset({"data", "text", "changes"})  # whole files: their size is said
 
 

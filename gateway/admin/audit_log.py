@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -12,7 +11,6 @@ from gateway.admin.audit import Entry
 from gateway.admin.thread import AdminThread
 from gateway.buckets import TokenBuckets
 
-UNSAVED: Final = 200  # entries that wait for a file that cannot be written
 FAILURES_PER_S, FAILURES_AT_ONCE = 1 / 60, 30  # of wrong logins, which strangers cause
 
 LOG: Final = logging.getLogger(__name__)
@@ -25,7 +23,6 @@ class AuditLog:
         self._thread = thread
         self._keep = keep
         self._clock = clock
-        self._unsaved: deque[Entry] = deque(maxlen=UNSAVED)
         self._failures = TokenBuckets(FAILURES_PER_S, FAILURES_AT_ONCE, 16)
 
     def add(self, entry: Entry, *, failure: bool = False) -> None:
@@ -39,21 +36,7 @@ class AuditLog:
             entry.method,
             entry.outcome,
         )
-        self._unsaved.append(entry)
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what could not be written before."""
-        if self._unsaved:
-            self._thread.later(self.save)
-
-    def save(self) -> None:
-        """Write, in the thread; what fails waits for the next time."""
-        while self._unsaved:
-            entry = self._unsaved[0]
-            self._thread.store.add_entry(entry, self._keep())
-            if self._unsaved and self._unsaved[0] is entry:  # else it was pushed out meanwhile
-                self._unsaved.popleft()
+        self._thread.later(partial(self._thread.store.add_entry, entry, self._keep()))
 
     async def page(self, *, who: str, method: str, search: str, offset: int, limit: int) -> tuple[int, list[Entry]]:
         """How many entries match, and a page of them, newest first."""

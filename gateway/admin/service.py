@@ -147,11 +147,11 @@ class AdminService:
                 since_retry = 0.0
                 if not self._loaded:
                     await self._load()
-                self.audit.flush()
+                self._thread.again()
 
     def close(self) -> None:
         """End the thread and close the file."""
-        self._thread.close(self.audit.save)
+        self._thread.close()
 
     def reconfigure(self, settings: Admin) -> None:
         """Go over to other settings."""

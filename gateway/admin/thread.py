@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.control.protocol import BUSY, UNAVAILABLE, ControlError
 from gateway.sqlite_file import StoreError
 
 LOGINS_WAITING: Final = 8  # more are told to come back: hashing them would take seconds
+UNWRITTEN: Final = 1000
 _COST_FACT: Final = "hash_cost"
 
 LOG: Final = logging.getLogger(__name__)
@@ -37,27 +39,31 @@ class AdminThread:
         self._worker = Worker("administration", LOGINS_WAITING)
         self._cost: Cost | None = None
         self._decoy = ""
+        self._asked = False  # whether the thread will look at the next
+        self._unwritten: deque[Callable[[], None]] = deque(maxlen=UNWRITTEN)
 
     def start(self) -> None:
         """Start the thread."""
         self._worker.start()
 
-    def close(self, last: Callable[[], None]) -> None:
-        """Do `last`, close the file and end the thread."""
+    def close(self) -> None:
+        """Write what waits, close the file and end the thread."""
 
         def end() -> None:
-            try:
-                last()
-            except StoreError as err:
-                LOG.warning("%s", err)
+            self._write()
             self.store.close()
 
         self._worker.stop(end)
 
     async def ask(self, work: Callable[[], T]) -> T:
-        """What `work` returns, done before any password is checked."""
+        """What `work` returns, done before any password is checked, and after what was to be written before it."""
+
+        def in_turn() -> T:
+            self._write()
+            return work()
+
         try:
-            result = await result_of(self._worker, work, urgent=True)
+            result = await result_of(self._worker, in_turn, urgent=True)
         except asyncio.QueueFull:
             raise ControlError(BUSY, "Too much is being asked at once; try again in a moment.") from None
         except StoreError as err:
@@ -67,17 +73,36 @@ class AdminThread:
         return result
 
     def later(self, work: Callable[[], None]) -> None:
-        """Have something written without waiting, in the order of these calls; what fails is a warning."""
+        """Have something written without waiting, in the order of these calls.
 
-        def attempt() -> None:
+        What cannot be written is kept and tried again with the next write, or by `again`: a login that was ended must
+        not come back with the next start because the disk was full for a moment. `work` may therefore be done twice.
+        """
+        self._unwritten.append(work)
+        self.again()
+
+    def again(self) -> None:
+        """Write what could not be written before."""
+        if self._unwritten and not self._asked:
+            self._asked = self._worker.submit(self._answer, urgent=True)
+
+    def _answer(self) -> None:
+        self._asked = False
+        self._write()
+
+    def _write(self) -> None:
+        """In the thread: what waits, until something cannot be written."""
+        while self._unwritten:
+            work = self._unwritten[0]
             try:
                 work()
             except StoreError as err:
                 self.trouble = str(err)
                 LOG.warning("%s", err)
-
-        if not self._worker.submit(attempt, urgent=True):
-            LOG.warning("a change of the administrators' file was not written: too many at once")
+                if err.temporary:
+                    return
+            if self._unwritten and self._unwritten[0] is work:  # else it was pushed out meanwhile
+                self._unwritten.popleft()
 
     async def hashed(self, password: str) -> str:
         """A password's hash."""

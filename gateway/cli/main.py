@@ -51,6 +51,8 @@ COMMANDS: Final = {
     "leases": Command("gateway.cli.leases", "addresses given out by DHCP"),
     "events": Command("gateway.cli.events", "what happened to clients, in order and in words"),
     "users": Command("gateway.cli.users", "local accounts"),
+    "admins": Command("gateway.cli.admins", "who may administer through the web interface"),
+    "setup-code": Command("gateway.cli.setup_code", "the code for the first administrator"),
     "config": Command("gateway.cli.config", "check, show or reload the configuration"),
     "ruleset": Command("gateway.cli.ruleset", "the packet filter's rules"),
     "radius": Command("gateway.cli.radius", "RADIUS servers and queued accounting"),

@@ -7,7 +7,7 @@
 _postern_words() {
     # The options and verbs of a command, as `postern COMMAND --help` has them.
     case "$1" in
-        "") echo "status sessions leases events users config ruleset radius metrics debug analyze capture completion" ;;
+        "") echo "status sessions leases events users admins setup-code config ruleset radius metrics debug analyze capture completion" ;;
         sessions) echo "list show kick authorize" ;;
         "sessions list") echo "--zone --state --search --limit" ;;
         "sessions show") _postern_clients ;;
@@ -19,6 +19,8 @@ _postern_words() {
         events) echo "--client --follow --limit" ;;
         users) echo "add list passwd remove" ;;
         "users add") echo "--devices --valid-for --note $_postern_limits" ;;
+        admins) echo "list add passwd remove reset-totp" ;;
+        "admins add") echo "--role" ;;
         config) echo "check show reload" ;;
         "config show") echo "--effective" ;;
         ruleset) echo "print check" ;;
@@ -57,7 +59,7 @@ _postern() {
                 case "$command" in
                     "") command=$word ;;
                     *\ *) ;;
-                    sessions | leases | users | config | ruleset | radius | debug) command="$command $word" ;;
+                    sessions | leases | users | admins | config | ruleset | radius | debug) command="$command $word" ;;
                 esac
                 ;;
         esac

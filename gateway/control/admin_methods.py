@@ -21,6 +21,7 @@ from gateway.admin.audit import summary_of
 from gateway.admin.roles import Acting, refusal
 from gateway.admin.service import AdminService, Holder, Opened, Refused
 from gateway.control import params as read
+from gateway.control.accounts_methods import AccountsMethods
 from gateway.control.protocol import (
     BAD_PARAMS,
     CONFLICT,
@@ -54,7 +55,7 @@ class AdminMethods:
 
     def over(self, table: Mapping[str, Method]) -> dict[str, Method]:
         """The whole table: these methods, and `table` with every change being written down."""
-        self._table = self._with_record(table)
+        self._table = self._with_record({**table, **AccountsMethods(self._service).table()})
         return {**self._table, **self.methods()}
 
     def methods(self) -> dict[str, Method]:

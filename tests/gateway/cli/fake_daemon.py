@@ -121,6 +121,12 @@ ANSWERS: dict[str, JsonValue] = {
     "users.passwd": {"changed": "bob"},
     "users.remove": {"removed": "bob"},
     "users.list": {"rows": [{"username": "bob", "session_time_s": 3600, "total_bytes": None}]},
+    "accounts.list": {"rows": [{"name": "alice", "role": "administrator", "totp": False}]},
+    "accounts.add": {"name": "carol", "role": "operator"},
+    "accounts.passwd": {"name": "carol"},
+    "accounts.remove": {"name": "alice"},
+    "accounts.totp_remove": {"name": "alice", "removed": True},
+    "admin.setup_code": {"code": "ZW98-8LMD-TM4S-ZK9G"},
     "config.check": {"problems": []},
     "config.show": {
         "rows": [

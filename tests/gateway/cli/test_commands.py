@@ -27,6 +27,10 @@ ASKING = (
     (("leases", "release", "10.41.0.20"), "leases.release"),
     (("users", "list"), "users.list"),
     (("users", "remove", "bob"), "users.remove"),
+    (("admins", "list"), "accounts.list"),
+    (("admins", "remove", "alice"), "accounts.remove"),
+    (("admins", "reset-totp", "alice"), "accounts.totp_remove"),
+    (("setup-code",), "admin.setup_code"),
     (("config", "show"), "config.show"),
     (("config", "reload"), "config.reload"),
     (("ruleset", "print"), "ruleset.print"),
@@ -201,6 +205,27 @@ def test_an_account_has_its_own_bounds(postern: Run, daemon: FakeDaemon, monkeyp
             },
         )
     ]
+
+
+def test_an_administrator_is_made_with_a_role_and_a_password_from_standard_input(
+    postern: Run, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a role it is a viewer, who can break nothing."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("four words are enough\n" * 3))
+    assert postern("admins", "add", "carol", "--role", "operator")[0] == 0
+    assert postern("admins", "add", "dave")[0] == 0
+    assert postern("admins", "passwd", "carol")[0] == 0
+    assert daemon.asked == [
+        ("accounts.add", {"name": "carol", "role": "operator", "password": "four words are enough"}),
+        ("accounts.add", {"name": "dave", "role": "viewer", "password": "four words are enough"}),
+        ("accounts.passwd", {"name": "carol", "password": "four words are enough"}),
+    ]
+    assert postern("admins", "add", "eve", "--role", "king")[0] == 2
+
+
+def test_the_setup_code_is_printed_alone(postern: Run) -> None:
+    """A script, or a person at the console, gets the code and nothing else."""
+    assert postern("setup-code") == (0, "ZW98-8LMD-TM4S-ZK9G\n", "")
 
 
 def test_no_option_takes_a_password(postern: Run) -> None:
