@@ -63,7 +63,14 @@ async def serve_admin(options: argparse.Namespace) -> None:
         places = tuple(read_place(text) for text in options.listen)
     except ListenError as err:
         raise UserError(str(err)) from None
-    chosen = Options(places, options.state_dir, options.certificate, options.key)
+    chosen = Options(
+        places,
+        options.state_dir,
+        options.certificate,
+        options.key,
+        options.spool if options.spool.is_dir() else None,
+        options.capture_limit_mb << 20,
+    )
     daemon = AdminDaemon(ControlClient(options.socket))
     async with asyncio.TaskGroup() as group:
         service = AdminService(daemon, chosen, options.parser, group, time.monotonic, time.time)
@@ -117,6 +124,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("/var/lib/postern-admin-web"),
         help="admin: where the certificate that is made on this device is kept",
+    )
+    parser.add_argument(
+        "--spool", type=Path, default=Path("/var/lib/postern/spool"), help="admin: where captures are kept and analysed"
+    )
+    parser.add_argument(
+        "--capture-limit-mb", type=int, default=500, metavar="N", help="admin: the largest upload (default 500)"
     )
     parser.add_argument("--certificate", type=Path, help="admin: another certificate with its chain (PEM)")
     parser.add_argument("--key", type=Path, help="admin: the key of --certificate (PEM)")

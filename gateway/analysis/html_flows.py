@@ -60,22 +60,35 @@ def flow_picture(picture: FlowPicture) -> Safe:
     return _picture(picture, True)
 
 
+def figures(row: Mapping[str, Any], trace: Trace, from_orig: bool) -> list[Safe]:
+    """The plots of one flow for data of one side: time and sequence, in flight and window, round trip."""
+    sender = f"{row['orig_host']}:{row['orig_port']}" if from_orig else f"{row['resp_host']}:{row['resp_port']}"
+    return [
+        _figure(f"Time and sequence: data of {sender}", plots.time_sequence(trace, from_orig), _SEQUENCE_LEGEND),
+        _figure(f"In flight and window: data of {sender}", plots.window(trace, from_orig), _WINDOW_LEGEND),
+        _figure("Round trip, seen from the capture point", plots.round_trip(trace), _RTT_LEGEND),
+    ]
+
+
 def _picture(picture: FlowPicture, is_open: bool) -> Safe:
     row, trace = picture.row, picture.trace
     orig = f"{row['orig_host']}:{row['orig_port']}"
     resp = f"{row['resp_host']}:{row['resp_port']}"
-    downloads = row["resp_bytes"] >= row["orig_bytes"]
-    sender = resp if downloads else orig
-    figures = [
-        _figure(f"Time and sequence: data of {sender}", plots.time_sequence(trace, not downloads), _SEQUENCE_LEGEND),
-        _figure(f"In flight and window: data of {sender}", plots.window(trace, not downloads), _WINDOW_LEGEND),
-        _figure("Round trip, seen from the capture point", plots.round_trip(trace), _RTT_LEGEND),
-    ]
-    around = _around_trouble(trace.segments)
+    drawings = figures(row, trace, row["resp_bytes"] < row["orig_bytes"])
+    around = around_trouble(trace.segments)
     if around:
-        figures.append(_figure(_ladder_title(around, trace), plots.ladder(around, orig, resp), ""))
+        drawings.append(_figure(_ladder_title(around, trace), plots.ladder(around, orig, resp), ""))
     title = f"{row['uid']}  {orig} → {resp}"
-    facts = tiles(
+    cut = "" if trace.complete else f'<p class="quiet">Drawn are the first {len(trace.segments):,} packets.</p>'
+    return Safe(
+        f'<details class="more" id="flow-{markup(row["uid"])}"{" open" if is_open else ""}>'
+        f"<summary>{markup(title)}</summary>{flow_facts(row)}{cut}{drawn_span(trace)}{''.join(drawings)}</details>"
+    )
+
+
+def flow_facts(row: Mapping[str, Any]) -> Safe:
+    """The numbers of a flow that matter first."""
+    return tiles(
         [
             ("Service", row["name"] or row["service"]),
             ("Sent again", row["retrans"]),
@@ -88,18 +101,19 @@ def _picture(picture: FlowPicture, is_open: bool) -> Safe:
             ("Frames", f"{row['first_frame']}–{row['last_frame']}"),
         ]
     )
+
+
+def drawn_span(trace: Trace) -> Safe:
+    """A line that says how much of the flow's time the plots leave out as silence; empty if hardly any."""
     low, high = plots.active_span(trace)
     whole = trace.segments[-1].t_s
+    if high - low >= 0.8 * whole:
+        return Safe("")
     drawn = f"Drawn are {plots.seconds_text(high - low)} of {plots.seconds_text(whole)}; the rest was silence."
-    silent = f'<p class="quiet">{drawn}</p>' if high - low < 0.8 * whole else ""
-    cut = "" if trace.complete else f'<p class="quiet">Drawn are the first {len(trace.segments):,} packets.</p>'
-    return Safe(
-        f'<details class="more" id="flow-{markup(row["uid"])}"{" open" if is_open else ""}>'
-        f"<summary>{markup(title)}</summary>{facts}{cut}{silent}{''.join(figures)}</details>"
-    )
+    return Safe(f'<p class="quiet">{drawn}</p>')
 
 
-def _around_trouble(segments: Sequence[Segment]) -> Sequence[Segment]:
+def around_trouble(segments: Sequence[Segment]) -> Sequence[Segment]:
     """The packets of the ladder: a few before the first trouble and what follows, or the beginning."""
     first = next((index for index, segment in enumerate(segments) if segment.evidence in _TROUBLE), 0)
     start = max(0, first - 8)
@@ -112,10 +126,10 @@ def _ladder_title(around: Sequence[Segment], trace: Trace) -> str:
     return f"Packets of frames {around[0].frame} to {around[-1].frame}, around the first trouble"
 
 
-def _figure(title: str, plot: str, legend: str) -> str:
+def _figure(title: str, plot: str, legend: str) -> Safe:
     if not plot:
-        return ""
-    return f'<figure><figcaption>{markup(title)}</figcaption><div class="plotbox">{plot}</div>{legend}</figure>'
+        return Safe("")
+    return Safe(f'<figure><figcaption>{markup(title)}</figcaption><div class="plotbox">{plot}</div>{legend}</figure>')
 
 
 def _legend(*entries: tuple[str, str]) -> str:

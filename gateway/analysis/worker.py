@@ -4,7 +4,7 @@
     postern-worker --spool /var/lib/postern/spool     the service: oldest job first, one at a time
 
 The service needs no network and writes nowhere but in the spool. It keeps the retention (`job.plan_sweep`), puts right
-what a crash left, and says in `worker.json` that it is alive.
+what a crash left, and says in `worker.json` that it is alive and how long it keeps what.
 """
 
 from __future__ import annotations
@@ -122,7 +122,13 @@ class Service:
         if now - self._beaten < BEAT_EVERY_S and not force:
             return
         self._beaten = now
-        alive = {"pid": os.getpid(), "beat_unix": time.time(), "job": self._running, "stopping": self._stopping}
+        alive = {
+            "pid": os.getpid(),
+            "beat_unix": time.time(),
+            "job": self._running,
+            "stopping": self._stopping,
+            "retention": dataclasses.asdict(self._retention),
+        }
         part = self._spool / (BEAT + ".part")
         part.write_text(json.dumps(alive))
         part.chmod(job.FILE_MODE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from webui.admin.rest import ApiCall, ApiRoute
+from webui.admin.captures_api import captures_health
+from webui.admin.rest import ApiCall, ApiRoute, json_response
 from webui.admin.schema import anything, array, integer, nullable, record, text
 
 TAG = "System"
@@ -25,7 +26,7 @@ def api_routes() -> list[ApiRoute]:
         },
         required=("name", "role", "kind", "scopes"),
     )
-    health = record({"status": text()}, required=("status",))
+    health = record({"status": text("ok, degraded or failing")}, required=("status",), more=True)
     return [
         ApiRoute("GET", "/health", "", health_, "Whether the web interface answers.", TAG, result=health),
         ApiRoute("GET", "/whoami", "read", whoami_, "Who the token belongs to.", TAG, result=whoami),
@@ -34,8 +35,10 @@ def api_routes() -> list[ApiRoute]:
 
 
 async def health_(call: ApiCall) -> object:
-    """That we are here; says nothing of the gateway to strangers."""
-    return {"status": "ok"}
+    """That we are here, and whether captures can be analysed; strangers learn nothing else."""
+    captures = await captures_health(call.app)
+    status = "ok" if captures is None else captures["status"]
+    return json_response(503 if status == "failing" else 200, {"status": status, "captures": captures})
 
 
 async def whoami_(call: ApiCall) -> object:

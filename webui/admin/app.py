@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from webui.admin import login, modules, openapi, words
+from webui.admin.capture_desk import CaptureDesk
 from webui.admin.daemon import UNAUTHENTICATED, AdminDaemon, ControlError
 from webui.admin.fields import FORM_TYPE, FieldError, Fields
 from webui.admin.render import StaticFiles, Templates
@@ -85,6 +86,7 @@ class AdminApp:
         self.zone: tzinfo = UTC
         self.hostname = ""
         self.streams = Streams()
+        self.captures: CaptureDesk | None = None  # set by the service where there is a spool
         self.pending = login.PendingLogins(clock)
         self.static = StaticFiles()
         self.templates = Templates(
@@ -219,6 +221,8 @@ class AdminApp:
             text = f"This page is for {route.role}s; you are {caller.name}, a {caller.role}."
             return self.error(403, "Not allowed", text, page=page)
         if request.method in _SAFE:
+            return None
+        if route.token_in_form and request.media_type == "multipart/form-data" and same_origin(request):
             return None
         if request.media_type == FORM_TYPE and not route.streams:
             page.form = Fields(request.body.decode("utf-8", "replace"))

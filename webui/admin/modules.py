@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from webui.admin import api_system, dashboard, own
+from webui.admin import api_system, captures_api, dashboard, own
 from webui.admin.rest import ApiRoute
 from webui.admin.site import NavEntry, Route
 
 _PAGES: Final = (dashboard, own)
-_API: Final = (api_system,)
+_API: Final = (api_system, captures_api)
 
 NAV: Final = (NavEntry("/", "Dashboard", "dashboard"),)
 

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from webui.admin.app import AdminApp
+from webui.admin.capture_desk import CaptureDesk
 from webui.admin.certificate import CertificateError, own_certificate, tls_context
 from webui.admin.daemon import AdminDaemon, Answer, ControlError
 from webui.admin.words import zone_of
+from webui.backend import LocalBackend
+from webui.jobs import Limits
 from webui.listener import Listener
 from webui.server import HttpServer, ServerLimits
 
@@ -83,6 +86,8 @@ class Options:
     state_dir: Path = Path("/var/lib/postern-admin-web")
     certificate: Path | None = None
     key: Path | None = None
+    spool: Path | None = None  # of captures; none are served without one
+    capture_limit_bytes: int = 500 << 20
 
 
 class AdminService:
@@ -99,6 +104,10 @@ class AdminService:
     ) -> None:
         """Tasks run in `group`. Raises OSError or SyntaxError for broken templates."""
         self.app = AdminApp(daemon, clock, wall)
+        if options.spool is not None:
+            limits = Limits(upload_bytes=options.capture_limit_bytes)
+            backend = LocalBackend(options.spool, wall, keep_free_share=limits.keep_free_share)
+            self.app.captures = CaptureDesk(backend, limits, group, clock, wall)
         self.server = HttpServer(LIMITS, parser, group)
         self._daemon = daemon
         self._options = options
@@ -127,6 +136,8 @@ class AdminService:
             task.cancel()
         for listener in self._listening.values():
             listener.close()
+        if self.app.captures is not None:
+            self.app.captures.close()
         await self.server.stop(grace_s)
         await self._daemon.close()
 

@@ -81,7 +81,8 @@ class Route:
     """One page or form. `path` may hold `{name}` for one segment; `role` is the least role that gets an answer.
 
     With `streams` the handler takes the body from `page.request.stream`; the CSRF token is then in the header
-    X-CSRF-Token, and so it is for every body that is not a form.
+    X-CSRF-Token, and so it is for every body that is not a form. With `token_in_form` the handler finds it in the form
+    that streams by, and checks it before anything is done.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Route:
     role: str = "viewer"
     body_limit: int = FORM_LIMIT_BYTES
     streams: bool = False
+    token_in_form: bool = False
 
 
 @dataclass(frozen=True, slots=True)
