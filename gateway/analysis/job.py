@@ -150,6 +150,11 @@ def submit(directory: Path) -> State:
     return state
 
 
+def is_draft(directory: Path) -> bool:
+    """Whether the directory is that of a job whose capture is still being made."""
+    return (directory / (STATE + ".draft")).exists()
+
+
 def open_wake(spool: Path) -> int:
     """The worker's end of the pipe that wakes it; the descriptor never blocks and never sees an end."""
     path = spool / WAKE

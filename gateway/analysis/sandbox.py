@@ -29,6 +29,7 @@ PR_SET_DUMPABLE: Final = 4
 PR_SET_SECCOMP: Final = 22
 PR_SET_NO_NEW_PRIVS: Final = 38
 SECCOMP_MODE_FILTER: Final = 2
+CAPABILITY_VERSION_3: Final = 0x20080522
 IOPRIO_WHO_PROCESS: Final = 1
 IOPRIO_IDLE: Final = 3 << 13
 
@@ -220,7 +221,7 @@ def confine(
         _limit_resources(limits),
         _lower_priority(libc),
         _leave_network(libc),  # before the user: root may do it without a user namespace
-        _change_user(user),
+        _change_user(libc, user),
         _refuse_new_privileges(libc),
         _restrict_files(libc, readable, writable),
         _restrict_system_calls(libc),
@@ -266,8 +267,12 @@ def _lower_priority(libc: ctypes.CDLL) -> Layer:
     return Layer("priority", not missing, "without " + ", ".join(missing) if missing else "nice 19, idle")
 
 
-def _change_user(user: tuple[int, int] | None) -> Layer:
+def _change_user(libc: ctypes.CDLL, user: tuple[int, int] | None) -> Layer:
     if os.getuid() != 0:
+        # A daemon that is not root hands its capabilities on to its children (ambient set): they go here.
+        head, none = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+        if libc.capset(head, none) != 0:
+            return Layer("user", False, f"capabilities are kept: {os.strerror(ctypes.get_errno())}")
         return Layer("user", True, f"uid {os.getuid()}")
     if user is None or user[0] == 0:
         return Layer("user", False, "runs as root; give the job directory to a user of its own")

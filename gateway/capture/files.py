@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -67,6 +68,7 @@ class RingFiles:
         self._number += 1
         name = f"capture-{self._number:04d}.pcap"
         self._stream = (self._directory / name).open("wb", buffering=1 << 18)
+        os.fchmod(self._stream.fileno(), 0o660)  # the analysis reads it as another user of the same group
         self._stream.write(self._header)
         self._names.append(name)
         self._sizes.append(HEADER_BYTES)

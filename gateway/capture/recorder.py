@@ -2,7 +2,7 @@
 
 The starter opens the socket (`tap`), gives it to `python -m gateway.capture.recorder`, and goes away. The child gives
 up its user, its network and its privileges, writes files until a bound is met or it is asked to stop, and keeps the
-record.
+record. In the directory of an analysis job it then puts that job into the queue.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from gateway.analysis import sandbox
+from gateway.analysis import job, sandbox
 from gateway.capture import expression, recording
 from gateway.capture.files import HEADER_BYTES, RingFiles
 from gateway.capture.recording import Bounds, Recording
@@ -30,7 +31,7 @@ from gateway.capture.tap import Ring, TapError, open_tap
 KEEP_FREE_SHARE: Final = 0.1  # of the file system; a full disk harms more than a short capture
 RECORD_EVERY_S: Final = 1.0
 WAIT_S: Final = 0.2
-START_WAIT_S: Final = 5.0
+START_WAIT_S: Final = 15.0  # a small box that is busy takes its time
 NOBODY: Final = 65534
 LOG: Final = "recorder.log"  # what the recorder says when it breaks; removed when it has nothing to say
 
@@ -43,10 +44,13 @@ def start(
     *,
     promiscuous: bool = False,
     owner: str = "postern",
+    job_name: str = "",
+    job_owner: str = "",
 ) -> Recording:
     """Begin a recording and return its record once the recorder runs; raises TapError, FilterError or OSError.
 
-    `owner` is the user the files shall belong to and the recorder runs as, where this process may choose.
+    `owner` is the user the files shall belong to and the recorder runs as, where this process may choose. With a
+    `job_name`, `captures` is the spool of the analysis and the recording becomes a job of that name, of `job_owner`.
     """
     tree = expression.parse(filter_text)
     room = shutil.disk_usage(_existing(captures))
@@ -63,9 +67,15 @@ def start(
             if user is not None:
                 os.chown(captures, *user)
         started = time.time()
-        directory = _make_directory(captures, interface, started)
-        if user is not None:
-            os.chown(directory, *user)
+        if job_name:
+            directory = job.create(captures, job_name, owner=job_owner, now_unix=started)
+            if user is not None:
+                for path in (directory, *directory.iterdir()):
+                    os.chown(path, user[0], -1)  # the group is the spool's
+        else:
+            directory = _make_directory(captures, interface, started)
+            if user is not None:
+                os.chown(directory, *user)
         record = Recording(directory.name, interface, filter_text, tap.linktype, bounds, started_unix=started)
         recording.save(directory, record)
         with (directory / LOG).open("wb") as log:
@@ -82,12 +92,16 @@ def start(
     deadline = time.monotonic() + START_WAIT_S
     while time.monotonic() < deadline:
         current = recording.load(directory)
-        if current is not None and current.pid:
+        if current is not None and (current.pid or current.status != "recording"):
+            # Whoever lives longer than the recorder has to take its exit status, or it stays as a zombie.
+            threading.Thread(target=child.wait, name="recorder", daemon=True).start()
             return current
         if child.poll() is not None:
             break
         time.sleep(0.02)
     said = (directory / LOG).read_text(errors="replace").strip().splitlines()[-1:]
+    if job_name:
+        shutil.rmtree(directory, ignore_errors=True)
     raise TapError(f"the recorder in {directory} did not start: {said[0] if said else 'it said nothing'}")
 
 
@@ -148,6 +162,10 @@ def record(directory: Path, sock: socket.socket, user: tuple[int, int] | None) -
     ended = dataclasses.replace(
         current, finished_unix=time.time(), files=files.names, bytes=files.total_bytes, pid=0, pid_started=0
     )
+    if job.is_draft(directory):
+        (directory / ended.files[-1]).rename(directory / job.CAPTURE)
+        ended = dataclasses.replace(ended, files=(job.CAPTURE,))
+        job.submit(directory)
     recording.save(directory, ended)
     if (directory / LOG).stat().st_size == 0:
         (directory / LOG).unlink()

@@ -4,7 +4,8 @@
     captures/<id>/stop          its presence asks the recorder to end
     captures/<id>/capture-0001.pcap, capture-0002.pcap ...   one file, or the newest of a ring
 
-The listing of the directory is the list of recordings; nothing else remembers them.
+The listing of the directory is the list of recordings; nothing else remembers them. A recording may also be made in the
+directory of an analysis job, whose id it then has: when it ends its file becomes the capture of that job.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 RECORD, STOP = "record.json", "stop"
-_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_.@-]{1,40}")
+_ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_.@-]{1,40}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Status = Literal["recording", "finished", "failed"]
 

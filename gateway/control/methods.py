@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.addresses import MacAddress
 from gateway.config_loader import check, interfaces
 from gateway.control import params as read
+from gateway.control.capture_methods import CaptureMethods
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
@@ -81,6 +82,7 @@ class Methods:
             "radius.status": Method(self.radius_status, look),
             "metrics.text": Method(self.metrics_text, look),
             **self._debugger.methods(),
+            **CaptureMethods(self._gateway).table(),
             **self.portal.table(),
         }
 
