@@ -1,0 +1,58 @@
+"""What postern-system does about upgrades, as root: install a bundle, go back to factory settings, start anew."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import gateway
+from gateway.upgrade import slots
+from gateway.upgrade.bundle import BundleRefused, newer, verify
+from gateway.upgrade.story import Story, tell
+
+KEYS: Final = Path("/usr/lib/postern/keys")
+LOG: Final = logging.getLogger(__name__)
+
+
+def install(path: Path, *, older: bool = False) -> Story:
+    """Verify a bundle, write it into the other slot, arm its trial; the caller starts the system anew.
+
+    Raises BundleRefused (nothing was written, or nothing that any start uses), slots.NoSlots, or OSError.
+    """
+    here = slots.here()
+    if here.trial:
+        raise BundleRefused("this version is on trial itself: wait until it has proved itself, some minutes at most")
+    board = slots.BOARD.read_text(encoding="ascii").strip()
+    manifest = verify(path, sorted(KEYS.glob("*.pem")), board)
+    if not older and not newer(gateway.__version__, manifest.version):
+        raise BundleRefused(
+            f"the bundle has version {manifest.version}, older than {gateway.__version__}; ask for it with --older"
+        )
+    story = Story("verified", manifest.version, manifest.build_id, here.other)
+    tell(here.data, story)
+    LOG.info("upgrade verified version=%s build=%s slot=%s", manifest.version, manifest.build_id, here.other)
+    slots.write(here, path, manifest)
+    tell(here.data, Story("installed", manifest.version, manifest.build_id, here.other))
+    slots.arm(here)
+    story = Story("trial", manifest.version, manifest.build_id, here.other)
+    tell(here.data, story)
+    LOG.info("upgrade installed, its trial is the next start")
+    return story
+
+
+def factory_reset() -> None:
+    """At the next start everything that was set on this device is removed. Raises slots.NoSlots or OSError."""
+    here = slots.here()
+    flag = here.data / "factory-reset"
+    with flag.open("w", encoding="ascii") as file:
+        file.write("asked\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def restart() -> None:
+    """Start the system anew, in an orderly way; returns before it happens."""
+    subprocess.run(["systemctl", "--no-block", "reboot"], check=True, capture_output=True)
