@@ -17,11 +17,28 @@ from typing import Final
 
 from rootfs import deb
 from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, record
+from rootfs.image.base import BaseError
+from rootfs.image.make import BOARDS, make
 from rootfs.payload import PROJECT, version
 from rootfs.sdist import write_sdist
 from rootfs.vendor import VendorError, libraries
 
 MIB: Final = 1 << 20
+IMAGE_LIMITS: Final = {"x86_64": 130_000_000, "rpi-arm64": 150_000_000}
+IMAGE_TOOLS: Final = {
+    "mmdebstrap": "mmdebstrap",
+    "mksquashfs": "squashfs-tools",
+    "mkfs.vfat": "dosfstools",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "sfdisk": "fdisk",
+    "grub-mkimage": "grub-common",
+    "zstd": "zstd",
+    "cpio": "cpio",
+    "depmod": "kmod",
+    "readelf": "binutils",
+    "openssl": "openssl",
+}
 DEB_ARCHITECTURES: Final = ("amd64", "arm64", "armhf")
 
 
@@ -39,13 +56,15 @@ def main(arguments: Sequence[str]) -> int:
                 make_sdist(DIST)
             case ["deb", arch] if arch in DEB_ARCHITECTURES:
                 make_deb(DIST)
+            case ["image", board] if board in BOARDS:
+                make_image(board, DIST)
             case _:
                 print(f"unknown target: {' '.join(arguments)}", file=sys.stderr)
                 return 2
     except MissingTool as error:
         print(error, file=sys.stderr)
         return 3
-    except (VendorError, TooLarge) as error:
+    except (VendorError, TooLarge, BaseError) as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -115,6 +134,17 @@ def make_deb(destination: Path) -> None:
     bill = destination / "postern.spdx.json"
     bill.write_text(bill_of_materials(found, _depends(), epoch), encoding="utf-8")
     report(bill, MIB)
+
+
+def make_image(board: str, destination: Path) -> None:
+    """The image of a board and its upgrade bundle."""
+    if os.geteuid() != 0:
+        raise MissingTool("an image holds files of several users: sudo ./build.sh image " + board)
+    for program, package in IMAGE_TOOLS.items():
+        need(program, package)
+    image, bundle = make(board, destination, CACHE, build_id(), source_epoch())
+    report(image, IMAGE_LIMITS[board])
+    report(bundle, IMAGE_LIMITS[board])
 
 
 def _depends() -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ LAUNCHERS: Final = {
     "usr/sbin/postern-web": "webui.__main__",
     "usr/sbin/postern-worker": "gateway.analysis.worker",
     "usr/sbin/postern-system": "gateway.system.__main__",
+    "usr/sbin/postern-trial": "gateway.upgrade.trial",
 }
 
 # -I: neither the caller's environment nor its working directory decides what is imported.

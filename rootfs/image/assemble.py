@@ -1,0 +1,272 @@
+"""From a root file system to a disk image, with files only: no loop device, no mount.
+
+Layout of x86_64: an MBR, p1 FAT with the boot loader's files and each slot's kernel, p2 and p3 the slots (squashfs),
+p4 ext4 for everything that lasts; the device grows p4 at its first start.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rootfs.image.base import RECIPE
+
+MIB: Final = 1 << 20
+SECTOR: Final = 512
+BOOT_MIB: Final = 96
+SLOT_MIB: Final = 144
+DATA_MIB: Final = 32
+_DISK_ID: Final = "0x706f7374"
+_DATA_UUID: Final = "706f7374-6572-4e00-8000-64617461aaaa"
+_FAT_ID: Final = "706f7374"
+# The initramfs needs the disk and the file systems; the rest comes later, from the slot.
+_EARLY: Final = (
+    "virtio_blk", "virtio_pci", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme", "usb_storage", "uas", "xhci_pci",
+    "ehci_pci", "sdhci_pci", "sdhci_iproc", "bcm2835", "mmc_block", "squashfs", "overlay", "ext4", "vfat", "nls_ascii",
+    "nls_cp437", "nls_iso8859-1", "crc32c_generic", "crc32_generic",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a slot is made of: its system, kernel and initramfs."""
+
+    system: Path
+    kernel: Path
+    initramfs: Path
+
+
+def slot(root: Path, version: str, work: Path, epoch: int) -> Slot:
+    """Pack a root file system into the three files of a slot."""
+    kernel, initramfs, system = work / "vmlinuz", work / "initrd", work / "system.squashfs"
+    shutil.copy(root / "boot" / f"vmlinuz-{version}", kernel)
+    _initramfs(root, version, work / "early", initramfs, epoch)
+    for path in (root / "boot").iterdir():
+        path.unlink()
+    subprocess.run(
+        [
+            *("mksquashfs", str(root), str(system), "-noappend", "-quiet", "-no-progress", "-comp", "zstd"),
+            *("-Xcompression-level", os.environ.get("POSTERN_IMAGE_LEVEL", "15"), "-b", "256K", "-xattrs"),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
+    )
+    return Slot(system, kernel, initramfs)
+
+
+def disk(board_slot: Slot, work: Path, epoch: int) -> Path:
+    """The whole disk of x86_64, with the slot in A and nothing in B; returns its path."""
+    image = work / "disk.img"
+    starts = _starts()
+    with image.open("wb") as file:
+        file.truncate((starts["end"]) * SECTOR)
+    table = (
+        f"label: dos\nlabel-id: {_DISK_ID}\nunit: sectors\n"
+        f"start={starts['boot']}, size={BOOT_MIB * MIB // SECTOR}, type=c, bootable\n"
+        f"start={starts['a']}, size={SLOT_MIB * MIB // SECTOR}, type=83\n"
+        f"start={starts['b']}, size={SLOT_MIB * MIB // SECTOR}, type=83\n"
+        f"start={starts['data']}, size={DATA_MIB * MIB // SECTOR}, type=83\n"
+    )
+    subprocess.run(
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(image)], input=table, text=True, check=True
+    )
+    _boot_loader(image, work)
+    _put(image, _boot(board_slot, work, epoch), starts["boot"])
+    if board_slot.system.stat().st_size > SLOT_MIB * MIB:
+        raise ValueError(f"the system has {board_slot.system.stat().st_size} octets, a slot {SLOT_MIB * MIB}")
+    _put(image, board_slot.system, starts["a"])
+    _put(image, _data(work, epoch), starts["data"])
+    return image
+
+
+def _starts() -> dict[str, int]:
+    """First sector of each part; 1 MiB before the first is left for the boot loader."""
+    found, at = {}, MIB // SECTOR
+    for name, size in (("boot", BOOT_MIB), ("a", SLOT_MIB), ("b", SLOT_MIB), ("data", DATA_MIB)):
+        found[name] = at
+        at += size * MIB // SECTOR
+    found["end"] = at
+    return found
+
+
+def _put(image: Path, part: Path, sector: int) -> None:
+    with image.open("r+b") as goal, part.open("rb") as source:
+        goal.seek(sector * SECTOR)
+        at = sector * SECTOR
+        while block := source.read(4 * MIB):
+            if block.strip(b"\0"):  # zeros are there already
+                goal.seek(at)
+                goal.write(block)
+            at += len(block)
+
+
+def _boot_loader(image: Path, work: Path) -> None:
+    """GRUB for BIOS: the first sector's code, and its core in the gap before the first partition."""
+    core = work / "core.img"
+    subprocess.run(
+        [
+            *("grub-mkimage", "-O", "i386-pc", "-o", str(core), "-p", "(hd0,msdos1)/", "-c", str(_early_config(work))),
+            *("biosdisk", "part_msdos", "fat", "normal", "linux", "loadenv", "serial", "terminal", "test", "echo"),
+            *("search", "search_label", "reboot", "configfile", "minicmd"),
+        ],
+        check=True,
+    )
+    first = Path("/usr/lib/grub/i386-pc/boot.img").read_bytes()
+    with image.open("r+b") as file:
+        file.write(first[:440])
+        file.seek(SECTOR)
+        data = core.read_bytes()
+        if len(data) > MIB - SECTOR:
+            raise ValueError("the boot loader does not fit before the first partition")
+        file.write(data)
+
+
+def _early_config(work: Path) -> Path:
+    path = work / "early.cfg"
+    path.write_text(
+        "search --no-floppy --label --set=root POSTERNBOOT\nconfigfile ($root)/grub.cfg\n", encoding="utf-8"
+    )
+    return path
+
+
+def environment(**values: str) -> bytes:
+    """GRUB's environment block: 1024 octets that it rewrites in place."""
+    text = "# GRUB Environment Block\n" + "".join(f"{name}={value}\n" for name, value in values.items())
+    return text.encode().ljust(1024, b"#")
+
+
+def _boot(board_slot: Slot, work: Path, epoch: int) -> Path:
+    """The boot partition: FAT, because every firmware reads it and the owner's computer too."""
+    tree = work / "boot"
+    (tree / "a").mkdir(parents=True)
+    (tree / "b").mkdir()
+    (tree / "EFI" / "BOOT").mkdir(parents=True)
+    shutil.copy(board_slot.kernel, tree / "a" / "vmlinuz")
+    shutil.copy(board_slot.initramfs, tree / "a" / "initrd")
+    shutil.copy(RECIPE / "grub.cfg", tree / "grub.cfg")
+    shutil.copy(RECIPE / "boot-readme.txt", tree / "README.txt")
+    (tree / "grubenv").write_bytes(environment(slot="a", trial=""))
+    subprocess.run(
+        [
+            *("grub-mkimage", "-O", "x86_64-efi", "-o", str(tree / "EFI/BOOT/BOOTX64.EFI"), "-p", "/"),
+            *("-c", str(_early_config(work)), "part_msdos", "fat", "normal", "linux", "loadenv", "serial", "terminal"),
+            *("test", "echo", "search", "search_label", "reboot", "configfile", "minicmd", "efi_gop", "all_video"),
+        ],
+        check=True,
+    )
+    image = work / "boot.fat"
+    with image.open("wb") as file:
+        file.truncate(BOOT_MIB * MIB)
+    for path in [tree, *sorted(tree.rglob("*"))]:
+        os.utime(path, (epoch, epoch))
+    subprocess.run(
+        ["mkfs.vfat", "-F", "32", "-i", _FAT_ID, "-n", "POSTERNBOOT", str(image)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
+    )
+    names = [str(path) for path in sorted(tree.iterdir())]
+    subprocess.run(["mcopy", "-s", "-m", "-i", str(image), *names, "::"], check=True, env={**os.environ, "TZ": "UTC"})
+    return image
+
+
+def _data(work: Path, epoch: int) -> Path:
+    image = work / "data.ext4"
+    with image.open("wb") as file:
+        file.truncate(DATA_MIB * MIB)
+    options = f"hash_seed={_DATA_UUID}"
+    subprocess.run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "postern-data", "-U", _DATA_UUID, "-E", options, str(image)],
+        check=True,
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": str(epoch)},
+    )
+    return image
+
+
+def _initramfs(root: Path, version: str, tree: Path, goal: Path, epoch: int) -> None:
+    """Our own small one: busybox, what mends file systems, the modules of the disk, and init."""
+    for name in ("bin", "sbin", "lib", "lib64", "etc", "data", "usr/lib"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "bin/busybox", tree / "bin/busybox")
+    shutil.copy(RECIPE / "init", tree / "init")
+    (tree / "init").chmod(0o755)
+    (tree / "etc/mke2fs.conf").write_bytes((root / "etc/mke2fs.conf").read_bytes())
+    for program in ("e2fsck", "mke2fs"):
+        _with_libraries(root, root / "sbin" / program, tree)
+    modules = root / "lib/modules" / version
+    dependencies = {}
+    for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
+        name, _, others = line.partition(":")
+        dependencies[Path(name).name.removesuffix(".ko").replace("-", "_")] = [name, *others.split()]
+    wanted = [name for name in _EARLY if name.replace("-", "_") in dependencies]
+    for name in {path for item in wanted for path in dependencies[item.replace("-", "_")]}:
+        path = tree / "lib/modules" / version / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(modules / name, path)
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        shutil.copy(modules / name, tree / "lib/modules" / version / name)
+    subprocess.run(["depmod", "-b", str(tree), version], check=True)
+    (tree / "modules").write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    names = []
+    for path in sorted(tree.rglob("*")):
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+        names.append(str(path.relative_to(tree)))
+    packed = subprocess.run(
+        ["cpio", "--quiet", "--create", "--format=newc", "--owner=0:0", "--reproducible"],
+        input="\n".join(sorted(names)).encode() + b"\n", cwd=tree, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    goal.write_bytes(gzip.compress(packed, 9, mtime=0))
+
+
+def _with_libraries(root: Path, program: Path, tree: Path) -> None:
+    """Copy a program and the shared libraries that it names, found in `root`."""
+    goal = tree / "sbin" / program.name
+    shutil.copy(program, goal)
+    waiting, seen = [program], set()
+    while waiting:
+        needed = subprocess.run(
+            ["readelf", "--dynamic", "--program-headers", "--wide", str(waiting.pop())],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        names = [line.split("[")[1].rstrip("]") for line in needed.splitlines() if "(NEEDED)" in line]
+        loaders = [line.split(": ")[1].rstrip("]") for line in needed.splitlines() if "program interpreter" in line]
+        for loader in loaders:
+            path = tree / loader.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(_inside(root, loader), path)
+        for name in names:
+            if name in seen:
+                continue
+            seen.add(name)
+            found = next(path for path in sorted((root / "usr/lib").glob(f"*/{name}")))
+            real = _inside(root, "/" + str(found.relative_to(root)))
+            shutil.copy(real, tree / "usr/lib" / name)
+            if not (tree / "lib" / name).exists():
+                shutil.copy(real, tree / "lib" / name)
+            waiting.append(real)
+
+
+def _inside(root: Path, name: str) -> Path:
+    """A path of the new root with its symbolic links followed inside it."""
+    path = Path(name)
+    for _ in range(20):
+        parts = path.parts[1:]
+        at = root
+        for index, part in enumerate(parts):
+            at = at / part
+            if at.is_symlink():
+                target = at.readlink()
+                base = Path("/") if target.is_absolute() else Path("/", *parts[:index])
+                path = Path(os.path.normpath(base / target / Path(*parts[index + 1 :])))
+                break
+        else:
+            return root / path.relative_to("/")
+    raise ValueError(f"{name}: too many links")
