@@ -58,8 +58,10 @@ class Channel:
         "breaker",
         "healthy_probes",
         "identifiers",
+        "identity",
         "in_flight",
         "last_reason",
+        "place",
         "probe_due",
         "purpose",
         "server",
@@ -71,6 +73,10 @@ class Channel:
     ) -> None:
         self.server = server
         self.purpose = purpose
+        address = server.address
+        host = f"[{address}]" if address.version == 6 else str(address)
+        self.place = f"{server.name} ({host}:{self.port})"  # the server's name and where it is, for people
+        self.identity = f"{server.name}@{address}"  # under which what was learned about the server is remembered
         self.breaker = Breaker(
             failure_threshold=radius.circuit_breaker_failure_threshold,
             timeout_s=radius.circuit_breaker_timeout,
@@ -89,18 +95,6 @@ class Channel:
     def port(self) -> int:
         """The server's port for this purpose."""
         return self.server.auth_port if self.purpose is Purpose.AUTH else self.server.acct_port
-
-    @property
-    def place(self) -> str:
-        """The server's name and where it is, for people."""
-        address = self.server.address
-        host = f"[{address}]" if address.version == 6 else str(address)
-        return f"{self.server.name} ({host}:{self.port})"
-
-    @property
-    def identity(self) -> str:
-        """Under which what was learned about the server is remembered."""
-        return f"{self.server.name}@{self.server.address}"
 
     def usable(self, now: float, *, others: bool) -> bool:
         """Whether a request may go here; `others`: there is a server in good health that could take it.

@@ -1,8 +1,8 @@
 """RADIUS packets: octets in, checked values out, and back (RFC 2865, 2866, 5176; the only door to pyrad).
 
-pyrad decodes, verifies answers and dynamic-authorization requests, hides passwords and reads our dictionary files. What
-it lets through is refused here first: a broken attribute chain, packets over 4096 octets, more than one
-Message-Authenticator (RFC 3579 §3.2). Requests are put together here from attributes that are already octets: pyrad's
+pyrad decodes, verifies answers and dynamic-authorization requests and reads our dictionary files. What it lets through
+is refused here first: a broken attribute chain, packets over 4096 octets, more than one Message-Authenticator (RFC 3579
+§3.2). Requests are put together here from attributes that are already octets, passwords are hidden here: pyrad's
 generic way costs 36 µs for a login, this one 6 µs, and most attributes of a gateway never change.
 """
 
@@ -20,6 +20,7 @@ from pyrad.dictionary import Dictionary
 
 HEADER_OCTETS: Final = 20
 MAX_OCTETS: Final = 4096  # RFC 2865 §3
+MAX_PASSWORD_OCTETS: Final = 128  # RFC 2865 §5.2
 _ZEROS: Final = bytes(16)
 
 
@@ -193,7 +194,15 @@ def address_attribute(value: IPv4Address | IPv6Address) -> bytes:
 
 def hide_password(password: bytes, secret: bytes, authenticator: bytes) -> bytes:
     """The value of User-Password (RFC 2865 §5.2); raises ValueError over 128 octets."""
-    hidden: bytes = pyrad_packet.AuthPacket(Code.ACCESS_REQUEST, 0, secret, authenticator).PwCrypt(password)
+    if len(password) > MAX_PASSWORD_OCTETS:
+        raise ValueError(f"a password of {len(password)} octets; {MAX_PASSWORD_OCTETS} fit")
+    padded = password + bytes(-len(password) % 16 if password else 16)
+    hidden = b""
+    before = authenticator
+    for at in range(0, len(padded), 16):
+        mask = int.from_bytes(hashlib.md5(secret + before).digest(), "big")
+        before = (int.from_bytes(padded[at : at + 16], "big") ^ mask).to_bytes(16, "big")
+        hidden += before
     return hidden
 
 

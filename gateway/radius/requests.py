@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from gateway.addresses import MacAddress
 from gateway.config import Config, RadiusServer
 from gateway.radius.packets import (
+    MAX_PASSWORD_OCTETS,
     SIGNATURE_SLOT,
     Code,
     Type,
@@ -37,7 +38,6 @@ from gateway.session.model import (
 _CHILLISPOT: Final = 14559
 _ACCT_VIEW_POINT: Final = 10
 _MAX_NAME: Final = 253
-_MAX_PASSWORD: Final = 128  # RFC 2865 §5.2
 _LOW_WORD: Final = 0xFFFFFFFF
 _ASK_IDENTITY: Final = b"\0"  # RFC 4372 §2.1
 _ENDED: Final = (AccountingStatus.INTERIM, AccountingStatus.STOP)
@@ -95,8 +95,8 @@ def credentials_refused(credentials: Credentials) -> str:
         return f"a user name has 1 to {_MAX_NAME} octets and no NUL"
     if isinstance(credentials, PapCredentials):
         password = credentials.password.encode("utf-8", "surrogateescape")
-        if len(password) > _MAX_PASSWORD or 0 in password:
-            return f"a password has at most {_MAX_PASSWORD} octets and no NUL"
+        if len(password) > MAX_PASSWORD_OCTETS or 0 in password:
+            return f"a password has at most {MAX_PASSWORD_OCTETS} octets and no NUL"
     elif len(credentials.response) != 16 or not 1 <= len(credentials.challenge) <= 253:
         return "a CHAP response has 16 octets, its challenge 1 to 253"
     return ""

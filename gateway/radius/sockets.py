@@ -100,6 +100,7 @@ class RadiusClient:
         self._early: list[ExchangeEvent | RecordQueued | RecordsRestored] = []  # what came before `run`
         self._done: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0  # when it wakes us, on our clock
         self._done_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied = asyncio.Event()
@@ -268,15 +269,17 @@ class RadiusClient:
     # Time
 
     def _arm(self) -> None:
-        dues = [due for due in (self._exchange.deadline(), self._queue.deadline()) if due is not None]
-        if not dues or self._loop is None:
+        due, queue_due = self._exchange.deadline(), self._queue.deadline()
+        if queue_due is not None and (due is None or queue_due < due):
+            due = queue_due
+        if due is None or self._loop is None:
             return
-        at = self._loop.time() + max(0.0, min(dues) - self._clock())
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_due <= due:
                 return  # it wakes us early enough, and arms itself anew
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._tick)
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import md5
 from random import Random
 
 import pytest
@@ -61,6 +62,24 @@ def test_access_request_vector() -> None:
         + attribute(Type.NAS_IDENTIFIER, b"nas01")
     )
     assert encode_request(Code.ACCESS_REQUEST, 42, SECRET, attributes, AUTHENTICATOR)[0] == ACCESS_REQUEST
+
+
+@given(st.binary(max_size=128), st.binary(min_size=1, max_size=40))
+def test_hidden_password(password: bytes, secret: bytes) -> None:
+    """A hidden password is whole blocks, at least one, each masked with what came before it (RFC 2865 §5.2)."""
+    hidden = hide_password(password, secret, AUTHENTICATOR)
+    blocks = [hidden[at : at + 16] for at in range(0, len(hidden), 16)]
+    shown = b""
+    for before, block in zip([AUTHENTICATOR, *blocks], blocks, strict=False):
+        shown += bytes(a ^ b for a, b in zip(md5(secret + before).digest(), block, strict=True))
+    assert len(shown) == max(16, -(-len(password) // 16) * 16)
+    assert shown == password.ljust(len(shown), b"\0")
+
+
+def test_long_password() -> None:
+    """A password that does not fit is an error of the caller."""
+    with pytest.raises(ValueError, match="129 octets"):
+        hide_password(bytes(129), SECRET, AUTHENTICATOR)
 
 
 def test_access_accept_vector() -> None:
