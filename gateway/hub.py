@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar, assert_never
 
 from gateway.journal import Change, Journal
@@ -133,7 +134,7 @@ class Hub:
         self._busy = False
         self._unix_offset_s: float | None = None
         self._next_request = 0
-        self._logins: dict[int, asyncio.Future[ReplyLogin]] = {}
+        self._logins: dict[int, Callable[[ReplyLogin], None]] = {}
         self._requests: dict[int, asyncio.Future[ReplyRequest]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -158,10 +159,14 @@ class Hub:
 
     def login_request(self) -> tuple[int, asyncio.Future[ReplyLogin]]:
         """An id for a LoginRequested or AuthorizeRequested, and the future of its answer."""
-        self._next_request += 1
         future: asyncio.Future[ReplyLogin] = asyncio.get_running_loop().create_future()
-        self._logins[self._next_request] = future
-        return self._next_request, future
+        return self.answer_login(partial(_answer, future)), future
+
+    def answer_login(self, answer: Callable[[ReplyLogin], None]) -> int:
+        """An id for a LoginRequested; `answer` is called with what comes of it, in the midst of the hub's work."""
+        self._next_request += 1
+        self._logins[self._next_request] = answer
+        return self._next_request
 
     def request(self) -> tuple[int, asyncio.Future[ReplyRequest]]:
         """An id for a LogoutRequested or ChangeRequested, and the future of its answer."""
@@ -293,9 +298,13 @@ class Hub:
                 for watcher in self.watchers:
                     watcher(key)
             case ReplyLogin(request_id):
-                _answer(self._logins.pop(request_id, None), action)
+                answer = self._logins.pop(request_id, None)
+                if answer is not None:
+                    answer(action)
             case ReplyRequest(request_id):
-                _answer(self._requests.pop(request_id, None), action)
+                request = self._requests.pop(request_id, None)
+                if request is not None:
+                    _answer(request, action)
             case Note(key, kind, text):
                 self.timeline.add(self._now(), key, kind, text)
                 if LOG.isEnabledFor(level := _LEVELS.get(kind, logging.DEBUG)):
@@ -323,6 +332,6 @@ def journal_key(key: ClientKey) -> tuple[str, bytes]:
     return (key.zone, bytes(key.mac))
 
 
-def _answer(future: asyncio.Future[Answer] | None, answer: Answer) -> None:
-    if future is not None and not future.done():
+def _answer(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
         future.set_result(answer)

@@ -11,9 +11,8 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from gateway.control import protocol
 from gateway.control.blocking import SyncControlClient, connection_error
@@ -50,10 +49,16 @@ class ControlClient:
         return self._link is not None and not self._link.lost
 
     async def call(self, method: str, params: Params | None = None, timeout_s: float = 30.0) -> JsonValue:
-        """Ask and wait for the answer; raises ControlError. Cancelling the caller cancels the request."""
+        """Ask and wait for the answer; raises ControlError. Cancelling the caller cancels the request.
+
+        Connecting, where that is needed, takes from the time too.
+        """
         link = self._link
         if link is None or link.lost:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
             link = await self._connected()
+            timeout_s = max(0.0, timeout_s - (loop.time() - began))
         return await link.call(method, params or {}, timeout_s)
 
     def notify(self, method: str, params: Params | None = None) -> bool:
@@ -145,6 +150,15 @@ class _Subscription:
             self._waiter.set_result(None)
 
 
+class _Pending(NamedTuple):
+    """A request that waits for its answer."""
+
+    future: asyncio.Future[JsonValue]
+    method: str
+    timeout_s: float
+    deadline: float  # on the loop's clock
+
+
 class _Link(asyncio.Protocol):
     """One connection. What is said within one turn of the loop is written together, in the order in which it was said.
 
@@ -156,7 +170,9 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._frames = FrameBuffer(protocol.MAX_REPLY_BYTES)
-        self._pending: dict[int, asyncio.Future[JsonValue]] = {}
+        self._pending: dict[int, _Pending] = {}
+        # One for all requests, set for the earliest that it has seen: nearly every request is over long before.
+        self._timer: asyncio.TimerHandle | None = None
         self._subscriptions: dict[int, _Subscription] = {}
         self._next_id = 0
         self._unsent: list[bytes] = []
@@ -179,12 +195,14 @@ class _Link(asyncio.Protocol):
         failure = self._reason or ControlError(
             protocol.UNREACHABLE, "posternd closed the connection (it may be restarting)"
         )
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(ControlError(failure.code, failure.message))
+        for request in self._pending.values():
+            if not request.future.done():
+                request.future.set_exception(ControlError(failure.code, failure.message))
         for subscription in self._subscriptions.values():
             subscription.finish(ControlError(failure.code, failure.message))
         self._pending.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         self._subscriptions.clear()
         self.gone.set()
 
@@ -207,16 +225,16 @@ class _Link(asyncio.Protocol):
     async def call(self, method: str, params: Params, timeout_s: float) -> JsonValue:
         request_id = self._request(method, params)
         future: asyncio.Future[JsonValue] = self._loop.create_future()
-        self._pending[request_id] = future
-        timer = self._loop.call_later(timeout_s, partial(self._expire, request_id, method, timeout_s))
+        deadline = self._loop.time() + timeout_s
+        self._pending[request_id] = _Pending(future, method, timeout_s, deadline)
+        if self._timer is None or deadline < self._timer.when():
+            self._wake_at(deadline)
         try:
             return await future
         except asyncio.CancelledError:
             if self._pending.pop(request_id, None) is not None:
                 self._say(protocol.cancel_frame(request_id))
             raise
-        finally:
-            timer.cancel()
 
     def notify(self, method: str, params: Params) -> bool:
         if self.lost or self._is_full():
@@ -270,13 +288,24 @@ class _Link(asyncio.Protocol):
         self._unsent = []
         self._unsent_bytes = 0
 
-    def _expire(self, request_id: int, method: str, timeout_s: float) -> None:
-        future = self._pending.pop(request_id, None)
-        if future is not None and not future.done():
-            future.set_exception(
-                ControlError(protocol.TIMEOUT, f"posternd did not answer {method} within {timeout_s:g} s")
-            )
-            self._say(protocol.cancel_frame(request_id))
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests whose time is over."""
+        self._timer = None
+        now = self._loop.time()
+        # uvloop's timers count whole milliseconds and may come a little early.
+        for request_id in [number for number, request in self._pending.items() if request.deadline <= now + 0.001]:
+            future, method, timeout_s, _ = self._pending.pop(request_id)
+            if not future.done():
+                text = f"posternd did not answer {method} within {timeout_s:g} s"
+                future.set_exception(ControlError(protocol.TIMEOUT, text))
+                self._say(protocol.cancel_frame(request_id))
+        if self._pending:
+            self._wake_at(min(request.deadline for request in self._pending.values()))
 
     def _take(self, message: dict[str, JsonValue]) -> None:
         request_id = message.get("id")
@@ -285,14 +314,14 @@ class _Link(asyncio.Protocol):
             return
         if not isinstance(request_id, int):
             return  # not one of ours
-        future = self._pending.pop(request_id, None)
-        if future is not None:
-            if not future.done():
+        request = self._pending.pop(request_id, None)
+        if request is not None:
+            if not request.future.done():
                 error = protocol.error_of(message)
                 if error is None:
-                    future.set_result(message.get("result"))
+                    request.future.set_result(message.get("result"))
                 else:
-                    future.set_exception(error)
+                    request.future.set_exception(error)
             return
         subscription = self._subscriptions.get(request_id)
         if subscription is None:

@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_caller",
         "_closing",
+        "_flush_awaited",
         "_frames",
         "_in_turn",
         "_limit",
@@ -130,6 +131,7 @@ class Connection(asyncio.Protocol):
         "_office",
         "_out",
         "_out_bytes",
+        "_permitted",
         "_reading_paused",
         "_running",
         "_transport",
@@ -148,7 +150,9 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._limit = 0
+        self._permitted: set[str] = set()  # methods that this caller was found to be allowed
         self._in_turn = False
+        self._flush_awaited = False  # a flush is called soon
         self._write_paused = False
         self._writable: asyncio.Future[None] | None = None  # what streams wait for while writing is paused
         self._reading_paused = False
@@ -256,9 +260,11 @@ class Connection(asyncio.Protocol):
         if method is None:
             self._wrong(request_id, protocol.UNKNOWN_METHOD, f"there is no method {request.method[:64]!r}")
             return
-        if not self._caller.access & method.access:
-            self._wrong(request_id, protocol.DENIED, denial(self._caller, request.method, method.access))
-            return
+        if request.method not in self._permitted:
+            if not self._caller.access & method.access:
+                self._wrong(request_id, protocol.DENIED, denial(self._caller, request.method, method.access))
+                return
+            self._permitted.add(request.method)
         self._office.counters.calls += 1
         if method.stream:
             self._start_stream(request, method)
@@ -440,13 +446,19 @@ class Connection(asyncio.Protocol):
     def _send(self, frame: bytes) -> None:
         if self._closing:
             return
+        self._out.append(frame)
+        self._out_bytes += len(frame)
         if self._in_turn:
-            self._out.append(frame)
-            self._out_bytes += len(frame)
-        else:
-            self._transport.write(frame)
+            return
+        if self._out_bytes >= _BATCH_BYTES:
+            self._flush()
+        elif not self._flush_awaited:
+            # With what else is answered now: a write costs more than what is written, and wakes the peer.
+            self._flush_awaited = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flush_awaited = False
         if self._out and not self._closing:
             self._transport.write(b"".join(self._out))
         self._out.clear()

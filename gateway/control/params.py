@@ -7,6 +7,7 @@ A parameter that is absent or null has its default; without a default it is requ
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeVar
 
@@ -124,9 +125,13 @@ def ipv4(params: Params, name: str, default: T | _Required = REQUIRED) -> IPv4Ad
     if value is None:
         return _default(name, default, wanted)
     try:
-        return IPv4Address(value if isinstance(value, str) else "")
+        return _read_ipv4(value if isinstance(value, str) else "")
     except ValueError:
         raise _bad(name, value, wanted) from None
+
+
+# The portal names the same client several times within a login.
+_read_ipv4: Final = lru_cache(256)(IPv4Address)
 
 
 def only(params: Params, *names: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
+from functools import partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,9 @@ NO_LEASE: Final = "no_lease"
 LONGEST_NAME: Final = 253  # what one RADIUS attribute carries (RFC 2865 §5)
 LONGEST_PASSWORD: Final = 128  # RFC 2865 §5.2
 FOLLOWER_EVENTS: Final = 4096  # changes that the portal may leave unread before it must begin anew
+TOGETHER_S: Final = 0.01  # how long a change waits for others, to be told with them
+EVENTS_TOGETHER: Final = 256
+LOGIN_METHODS: Final = {method.value: method for method in LoginMethod}
 NOTE_KINDS: Final = ("probe", "redirect", "page")
 
 
@@ -38,7 +42,7 @@ class PortalMethods:
     def __init__(self, gateway: Gateway, csrf_secret: bytes) -> None:
         self._gateway = gateway
         self._csrf_secret = csrf_secret
-        self._followers: set[asyncio.Queue[JsonValue]] = set()
+        self._followers: set[asyncio.Queue[dict[str, JsonValue]]] = set()
         self.figures: dict[str, JsonValue] = {}  # what the portal counted, as it last said
         gateway.hub.watchers.append(self._client_changed)
 
@@ -84,8 +88,11 @@ class PortalMethods:
         }
 
     async def events(self, caller: Caller, params: Params) -> AsyncIterator[JsonValue]:
-        """First everybody who is online, then each change: {"ip", "state"}, or {"config": true}."""
-        queue: asyncio.Queue[JsonValue] = asyncio.Queue(FOLLOWER_EVENTS)
+        """First everybody who is online, then each change: {"ip", "state"}, or {"config": true}.
+
+        Changes that come soon after each other are one event: {"clients": [...]} in their order, and "config" with it.
+        """
+        queue: asyncio.Queue[dict[str, JsonValue]] = asyncio.Queue(FOLLOWER_EVENTS)
         self._followers.add(queue)
         try:
             online: list[JsonValue] = [
@@ -94,7 +101,13 @@ class PortalMethods:
             ]
             yield {"clients": online}
             while True:
-                yield await queue.get()
+                first = await queue.get()
+                if queue.empty():
+                    await asyncio.sleep(TOGETHER_S)
+                events = [first]
+                while len(events) < EVENTS_TOGETHER and not queue.empty():
+                    events.append(queue.get_nowait())
+                yield _together(events)
         finally:
             self._followers.discard(queue)
 
@@ -111,7 +124,7 @@ class PortalMethods:
         if address is not None:
             self._publish({"ip": str(address), "state": session.state.value})
 
-    def _publish(self, event: JsonValue) -> None:
+    def _publish(self, event: dict[str, JsonValue]) -> None:
         for queue in self._followers:
             if queue.full():
                 queue.get_nowait()  # the oldest; a portal that is so far behind asks about clients one by one
@@ -152,22 +165,20 @@ class PortalMethods:
     def login(self, caller: Caller, params: Params) -> Awaitable[JsonValue]:
         """Let a client in, if somebody vouches for it; as slow as RADIUS is."""
         session = self._session(params)
-        method = LoginMethod(str(read.choice(params, "method", [method.value for method in LoginMethod])))
+        method = LOGIN_METHODS[str(read.choice(params, "method", LOGIN_METHODS))]
         credentials: Credentials | None = None
         if method is LoginMethod.PASSWORD:
             username = read.text(params, "username", longest=LONGEST_NAME)
             password = read.text(params, "password", longest=LONGEST_PASSWORD)
             credentials = PapCredentials(username, password)
-        request_id, reply = self._gateway.hub.login_request()
         answer: asyncio.Future[JsonValue] = asyncio.get_running_loop().create_future()
-        reply.add_done_callback(lambda done: self._answer_login(done, answer))
+        request_id = self._gateway.hub.answer_login(partial(self._answer_login, answer))
         self._gateway.hub.post(LoginRequested(session.key, request_id, method, credentials))
         return answer
 
-    def _answer_login(self, reply: asyncio.Future[ReplyLogin], answer: asyncio.Future[JsonValue]) -> None:
-        if answer.done() or reply.cancelled():
+    def _answer_login(self, answer: asyncio.Future[JsonValue], login: ReplyLogin) -> None:
+        if answer.done():
             return
-        login = reply.result()
         session = self._gateway.machine.sessions.get(login.key)
         left = None
         if session is not None and session.online and session.ends_at is not None:
@@ -205,6 +216,17 @@ class PortalMethods:
         if session is None:
             raise ControlError(NO_LEASE, f"{address} is not an address that this gateway gave out")
         return session
+
+
+def _together(events: list[dict[str, JsonValue]]) -> JsonValue:
+    """Several changes as one event."""
+    if len(events) == 1:
+        return events[0]
+    clients: list[JsonValue] = [event for event in events if "ip" in event]
+    together: dict[str, JsonValue] = {"clients": clients} if clients else {}
+    if len(clients) < len(events):
+        together["config"] = True
+    return together
 
 
 def _answer_request(reply: asyncio.Future[ReplyRequest], answer: asyncio.Future[JsonValue]) -> None:

@@ -18,24 +18,23 @@ if TYPE_CHECKING:
     from gateway.daemon import Gateway
 
 
-def told(life: Life, event: Event) -> list[object]:
-    """What a portal that follows is told when an event happens."""
+def told(life: Life, *events: Event) -> list[object]:
+    """What a portal that follows is told when these events happen at once."""
     watchers: list[Callable[[ClientKey], None]] = []
     gateway = SimpleNamespace(machine=life.machine, hub=SimpleNamespace(watchers=watchers))
     portal = PortalMethods(cast("Gateway", gateway), b"secret")
 
     async def story() -> list[object]:
-        events = portal.events(cast(Caller, None), {})
-        assert "clients" in cast(dict[str, object], await anext(events))
-        actions = life.send(event)
-        for action in actions:
+        stream = portal.events(cast(Caller, None), {})
+        assert "clients" in cast(dict[str, object], await anext(stream))
+        for action in [action for event in events for action in life.send(event)]:
             if isinstance(action, SaveSession):
                 for watch in watchers:
                     watch(action.key)
         found: list[object] = []
         try:
             while True:
-                found.append(await asyncio.wait_for(anext(events), 0.05))
+                found.append(await asyncio.wait_for(anext(stream), 0.05))
         except TimeoutError:
             return found
 
@@ -52,3 +51,13 @@ def test_a_session_that_ends_is_told_with_its_address() -> None:
         life = Life()
         life.online(ALICE)
         assert told(life, event) == [{"ip": str(address_of(ALICE)), "state": "closing"}], event
+
+
+def test_changes_that_come_together_are_one_event() -> None:
+    """Ten thousand clients that come back at once do not wake the portal ten thousand times; the order is kept."""
+    life = Life()
+    life.online(ALICE)
+    life.online(BOB)
+    ends = [LogoutRequested(key, None, TerminateCause.USER_REQUEST, "the guest") for key in (BOB, ALICE)]
+    closing = [{"ip": str(address_of(key)), "state": "closing"} for key in (BOB, ALICE)]
+    assert told(life, *ends) == [{"clients": closing}]
