@@ -58,7 +58,10 @@ class Policy:
         """Fill what the grant left open from the zone, then from the gateway's defaults; 0 stands for none."""
 
         def first(*values: int | None) -> int | None:
-            return next((value or None for value in values if value is not None), None)
+            for value in values:
+                if value is not None:
+                    return value or None
+            return None
 
         return replace(
             granted,

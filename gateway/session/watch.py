@@ -44,10 +44,11 @@ class Watch:
 
     def deadline(self) -> float | None:
         """When something is due next."""
-        candidates = [self._activity_due_at, self._counters_due_at, self._save_due_at]
-        if self._wakes:
-            candidates.append(self._wakes[0][0])
-        return min((due for due in candidates if due is not None), default=None)
+        earliest = self._wakes[0][0] if self._wakes else None
+        for due in (self._activity_due_at, self._counters_due_at, self._save_due_at):  # asked after every event
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        return earliest
 
     def begin(self, session: Session, now: float) -> None:
         """Watch a session that has just come online, or changed."""
