@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Final, NamedTuple, TextIO
@@ -54,7 +55,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     Called again (reload), it replaces what it did before.
     """
     target = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(target)
+    handler = LineHandler(target)
     journal = _goes_to_journal(target)
     handler.setFormatter(JsonFormatter(journal=journal) if form == "json" else TextFormatter(journal=journal))
     handler.addFilter(SecretFilter())
@@ -65,7 +66,25 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     root.setLevel(LEVELS[level])
     # No line of ours tells thread or process, and finding them out is a good part of making one.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor file and line: the library's documented way not to look for them
     logging.raiseExceptions = False  # a full or closed standard error must not take the gateway down
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines without what the library's handler does besides, which takes as long as making a line."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write one line; that it cannot be written (full disk, closed pipe) must not take the gateway down."""
+        if not self.filter(record):
+            return False
+        try:
+            line = self.format(record) + self.terminator
+            with self.lock or nullcontext():  # other threads log as well
+                self.stream.write(line)
+                self.stream.flush()
+        except Exception:  # noqa: BLE001 - as the library does it: nothing about logging may end what is logged
+            self.handleError(record)
+        return True
 
 
 class SecretFilter(logging.Filter):
@@ -209,6 +228,8 @@ def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) ->
     if isinstance(args, Mapping):
         return {name: HIDDEN if _is_secret(value, name) else value for name, value in args.items()}
     names = _layout(template).names
+    if _SECRET_FIELDS.isdisjoint(names) and not any(isinstance(value, _SECRET_TYPES) for value in args):
+        return args
     return tuple(
         HIDDEN if _is_secret(value, name) else value
         for value, name in zip_longest(args, names[: len(args)], fillvalue="")
@@ -252,8 +273,12 @@ def _room(logger_name: str) -> str:
 
 
 def _iso(created: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
-    return f"{whole}.{int(created % 1 * 1000):03d}Z"
+    return f"{_iso_second(int(created))}.{int(created % 1 * 1000):03d}Z"
+
+
+@lru_cache(4)
+def _iso_second(created: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
 
 
 def _goes_to_journal(stream: TextIO) -> bool:
