@@ -132,8 +132,9 @@ class Listener:
             return
         self._handshakes += tls is not None
         try:
-            # A client that sends its request in pieces waits for our acknowledgements between them (Nagle).
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if decision is None or decision.has_body:
+                # A client that sends its request in pieces waits for our acknowledgements between them (Nagle).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             await self._server.loop.connect_accepted_socket(
                 lambda: Connection(self._server, self._app, data, decision),
                 sock,

@@ -107,7 +107,8 @@ class Logins:
 
     async def _run(self, attempt: Attempt, delay_s: float) -> LoginReply:
         started = self._clock()
-        await asyncio.sleep(delay_s)
+        if delay_s:
+            await asyncio.sleep(delay_s)
         reply = await self._ask(attempt, self.timeout_s - delay_s)
         now = self._clock()
         if attempt.method is LoginMethod.PASSWORD:
@@ -130,8 +131,7 @@ class Logins:
             "user_agent": attempt.user_agent,
         }
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._daemon.login({**params}, timeout_s)
+            return await self._daemon.login({**params}, timeout_s)
         except TimeoutError:
             return LoginReply(Outcome.TIMEOUT)
         except DaemonUnavailable:

@@ -5,6 +5,9 @@ One file each, no script, no cookie, nothing from elsewhere: the sheet in which 
 
 from __future__ import annotations
 
+import html
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -20,6 +23,10 @@ _MOMENT_S: Final = 3
 _MAX_INLINE_TERMS: Final = 8000  # characters; longer ones get a page of their own
 _MAX_SHOWN_MESSAGE: Final = 500
 _NOTHING: Final = Markup("")
+_MAX_KEPT_PAGES: Final = 64  # of zones and languages, with and without an address
+# What a composed page has where a visit's own values go. NUL is in no configuration, so no text can look like these.
+_MARKS: Final = {name: Markup(f"\0{name}\0") for name in ("token", "alert", "username", "url")}
+_MARK: Final = re.compile("(?:\0|%00)([a-z]+)(\0|%00)")  # percent-encoded within a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Pages:
     def __init__(self, theme: Theme, languages: Languages) -> None:
         self.theme = theme
         self.languages = languages
+        self._login_pages: dict[tuple[Zone, str, bool], _Composed] = {}
 
     def login(
         self,
@@ -53,20 +61,35 @@ class Pages:
         status: int = 200,
         retry_after_s: int = 0,
     ) -> Response:
-        """The login page with a form for each method of the zone, in the operator's order."""
+        """The login page with a form for each method of the zone, in the operator's order.
+
+        It is what guests ask for most, and the same for all but for four values: composed once per zone and language.
+        """
+        key = (visit.zone, visit.language.code, bool(visit.url))
+        composed = self._login_pages.get(key)
+        if composed is None:
+            if len(self._login_pages) >= _MAX_KEPT_PAGES:  # those of configurations that are no more
+                self._login_pages.clear()
+            marked = Visit(visit.zone, visit.language, _MARKS["url"] if visit.url else "")
+            composed = self._login_pages[key] = _Composed(self._compose_login(marked))
+        values = {"token": token, "alert": alert, "username": username, "url": visit.url}
+        return self._response(visit, composed.fill(values), status, retry_after_s)
+
+    def _compose_login(self, visit: Visit) -> Markup:
+        """The login page with marks for what differs from visit to visit."""
         say, zone, render = visit.language.say, visit.zone, self.theme.render
         forms: list[Markup] = []
         for method in zone.methods:
             if forms:
                 forms.append(render("or", text=say("or")))
-            common = {"token": token, "url": visit.url, "lang": visit.language.code}
+            common = {"token": _MARKS["token"], "url": visit.url, "lang": visit.language.code}
             if method is LoginMethod.PASSWORD:
                 forms.append(
                     render(
                         "password",
                         **common,
                         form_label=say("method_password"),
-                        username=username,
+                        username=_MARKS["username"],
                         username_label=say("username"),
                         password_label=say("password"),
                         implied=render("implied", text=say("terms_implied")) if zone.terms else _NOTHING,
@@ -86,11 +109,14 @@ class Pages:
                 )
         lead = "login_lead_click" if zone.methods == (LoginMethod.CLICK,) else "login_lead"
         content = render(
-            "login", heading=zone.title, lead=say(lead), alert=alert, terms=self._terms(visit), methods=joined(forms)
+            "login",
+            heading=zone.title,
+            lead=say(lead),
+            alert=_MARKS["alert"],
+            terms=self._terms(visit),
+            methods=joined(forms),
         )
-        return self._page(
-            visit, f"{say('login_title')} – {zone.title}", content, status=status, retry_after_s=retry_after_s
-        )
+        return self._layout(visit, f"{say('login_title')} – {zone.title}", content)
 
     def _terms(self, visit: Visit) -> Markup:
         terms, say = visit.zone.terms, visit.language.say
@@ -267,6 +293,12 @@ class Pages:
         path: str = "/",
         retry_after_s: int = 0,
     ) -> Response:
+        page = self._layout(visit, title, content, refresh=refresh, path=path)
+        return self._response(visit, page.encode(), status, retry_after_s)
+
+    def _layout(
+        self, visit: Visit, title: str, content: Markup, *, refresh: Markup = _NOTHING, path: str = "/"
+    ) -> Markup:
         language, zone = visit.language, visit.zone
         links = [
             self.theme.render("language_current", code=other.code, name=other.name)
@@ -276,7 +308,7 @@ class Pages:
             )
             for other in self.languages.all
         ]
-        body = self.theme.render(
+        return self.theme.render(
             "layout",
             lang=language.code,
             direction=language.direction,
@@ -288,9 +320,11 @@ class Pages:
             languages_label=language.say("languages"),
             languages=joined(links),
         )
+
+    def _response(self, visit: Visit, body: bytes, status: int, retry_after_s: int) -> Response:
         headers = [
             ("Cache-Control", "no-store"),
-            ("Content-Language", language.code),
+            ("Content-Language", visit.language.code),
             ("Content-Security-Policy", self.theme.content_security_policy),
             ("X-Frame-Options", "DENY"),  # for web views that do not know frame-ancestors
             ("X-Content-Type-Options", "nosniff"),
@@ -299,4 +333,28 @@ class Pages:
         ]
         if retry_after_s:
             headers.append(("Retry-After", str(retry_after_s)))
-        return Response(status, body.encode(), "text/html; charset=utf-8", headers)
+        return Response(status, body, "text/html; charset=utf-8", headers)
+
+
+class _Composed:
+    """A page cut at its marks: octets, and between them the names of the values that go there."""
+
+    __slots__ = ("_octets", "_values")
+
+    def __init__(self, page: Markup) -> None:
+        pieces = _MARK.split(page)  # text, name, kind of mark, text, …
+        self._octets = [piece.encode() for piece in pieces[::3]]
+        self._values = [(name, kind == "%00") for name, kind in zip(pieces[1::3], pieces[2::3], strict=True)]
+
+    def fill(self, values: Mapping[str, str]) -> bytes:
+        """The page with these values: escaped as `Theme.render` does it, or percent-encoded where it is in a link."""
+        out = [self._octets[0]]
+        for (name, in_link), octets in zip(self._values, self._octets[1:], strict=True):
+            value = values[name]
+            if in_link:
+                value = quote(value, safe="")
+            elif not isinstance(value, Markup):
+                value = html.escape(value, quote=True)
+            out.append(value.encode())
+            out.append(octets)
+        return b"".join(out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address
+from socket import inet_aton
 from typing import Final
 
 from webui.app import Lookup, make_app
@@ -51,6 +51,7 @@ class Site:
         self._desk = desk
         self._own_names = desk.own_names
         self._origin = desk.zone.origin
+        self._network, self._mask = int(desk.zone.network.network_address), int(desk.zone.network.netmask)
         app = make_app(desk, self._lookup)
 
         def page(request: Request) -> Awaitable[Response]:
@@ -82,7 +83,8 @@ class Site:
         if name.rstrip(".") not in self._own_names:
             return self._strangers(request, host, name, target, path)
         zone = self._desk.zone
-        if IPv4Address(request.client) not in zone.network:
+        # As `IPv4Address in IPv4Network`, for a tenth of the time.
+        if int.from_bytes(inet_aton(request.client), "big") & self._mask != self._network:
             return plain(403, "the portal answers clients of its own network only", close=True)
         if port != zone.port and request.method in ("GET", "HEAD"):
             # Port 80 leads here only until login; a page that stays must be under the port that stays.
