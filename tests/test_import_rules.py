@@ -58,6 +58,8 @@ CORES = [
     "gateway/buckets.py",
     "gateway/reports.py",
     "gateway/config.py",
+    "gateway/config_backup.py",
+    "gateway/config_change.py",
     "gateway/config_checks.py",
     "gateway/config_loader.py",
     "gateway/uci.py",
@@ -71,6 +73,7 @@ DOORS = {
     "scapy": {"gateway/analysis/dissect.py"},
     "prometheus_client": {"gateway/metrics.py", "gateway/figures.py"},
     "uvloop": {"gateway/__main__.py", "webui/__main__.py"},
+    "segno": {"webui/admin/qr.py"},
     "sqlite3": {"gateway/accounts/store.py", "gateway/sqlite_file.py"},
 }
 # What reads guests' bytes over HTTP has nothing of the daemon but the way to ask it.

@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from webui.admin import api_system, captures_api, dashboard, own
+from webui.admin import (
+    accounts,
+    api_system,
+    captures_api,
+    clients,
+    config,
+    dashboard,
+    devices,
+    health,
+    log,
+    own,
+    users,
+    vouchers,
+)
 from webui.admin.rest import ApiRoute
 from webui.admin.site import NavEntry, Route
 
-_PAGES: Final = (dashboard, own)
+_PAGES: Final = (dashboard, clients, vouchers, users, devices, config, health, log, accounts, own)
 _API: Final = (api_system, captures_api)
 
-NAV: Final = (NavEntry("/", "Dashboard", "dashboard"),)
+NAV: Final = (
+    NavEntry("/", "Dashboard", "dashboard"),
+    NavEntry("/clients", "Clients", "clients"),
+    NavEntry("/vouchers", "Vouchers", "vouchers"),
+    NavEntry("/users", "Users", "users"),
+    NavEntry("/devices", "Devices", "devices"),
+    NavEntry("/config", "Configuration", "config"),
+    NavEntry("/health", "Health", "health"),
+    NavEntry("/log", "Log", "log"),
+    NavEntry("/accounts", "Accounts", "accounts", "administrator"),
+)
 
 
 def routes() -> Iterator[Route]:

@@ -125,9 +125,11 @@ class ApiCall:
         assert self._caller is not None
         return self._caller
 
-    async def call(self, method: str, *, timeout_s: float = CALL_TIMEOUT_S, **params: JsonValue) -> Answer:
+    async def call(
+        self, method: str, params: Params | None = None, /, *, timeout_s: float = CALL_TIMEOUT_S, **more: JsonValue
+    ) -> Answer:
         """Ask the daemon on the caller's behalf; parameters that are None are left out. Raises ControlError."""
-        given: Params = {name: value for name, value in params.items() if value is not None}
+        given: Params = {name: value for name, value in {**(params or {}), **more}.items() if value is not None}
         return await self.app.daemon.call(self._credential, self.request.client, method, given, timeout_s)
 
     def stream(self, method: str, **params: JsonValue) -> AsyncIterator[Answer]:

@@ -156,9 +156,11 @@ class Page:
         """The time zone in which times are shown."""
         return self.app.zone
 
-    async def call(self, method: str, *, timeout_s: float = CALL_TIMEOUT_S, **params: JsonValue) -> Answer:
+    async def call(
+        self, method: str, params: Params | None = None, /, *, timeout_s: float = CALL_TIMEOUT_S, **more: JsonValue
+    ) -> Answer:
         """Ask the daemon on the caller's behalf; parameters that are None are left out. Raises ControlError."""
-        given: Params = {name: value for name, value in params.items() if value is not None}
+        given: Params = {name: value for name, value in {**(params or {}), **more}.items() if value is not None}
         return await self.app.daemon.call(self._credential, self.request.client, method, given, timeout_s)
 
     def stream(self, method: str, **params: JsonValue) -> AsyncIterator[Answer]:

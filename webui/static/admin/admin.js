@@ -79,7 +79,7 @@ document.addEventListener("click", (event) => {
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
   if (question && !window.confirm(question)) { event.preventDefault(); return; }
-  if (event.target.method !== "get") for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
+  if (event.target.method !== "get" && !("stay" in event.target.dataset)) for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
 });
 // <select data-submit> sends its form when it is changed.
 document.addEventListener("change", (event) => { if (event.target.matches("[data-submit]")) event.target.form.requestSubmit(); });
@@ -92,3 +92,53 @@ document.addEventListener("click", (event) => {
 document.addEventListener("click", (event) => { if (event.target.closest("[data-print]")) window.print(); });
 const zoneField = document.querySelector('input[data-timezone="1"]');
 if (zoneField) zoneField.value = Intl.DateTimeFormat().resolvedOptions().timeZone || zoneField.value;
+
+// <… data-live="/stream"> keeps parts of the page true: the gateway sends html, made and escaped as that of the page.
+const livePlace = document.querySelector("[data-live]");
+if (livePlace) {
+  const state = document.getElementById("live-state");
+  const parts = (found) => { for (const [id, html] of Object.entries(found)) { const old = document.getElementById(id); if (old) postern.replace(old, html); } };
+  const stream = postern.live(livePlace.dataset.live, {
+    parts,
+    rows({ order, rows, parts: others }) {
+      parts(others ?? {});
+      const body = document.getElementById("rows");
+      if (!body) return;
+      const wanted = new Set(order);
+      for (const row of [...body.children]) if (!wanted.has(row.id)) row.remove();
+      const first = livePlace.dataset.seen;
+      order.forEach((id, place) => {
+        let row = document.getElementById(id);
+        if (!row) {
+          if (!rows[id]) return;
+          const holder = document.createElement("template");
+          holder.innerHTML = rows[id];
+          row = holder.content.firstElementChild;
+          if (first) row.classList.add("fresh");
+        } else if (rows[id]) row = postern.replace(row, rows[id]);
+        if (body.children[place] !== row) body.insertBefore(row, body.children[place] ?? null);
+      });
+      livePlace.dataset.seen = "1";
+      livePlace.querySelector(".empty")?.toggleAttribute("hidden", order.length > 0);
+    },
+    over() { location.reload(); },
+    gone() { stream.close(); if (state) state.textContent = "no longer here"; },
+  }, (up) => state?.classList.toggle("on", up));
+}
+
+// <input type="file" data-base64="ID"> puts the chosen file, as base64, into the hidden field of that id.
+for (const input of document.querySelectorAll("input[data-base64]")) input.addEventListener("change", () => {
+  const field = document.getElementById(input.dataset.base64);
+  const reader = new FileReader();
+  reader.onload = () => { field.value = reader.result.slice(reader.result.indexOf(",") + 1); };
+  if (input.files[0]) reader.readAsDataURL(input.files[0]); else field.value = "";
+});
+// <span data-countdown="60"> counts down, and looks again at the end.
+for (const place of document.querySelectorAll("[data-countdown]")) {
+  let left = Number(place.dataset.countdown) || 0;
+  const timer = left && setInterval(() => {
+    left -= 1;
+    place.textContent = ` in ${left} seconds`;
+    if (left <= 0) { clearInterval(timer); setTimeout(() => location.reload(), 1500); }
+  }, 1000);
+}
