@@ -340,7 +340,7 @@ class Zone:
         example="10.41.0.5",
     )
     methods: tuple[LoginMethod, ...] = option(
-        (LoginMethod.PASSWORD,), "Ways to log in, in the order shown: click, password.", name="method"
+        (LoginMethod.PASSWORD,), "Ways to log in, in the order shown: click, password, voucher.", name="method"
     )
     auth: tuple[str, ...] = option(
         ("local", "radius"), "Who is asked about passwords, in this order: local, radius.", choices=("local", "radius")
@@ -359,6 +359,13 @@ class Zone:
     )
     rate_up: int | None = option(None, "Upload rate when the login names none.", unit="bit/s", low=8000)
     rate_down: int | None = option(None, "Download rate likewise.", unit="bit/s", low=8000)
+    remember: int = option(
+        0,
+        "How long a device comes back without the page after a login there; 0: never. It is known by its MAC address.",
+        unit="h",
+        low=0,
+        high=8760,
+    )
     sessions_per_user: int = option(0, "Devices of one user that may be online at once; 0 for no limit.", low=0)
     link_rate: int = option(
         1_000_000_000, "Fastest a guest can be; decides how often quotas are looked at.", unit="bit/s", low=1_000_000

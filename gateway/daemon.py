@@ -13,10 +13,12 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
+from gateway.accounts.devices import with_blocks
+from gateway.accounts.guests import GuestAccounts
 from gateway.accounts.service import AccountService
 from gateway.addresses import MacAddress
 from gateway.admin.service import AdminService
@@ -41,7 +43,7 @@ from gateway.datapath.datapath import Datapath
 from gateway.dhcp.sockets import DhcpService
 from gateway.dhcp.v4_server import DhcpServer
 from gateway.dns.service import DnsService
-from gateway.hub import ACCOUNTING, LEASE, META, SESSION, Hub, Ports, journal_key
+from gateway.hub import ACCOUNTING, LEASE, META, SESSION, USAGE, Hub, Ports, journal_key
 from gateway.journal import Change, Journal, Replayed
 from gateway.log import set_up
 from gateway.memory import give_back
@@ -50,7 +52,7 @@ from gateway.radius.breaker import BreakerState
 from gateway.radius.dynauth_sockets import DynamicAuthorization
 from gateway.radius.session_keys import SessionFacts, SessionKeys, matches
 from gateway.radius.sockets import RadiusClient
-from gateway.resume import accounting_records, lease_records, sort_out
+from gateway.resume import accounting_records, lease_records, sort_out, usage_records
 from gateway.session.actions import AllowTraffic, BindAddress
 from gateway.session.events import ChangeRequested, ClockSet, LeaseBound, LeaseEnded, LogoutRequested
 from gateway.session.machine import SessionMachine
@@ -95,6 +97,7 @@ class Gateway:
         self._persist = config.sessions.persistence_enabled
         self._lock = _lock(self._state_dir)
         self._zone_macs: dict[str, MacAddress | None] = {}
+        self._remembered: dict[ClientKey, float] = {}  # as read at the start
         self.timeline = Timeline(config.general.timeline_events)
         self.journal = Journal(self._state_dir / config.sessions.persistence_file, self._state)
         self._replayed = self.journal.open() if self._persist else Replayed(node="", sequence=0)
@@ -130,6 +133,9 @@ class Gateway:
         self.dns = DnsService(config, monotonic)
         self.sources = GatewaySources(self)
         self._metrics_page: Callable[[], str] | None = None
+        self.guests = GuestAccounts(
+            self.accounts, self._state_dir, self.hub.post, self.hub.usage_charged, monotonic, time.time
+        )
         self.methods = Methods(self, self._csrf_secret, self._metrics_text)
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
@@ -137,7 +143,7 @@ class Gateway:
             _roles(config),
             socket_group=config.general.group,
         )
-        self.hub.connect(Ports(self.datapath, self.radius, self.accounts, self))
+        self.hub.connect(Ports(self.datapath, self.radius, self.accounts, self.guests, self))
 
     @property
     def config(self) -> Config:
@@ -152,6 +158,7 @@ class Gateway:
         self.control.bind()
         await self.accounts.start()
         await self.admin.start()
+        await self._know_guests()
         await self._resume()
         try:
             async with asyncio.TaskGroup() as rooms:
@@ -204,7 +211,7 @@ class Gateway:
             return [], problems
         changed = changes(self.config, loaded.config)
         now = monotonic()
-        config = loaded.config
+        config = with_blocks(loaded.config, self.guests.blocks)
         try:
             self.dhcp.reconfigure(config.zones, config.dhcp, config.reservations)
         except ValueError as error:
@@ -221,6 +228,27 @@ class Gateway:
         self.methods.portal.configuration_changed()
         LOG.info("configuration applied changed=%s", ",".join(changed) or "nothing")
         return changed, []
+
+    async def apply_blocks(self) -> None:
+        """Bring the blocked devices into force in every room; their sessions end."""
+        config = with_blocks(self.config, self.guests.blocks)
+        self.dhcp.reconfigure(config.zones, config.dhcp, config.reservations)
+        self.hub.perform(self.machine.reconfigure(Policy.of(config), monotonic()))
+        await self.datapath.reconfigure(config)
+
+    def forget_devices(self, keys: Iterable[ClientKey]) -> None:
+        """Devices that come back without a login no more."""
+        for key in keys:
+            self.machine.remembered.pop(key, None)
+
+    async def _know_guests(self) -> None:
+        """Before the kernel is told anything: which devices are remembered, and which are blocked."""
+        self._remembered = await self.guests.start(self.forget_devices)
+        if self.guests.blocks:
+            config = with_blocks(self.config, self.guests.blocks)
+            self.dhcp.reconfigure(config.zones, config.dhcp, config.reservations)
+            self.hub.perform(self.machine.reconfigure(Policy.of(config), monotonic()))
+            self.datapath.prepare(config)
 
     async def _reload_on_demand(self) -> None:
         """Reload whenever a signal asked for it; problems go to the log and change nothing."""
@@ -265,6 +293,10 @@ class Gateway:
             self._metrics_page = MetricsPage(self.sources).text
         return self._metrics_page()
 
+    def unix(self) -> float | None:
+        """Unix time; None while the clock was never set."""
+        return self._wall_clock()
+
     def now(self) -> float:
         """The gateway's clock."""
         return monotonic()
@@ -292,6 +324,7 @@ class Gateway:
                 yield str(server["warning"])
         yield from self.accounts.warnings()
         yield from self.admin.warnings()
+        yield from self.guests.warnings()
 
     def rate_limiters(self) -> dict[str, Callable[[], dict[str, JsonValue]]]:
         """Every limiter of the daemon with its state, for `postern debug rate-limiters`."""
@@ -320,6 +353,8 @@ class Gateway:
             for lease in server.snapshot(now):
                 key, expires_at = ClientKey(lease.zone, lease.mac), now + lease.remaining_s
                 self.machine.receive(LeaseBound(key, lease.address, expires_at, lease.hostname), now)
+        # Not before the leases: whoever holds one of them has not just come back.
+        self.machine.remembered.update(self._remembered)
         plan = sort_out(
             self._replayed.kind(SESSION),
             self.machine,
@@ -329,7 +364,10 @@ class Gateway:
             max_age_s=self.config.sessions.resume_max_age,
         )
         records, more_notes = accounting_records(self._replayed.kind(ACCOUNTING))
-        self._not_resumed += [f"not resumed: {note}" for note in [*notes, *plan.notes, *more_notes]]
+        usages, usage_notes = usage_records(self._replayed.kind(USAGE))
+        for usage in usages:
+            self.guests.charge(usage)
+        self._not_resumed += [f"not resumed: {note}" for note in [*notes, *plan.notes, *more_notes, *usage_notes]]
         for sentence in self._not_resumed:
             LOG.warning("%s", sentence)
         self.radius.restore(records, self._replayed.kind(META).get("learned", ()))

@@ -24,23 +24,27 @@ from gateway.session.actions import (
     ApplyLimits,
     BindAddress,
     CancelLogin,
+    ChargeUsage,
     DenyTraffic,
     ForgetSession,
     Note,
     QueueAccounting,
     ReadActivity,
     ReadCounters,
+    RecallDevice,
+    RememberDevice,
     ReplyLogin,
     ReplyRequest,
     SaveSession,
     SendAccessRequest,
     UnbindAddress,
     VerifyLocalUser,
+    VerifyVoucher,
 )
-from gateway.session.events import ClockSet, Event, LeaseBound, LeaseEnded
+from gateway.session.events import ClockSet, Event, LeaseBound, LeaseEnded, UsageCharged
 from gateway.session.machine import SessionMachine
-from gateway.session.model import AccountingRecord, ClientKey
-from gateway.session.store import Record, save_accounting, save_session
+from gateway.session.model import AccountingRecord, ClientKey, Usage
+from gateway.session.store import Record, save_accounting, save_session, save_usage
 from gateway.timeline import Timeline
 
 LOG: Final = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ SESSION: Final = "session"
 LEASE: Final = "lease"
 ACCOUNTING: Final = "acct"
 META: Final = "meta"
+USAGE: Final = "usage"
 
 READ_AT_ONCE: Final = 100  # clients whose counters the datapath answers before `perform` returns
 
@@ -90,6 +95,25 @@ class AccountsPort(Protocol):
         """Check it; the answer comes back as an event."""
 
 
+class GuestsPort(Protocol):
+    """What the hub needs of vouchers and remembered devices."""
+
+    def verify(self, action: VerifyVoucher) -> None:
+        """Check it; the answer comes back as an event."""
+
+    def recall(self, action: RecallDevice) -> None:
+        """Look what is left for a device; the answer comes back as an event."""
+
+    def remember(self, action: RememberDevice) -> None:
+        """Keep a device that logged in."""
+
+    def charge(self, usage: Usage) -> None:
+        """Write what was used to its account; `Hub.usage_charged` is called when that is done."""
+
+    def uncharged(self) -> list[Usage]:
+        """What waits to be written."""
+
+
 class LeasePort(Protocol):
     """What the hub needs of the DHCP servers."""
 
@@ -104,6 +128,7 @@ class Ports:
     kernel: KernelPort
     radius: RadiusPort
     accounts: AccountsPort
+    guests: GuestsPort
     leases: LeasePort
 
 
@@ -154,6 +179,11 @@ class Hub:
     def accounting_done(self, record_ids: list[int]) -> None:
         """Records that a server answered for, or that were given up, leave the journal."""
         self.append([(ACCOUNTING, record_id, None) for record_id in record_ids])
+
+    def usage_charged(self, acct_session_ids: tuple[str, ...]) -> None:
+        """Usage that was written to its accounts leaves the journal, and the core learns of it."""
+        self.append([(USAGE, acct_session_id, None) for acct_session_id in acct_session_ids])
+        self.post(UsageCharged(acct_session_ids))
 
     # -- what control methods call ----------------------------------------------------------------------------------
 
@@ -217,7 +247,10 @@ class Hub:
             self.journal.append(changes)
 
     def state(self) -> Iterator[Change]:
-        """Every session and lease that must survive, for compaction; they come and go while this is read."""
+        """Every session, lease and usage that must survive, for compaction; they come and go while this is read."""
+        assert self._ports is not None
+        for usage in self._ports.guests.uncharged():
+            yield (USAGE, usage.acct_session_id, save_usage(usage))
         for session in list(self.machine.snapshot()):
             record = self._session_record(session.key)
             if record is not None:
@@ -258,6 +291,8 @@ class Hub:
                 yield (SESSION, journal_key(action.key), None)
             elif isinstance(action, QueueAccounting):
                 yield (ACCOUNTING, action.record.record_id, save_accounting(action.record))
+            elif isinstance(action, ChargeUsage):
+                yield (USAGE, action.usage.acct_session_id, save_usage(action.usage))
 
     def _lease_record(self, key: ClientKey) -> Record | None:
         assert self._ports is not None
@@ -292,6 +327,14 @@ class Hub:
                 self._ports.radius.cancel(login_id)
             case VerifyLocalUser():
                 self._ports.accounts.verify(action)
+            case VerifyVoucher():
+                self._ports.guests.verify(action)
+            case RecallDevice():
+                self._ports.guests.recall(action)
+            case RememberDevice():
+                self._ports.guests.remember(action)
+            case ChargeUsage(usage):
+                self._ports.guests.charge(usage)
             case QueueAccounting(record):
                 self._ports.radius.queue_accounting(record)
             case SaveSession(key) | ForgetSession(key):

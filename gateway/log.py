@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, TextIO
 
 from gateway.config import Secret
 from gateway.reports import INTERVAL_S, REPORTS_PER_INTERVAL, ReportLimit
-from gateway.session.model import ChapCredentials, PapCredentials
+from gateway.session.model import ChapCredentials, PapCredentials, VoucherCode
 
 LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -38,7 +38,7 @@ HIDDEN: Final = "…"
 MAX_VALUE: Final = 512  # characters of one value; guests choose some of them
 MAX_MESSAGE: Final = 16384  # characters of a whole message: `postern debug` output never goes through here
 
-_SECRET_TYPES: Final = (Secret, PapCredentials, ChapCredentials)
+_SECRET_TYPES: Final = (Secret, PapCredentials, ChapCredentials, VoucherCode)
 _SECRET_FIELDS: Final = frozenset(
     {"password", "passwd", "secret", "coa_secret", "user_password", "chap_password", "chap_response", "authenticator"}
 )

@@ -13,8 +13,8 @@ from typing import Any
 from gateway.dhcp.leases import LeaseRecord
 from gateway.journal import Key
 from gateway.session.machine import SessionMachine
-from gateway.session.model import AccountingRecord, TerminateCause
-from gateway.session.store import RecordError, SavedSession, in_this_boot, load_accounting, load_session
+from gateway.session.model import AccountingRecord, TerminateCause, Usage
+from gateway.session.store import RecordError, SavedSession, in_this_boot, load_accounting, load_session, load_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +116,14 @@ def accounting_records(records: Mapping[Key, Any]) -> tuple[list[AccountingRecor
         except RecordError as error:
             notes.append(f"accounting record {key!r} is left out: {error}")
     return sorted(found, key=lambda record: record.record_id), notes
+
+
+def usage_records(records: Mapping[Key, Any]) -> tuple[list[Usage], list[str]]:
+    """What ended sessions used and nobody has written down, and sentences on those not readable."""
+    found, notes = [], []
+    for key, record in records.items():
+        try:
+            found.append(load_usage(str(key), record))
+        except RecordError as error:
+            notes.append(f"usage of session {key!r} is left out: {error}")
+    return found, notes

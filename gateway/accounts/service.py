@@ -39,6 +39,7 @@ from gateway.session.model import AuthenticatedBy, Grant, Limits
 WRONG: Final = ""  # the portal says it itself, in the language of the guest
 DISABLED: Final = "This account is switched off."
 EXPIRED: Final = "This account has expired."
+_REASONS: Final = {DISABLED: "disabled", EXPIRED: "expired"}
 LONGEST_WAIT_S: Final = 15.0  # the portal gives up on a login after 20 s
 COST_FACT: Final = "hash_cost"
 TOO_FAST, TOO_SLOW = 1 / 3, 2.0  # of the time a hash may take; within, a known cost is kept, so that hashes stay
@@ -123,29 +124,29 @@ class AccountService:
     ) -> User:
         """Make a user. Raises ControlError, as all methods for operators do: its text says what to do."""
         user = User(username, limits, devices, valid_until_unix, disabled, note, self._unix_clock())
-        await self._for_operator(lambda: self._store.add(user, self._hash(password)))
+        await self.for_operator(lambda: self._store.add(user, self._hash(password)))
         return user
 
     async def list_users(self) -> tuple[User, ...]:
         """All users by name."""
-        return await self._for_operator(self._store.users)
+        return await self.for_operator(self._store.users)
 
     async def user(self, username: str) -> User | None:
         """One user; None when there is none of that name."""
-        found = await self._for_operator(lambda: self._store.find(username))
+        found = await self.for_operator(lambda: self._store.find(username))
         return None if found is None else found[0]
 
     async def change_user(self, user: User) -> bool:
         """Set everything but name and password; False when there is no such user. Sessions online go on."""
-        return await self._for_operator(lambda: self._store.change(user))
+        return await self.for_operator(lambda: self._store.change(user))
 
     async def set_password(self, username: str, password: str) -> bool:
         """Set a password; False when there is no such user."""
-        return await self._for_operator(lambda: self._store.set_password(username, self._hash(password)))
+        return await self.for_operator(lambda: self._store.set_password(username, self._hash(password)))
 
     async def remove_user(self, username: str) -> bool:
         """Remove a user; False when there is none. Sessions online go on."""
-        return await self._for_operator(lambda: self._store.remove(username))
+        return await self.for_operator(lambda: self._store.remove(username))
 
     def counts(self) -> AccountCounts:
         """Totals for the metrics."""
@@ -204,7 +205,7 @@ class AccountService:
         except StoreError as err:
             log.warning("%s", err)
         except Exception as err:  # noqa: BLE001 - our own fault: it ends run(), and with it the daemon, loudly
-            self._call(self._break, err)
+            self.call(self._break, err)
 
     def _decide(self, action: VerifyLocalUser) -> tuple[Answer, str | None]:
         """The answer, and the stored hash if it should be made anew."""
@@ -228,18 +229,16 @@ class AccountService:
             ), None
         if not right:
             return AccessRejected(key, login_id, WRONG), None
-        if user.disabled:
-            return AccessRejected(key, login_id, DISABLED), None
-        ends = user.granted().terminate_unix
-        if ends is not None and EARLIEST_UNIX <= self._unix_clock() >= ends:
-            return AccessRejected(key, login_id, EXPIRED), None
+        if closed := self._closed(user):
+            return AccessRejected(key, login_id, closed, reason=_REASONS[closed]), None
         grant = Grant(user.name, AuthenticatedBy.LOCAL, user.granted(), devices=user.devices)
         return AccessAccepted(key, login_id, grant), stored if cost_of(stored) != self._cost else None
 
     def _report(self, answer: Answer) -> None:
-        self._call(self._answer, answer)
+        self.call(self._answer, answer)
 
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+    def call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function on the loop, from the thread."""
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
@@ -254,6 +253,34 @@ class AccountService:
     def _break(self, err: Exception) -> None:
         if not self._broken.done():
             self._broken.set_exception(err)
+
+    @property
+    def store(self) -> AccountStore:
+        """The database, for the thread alone."""
+        return self._store
+
+    def open_account(self, name: str) -> User | None:
+        """A local user that is neither switched off nor expired; in the thread only."""
+        found = self._store.find(name)
+        return None if found is None or self._closed(found[0]) else found[0]
+
+    def _closed(self, user: User) -> str:
+        """Why a user with the right password is not let in; empty when it is."""
+        if user.disabled:
+            return DISABLED
+        ends = user.granted().terminate_unix
+        return EXPIRED if ends is not None and EARLIEST_UNIX <= self._unix_clock() >= ends else ""
+
+    def submit(self, work: Callable[[], None], *, urgent: bool = False) -> bool:
+        """Have something quick done in the thread, before passwords; False when too much waits."""
+        guarded = partial(self._guarded, work)
+        return self._worker.submit(guarded, urgent=True) if urgent else self._worker.submit_quick(guarded)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as err:  # noqa: BLE001 - our own fault: it ends run(), and with it the daemon, loudly
+            self.call(self._break, err)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """The result of `work`, done before any login that waits; raises ControlError when there is no room."""
@@ -271,15 +298,16 @@ class AccountService:
             try:
                 result = work()
             except Exception as err:  # noqa: BLE001 - handed to the one who asked
-                self._call(settle, None, err)
+                self.call(settle, None, err)
             else:
-                self._call(settle, result, None)
+                self.call(settle, result, None)
 
         if not self._worker.submit(do, urgent=True):
             raise ControlError(BUSY, "Too much is being asked of the accounts at once; try again in a moment.")
         return await future
 
-    async def _for_operator(self, work: Callable[[], T]) -> T:
+    async def for_operator(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done in the thread; every failure of it is a ControlError with what to do."""
         try:
             return await self._in_thread(work)
         except StoreError as err:

@@ -1,8 +1,9 @@
-"""The users in one SQLite file, owned by the daemon.
+"""The users, vouchers and known devices in one SQLite file, owned by the daemon; what is done with users.
 
 Journal mode TRUNCATE with synchronous=FULL: each change is one transaction that a power cut either has or has not. Not
 WAL: it needs shared memory mapped for writing, which JFFS2 (the flash of many routers) does not offer, and its extra
-files would outlive a copied database; with a handful of writes a day its speed is of no use. A login writes nothing.
+files would outlive a copied database; with a handful of writes a day its speed is of no use. A user's login writes
+nothing; a voucher's writes its first use, and the end of its session what was used.
 
 A file that SQLite calls damaged is moved aside, never deleted, and an empty one takes its place: the gateway serves
 RADIUS and click-through without it, and the operator is told where the old one is. A file that somebody removed is
@@ -22,11 +23,18 @@ from typing import Any, Final
 from gateway.accounts.users import AccountError, NameTaken, User, check_name, check_user, name_key
 from gateway.session.model import Limits
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MAX_QUARANTINED: Final = 9
 _LIMITS: Final = tuple(item.name for item in fields(Limits))
 _COLUMNS: Final = ("name", "devices", "valid_until_unix", "disabled", "note", "created_unix", *_LIMITS)
-_SCHEMA: Final = f"""
+_LIMIT_COLUMNS: Final = """
+    session_time_s INTEGER, idle_time_s INTEGER,
+    upload_bytes INTEGER, download_bytes INTEGER, total_bytes INTEGER,
+    upload_bps INTEGER, download_bps INTEGER,
+    terminate_unix REAL,
+    role TEXT
+"""
+_USERS: Final = f"""
 CREATE TABLE users (
     key TEXT PRIMARY KEY,  -- the name without case
     name TEXT NOT NULL,
@@ -36,15 +44,69 @@ CREATE TABLE users (
     disabled INTEGER NOT NULL,
     note TEXT NOT NULL,
     created_unix REAL NOT NULL,
-    session_time_s INTEGER, idle_time_s INTEGER,
-    upload_bytes INTEGER, download_bytes INTEGER, total_bytes INTEGER,
-    upload_bps INTEGER, download_bps INTEGER,
-    terminate_unix REAL,
-    role TEXT
+    {_LIMIT_COLUMNS}
 ) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = {SCHEMA_VERSION};
 """
+_GUESTS: Final = f"""
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: sheets of a removed batch may still be about
+    salt BLOB NOT NULL,
+    alphabet TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    created_unix REAL NOT NULL,
+    created_by TEXT NOT NULL,
+    note TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    devices INTEGER,
+    validity_s INTEGER,
+    expires_unix REAL,
+    {_LIMIT_COLUMNS}
+);
+CREATE TABLE vouchers (
+    batch INTEGER NOT NULL REFERENCES batches (number),
+    number INTEGER NOT NULL,
+    lookup BLOB NOT NULL,  -- HMAC of the code
+    first_used_unix REAL,
+    revoked_unix REAL,
+    used_s INTEGER NOT NULL DEFAULT 0,
+    used_upload_bytes INTEGER NOT NULL DEFAULT 0,
+    used_download_bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (batch, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX vouchers_by_lookup ON vouchers (lookup);
+CREATE TABLE voucher_devices (
+    batch INTEGER NOT NULL, number INTEGER NOT NULL, mac TEXT NOT NULL, last_unix REAL NOT NULL,
+    PRIMARY KEY (batch, number, mac)
+) WITHOUT ROWID;
+CREATE TABLE charges (session_id TEXT PRIMARY KEY, at_unix REAL NOT NULL) WITHOUT ROWID;  -- lately; none is taken twice
+CREATE TABLE devices (
+    zone TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    username TEXT NOT NULL,
+    method TEXT NOT NULL,
+    grant_json TEXT NOT NULL,
+    since_unix REAL NOT NULL,
+    until_unix REAL NOT NULL,
+    used_s INTEGER NOT NULL DEFAULT 0,
+    used_upload_bytes INTEGER NOT NULL DEFAULT 0,
+    used_download_bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (zone, mac)
+) WITHOUT ROWID;
+CREATE TABLE blocks (
+    zone TEXT NOT NULL,  -- empty: every zone
+    mac TEXT NOT NULL,
+    note TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    created_unix REAL NOT NULL,
+    PRIMARY KEY (zone, mac)
+) WITHOUT ROWID;
+CREATE TABLE texts (
+    zone TEXT NOT NULL, language TEXT NOT NULL, key TEXT NOT NULL, text TEXT NOT NULL,
+    PRIMARY KEY (zone, language, key)
+) WITHOUT ROWID;
+"""
+_STEPS: Final = (_USERS, _GUESTS)  # what each version of the schema added
 
 
 class StoreError(Exception):
@@ -90,7 +152,7 @@ class AccountStore:
         row = _row(user) | {"key": name_key(user.name), "password": password_hash}
         names = ", ".join(row)
         marks = ", ".join(f":{name}" for name in row)
-        with self._using() as database:
+        with self.using() as database:
             try:
                 database.execute(f"INSERT INTO users ({names}) VALUES ({marks})", row)
             except sqlite3.IntegrityError as err:
@@ -101,7 +163,7 @@ class AccountStore:
         check_user(user)
         row = {name: value for name, value in _row(user).items() if name not in ("name", "created_unix")}
         assignments = ", ".join(f"{name} = :{name}" for name in row)
-        with self._using() as database:
+        with self.using() as database:
             done = database.execute(
                 f"UPDATE users SET {assignments} WHERE key = :key", row | {"key": name_key(user.name)}
             )
@@ -109,7 +171,7 @@ class AccountStore:
 
     def set_password(self, name: str, password_hash: str, *, instead_of: str | None = None) -> bool:
         """Set the hash, if it still is `instead_of` where that is given; False when nothing was changed."""
-        with self._using() as database:
+        with self.using() as database:
             done = database.execute(
                 "UPDATE users SET password = ?1 WHERE key = ?2 AND (?3 IS NULL OR password = ?3)",
                 (password_hash, name_key(name), instead_of),
@@ -118,7 +180,7 @@ class AccountStore:
 
     def remove(self, name: str) -> bool:
         """Remove a user; False when there is none."""
-        with self._using() as database:
+        with self.using() as database:
             return database.execute("DELETE FROM users WHERE key = ?", (name_key(name),)).rowcount == 1
 
     def find(self, name: str) -> tuple[User, str] | None:
@@ -127,28 +189,28 @@ class AccountStore:
             check_name(name)
         except AccountError:
             return None
-        with self._using() as database:
+        with self.using() as database:
             row = database.execute("SELECT * FROM users WHERE key = ?", (name_key(name),)).fetchone()
             return None if row is None else (_user(row), str(row["password"]))
 
     def users(self) -> tuple[User, ...]:
         """All users by name."""
-        with self._using() as database:
+        with self.using() as database:
             return tuple(_user(row) for row in database.execute("SELECT * FROM users ORDER BY key"))
 
     def fact(self, name: str) -> str | None:
         """A value that the gateway keeps beside the users."""
-        with self._using() as database:
+        with self.using() as database:
             row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return None if row is None else str(row["value"])
 
     def keep_fact(self, name: str, value: str) -> None:
         """Keep such a value."""
-        with self._using() as database:
+        with self.using() as database:
             database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def using(self) -> Iterator[sqlite3.Connection]:
         """The open database within one transaction; SQLite's errors become StoreError."""
         if self._connection is None or self._identity != self._identity_now():
             if self._connection is not None:
@@ -187,11 +249,12 @@ class AccountStore:
                 )
             if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("its check fails")
-            if version == 0:
-                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                    raise sqlite3.DatabaseError("it is a database of some other program")
-                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            connection.execute("SELECT * FROM users LIMIT 1")
+            if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                raise sqlite3.DatabaseError("it is a database of some other program")
+            if version < SCHEMA_VERSION:
+                steps = "".join(_STEPS[version:])
+                connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            connection.execute("SELECT * FROM users, vouchers LIMIT 1")
         except BaseException:
             connection.close()
             raise

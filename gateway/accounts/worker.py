@@ -1,7 +1,8 @@
 """One thread for work that would hold the event loop: password hashes and the database.
 
-Two queues: what operators ask goes before logins, so that a full queue of logins (which is bounded) does not keep the
-operator from seeing why. Work that is submitted runs to its end; work that waits when the thread is stopped is dropped.
+Three queues: what operators ask goes first, so that a full queue of logins (which is bounded) does not keep the
+operator from seeing why; then what is quick (vouchers: a fraction of a millisecond); then passwords, a tenth of a
+second each. Work that is submitted runs to its end; work that waits when the thread is stopped is dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 MAX_URGENT: Final = 64
+MAX_QUICK: Final = 2048
 NICENESS: Final = 5  # on a router with one core the loop goes before hashes
 T = TypeVar("T")
 
@@ -24,6 +26,7 @@ class Worker:
     def __init__(self, name: str, max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._urgent: deque[Callable[[], None]] = deque()
+        self._quick: deque[Callable[[], None]] = deque()
         self._waiting: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -43,10 +46,19 @@ class Worker:
             self._changed.notify()
             return True
 
+    def submit_quick(self, work: Callable[[], None]) -> bool:
+        """The same for work of less than a millisecond, which goes before passwords."""
+        with self._changed:
+            if self._stopping or len(self._quick) >= MAX_QUICK:
+                return False
+            self._quick.append(work)
+            self._changed.notify()
+            return True
+
     @property
     def waiting(self) -> int:
         """How much waits, without what is being done."""
-        return len(self._urgent) + len(self._waiting)
+        return len(self._urgent) + len(self._quick) + len(self._waiting)
 
     def stop(self, last: Callable[[], None]) -> None:
         """End the thread after what it is doing and `last`; waits for that."""
@@ -55,6 +67,7 @@ class Worker:
                 return
             self._stopping = True
             self._waiting.clear()
+            self._quick.clear()
             self._urgent.clear()
             self._urgent.append(last)
             self._changed.notify()
@@ -65,11 +78,11 @@ class Worker:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # Linux: of this thread alone
         while True:
             with self._changed:
-                while not (self._urgent or self._waiting):
+                while not (self._urgent or self._quick or self._waiting):
                     if self._stopping:
                         return
                     self._changed.wait()
-                work = self._urgent.popleft() if self._urgent else self._waiting.popleft()
+                work = (self._urgent or self._quick or self._waiting).popleft()
             work()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,10 +16,11 @@ from gateway.addresses import MacAddress
 from gateway.config_loader import check, interfaces
 from gateway.control import params as read
 from gateway.control.capture_methods import CaptureMethods
+from gateway.control.guest_methods import LIMIT_NAMES, GuestMethods
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
-from gateway.control.views import lease_row, matches, option_rows, session_details, session_row
+from gateway.control.views import SORTS, lease_row, matches, option_rows, session_details, session_row
 from gateway.debug import Debugger, resident_bytes
 from gateway.session.actions import ReadCounters
 from gateway.session.events import AuthorizeRequested, LogoutRequested
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS: Final = 1000
 SHOWN_EVENTS: Final = 50
-LIMIT_NAMES: Final = tuple(item.name for item in fields(Limits) if item.name not in ("role", "terminate_unix"))
 KICK_CAUSES: Final = {
     "admin-reset": TerminateCause.ADMIN_RESET,
     "user-request": TerminateCause.USER_REQUEST,
@@ -55,6 +55,7 @@ class Methods:
         self._gateway = gateway
         self._metrics_text = metrics_text
         self.portal = PortalMethods(gateway, csrf_secret)
+        self._guests = GuestMethods(gateway, self._clients)
         self._debugger = Debugger(gateway.rate_limiters())
 
     def table(self) -> dict[str, Method]:
@@ -84,6 +85,7 @@ class Methods:
             **self._debugger.methods(),
             **CaptureMethods(self._gateway).table(),
             **self.portal.table(),
+            **self._guests.table(),
         }
 
     # -- the whole --------------------------------------------------------------------------------------------------
@@ -141,8 +143,10 @@ class Methods:
     # -- sessions ---------------------------------------------------------------------------------------------------
 
     def sessions_list(self, caller: Caller, params: Params) -> JsonValue:
-        """A page of clients, ordered by zone and address."""
-        read.only(params, "zone", "state", "search", "offset", "limit")
+        """A page of clients."""
+        read.only(params, "zone", "state", "search", "sort", "descending", "offset", "limit")
+        order = SORTS[str(read.choice(params, "sort", list(SORTS), "ip"))]
+        descending = read.flag(params, "descending")
         zone = read.text(params, "zone", None)
         state = read.choice(params, "state", [item.value for item in SessionState], None)
         search = read.text(params, "search", "")
@@ -155,7 +159,7 @@ class Methods:
             and state in (None, session.state.value)
             and (not search or matches(session, search))
         ]
-        found.sort(key=lambda session: (session.key.zone, int(session.address or 0), session.key.mac))
+        found.sort(key=order, reverse=descending)
         page = found[offset : offset + limit]
         self._refresh(page)
         now = self._gateway.now()
@@ -264,12 +268,13 @@ class Methods:
         return {"username": username}
 
     async def users_remove(self, caller: Caller, params: Params) -> JsonValue:
-        """Remove an account; its sessions that are online go on."""
-        read.only(params, "username")
+        """Remove an account; its sessions that are online go on, unless they are to end."""
+        read.only(params, "username", "end_sessions")
         username = read.text(params, "username")
         if not await self._gateway.accounts.remove_user(username):
             raise _no_user(username)
-        return {"username": username}
+        ended = await self._guests.user_closed(caller, username, read.flag(params, "end_sessions"), forget=True)
+        return {"username": username, "ended": ended}
 
     # -- configuration and ruleset ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ anybody by name or MAC.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
@@ -18,8 +19,16 @@ from gateway.control import params as read
 from gateway.control.protocol import ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
 from gateway.session.actions import ReadCounters, ReplyLogin, ReplyRequest
-from gateway.session.events import LoginRequested, LogoutRequested
-from gateway.session.model import ClientKey, Credentials, LoginMethod, PapCredentials, TerminateCause
+from gateway.session.events import DeviceReturned, LoginRequested, LogoutRequested
+from gateway.session.model import (
+    ClientKey,
+    Credentials,
+    LoginMethod,
+    PapCredentials,
+    SessionState,
+    TerminateCause,
+    VoucherCode,
+)
 from gateway.session.table import Session
 from gateway.session.usage import remaining_bytes
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 NO_LEASE: Final = "no_lease"
 LONGEST_NAME: Final = 253  # what one RADIUS attribute carries (RFC 2865 §5)
 LONGEST_PASSWORD: Final = 128  # RFC 2865 §5.2
+LONGEST_CODE: Final = 128  # more than any code with separators; what is longer is no typing error
 FOLLOWER_EVENTS: Final = 4096  # changes that the portal may leave unread before it must begin anew
 TOGETHER_S: Final = 0.01  # how long a change waits for others, to be told with them
 EVENTS_TOGETHER: Final = 256
@@ -158,6 +168,9 @@ class PortalMethods:
             "upload_bytes": session.counters.upload_bytes,
             "download_bytes": session.counters.download_bytes,
             "bytes_left": remaining_bytes(session) if grant else None,
+            "upload_bps": session.limits.upload_bps if grant else None,
+            "download_bps": session.limits.download_bps if grant else None,
+            "method": session.method.value if session.method else "",
             "reply_message": grant.reply_message if grant else "",
             "redirection_url": grant.redirection_url if grant else "",
         }
@@ -166,7 +179,9 @@ class PortalMethods:
         """Let a client in, if somebody vouches for it; as slow as RADIUS is."""
         session = self._session(params)
         method = LOGIN_METHODS[str(read.choice(params, "method", LOGIN_METHODS))]
-        credentials: Credentials | None = None
+        credentials: Credentials | VoucherCode | None = None
+        if method is LoginMethod.VOUCHER:
+            credentials = VoucherCode(read.text(params, "code", longest=LONGEST_CODE))
         if method is LoginMethod.PASSWORD:
             username = read.text(params, "username", longest=LONGEST_NAME)
             password = read.text(params, "password", longest=LONGEST_PASSWORD)
@@ -189,6 +204,8 @@ class PortalMethods:
                 "message": login.message,
                 "redirection_url": login.redirection_url,
                 "seconds_left": left,
+                "reason": login.reason,
+                "wait_s": math.ceil(login.wait_s),
             }
         )
 
@@ -207,6 +224,8 @@ class PortalMethods:
         kind = str(read.choice(params, "kind", NOTE_KINDS))
         text = read.text(params, "text", "")
         self._gateway.timeline.add(self._gateway.now(), session.key, kind, text)
+        if session.state is SessionState.HELD and session.key in self._gateway.machine.remembered:
+            self._gateway.hub.post(DeviceReturned(session.key))
         return None
 
     def _session(self, params: Params) -> Session:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from gateway.config import Config, Secret
 from gateway.config_loader import REPEATED, SINGLE, Loaded, option_fields, option_name
 from gateway.control.protocol import JsonValue
 from gateway.dhcp.listing import AddressRow
 from gateway.session.table import Session
-from gateway.session.usage import remaining_bytes
+from gateway.session.usage import rates_bps, remaining_bytes
+
+
+def _address(session: Session) -> tuple[str, int, bytes]:
+    return (session.key.zone, int(session.address or 0), session.key.mac)
+
+
+def _octets(session: Session) -> int:
+    return session.counters.upload_bytes + session.counters.download_bytes
+
+
+# What `sessions.list` can be ordered by; clients that have no such value come last in ascending order.
+SORTS: Final[Mapping[str, Callable[[Session], Any]]] = {
+    "ip": _address,
+    "mac": lambda session: session.key,
+    "hostname": lambda session: (not session.hostname, session.hostname.casefold()),
+    "username": lambda session: (session.grant is None, session.grant.username.casefold() if session.grant else ""),
+    "state": lambda session: (session.state.value, *_address(session)),
+    "since": lambda session: (session.grant is None, session.started_at),
+    "left": lambda session: (session.ends_at is None, session.ends_at or 0.0),
+    "bytes": _octets,
+    "upload": lambda session: session.counters.upload_bytes,
+    "download": lambda session: session.counters.download_bytes,
+    "rate": lambda session: sum(rates_bps(session)),
+}
 
 
 def session_row(session: Session, now: float) -> dict[str, JsonValue]:
@@ -19,6 +43,7 @@ def session_row(session: Session, now: float) -> dict[str, JsonValue]:
     started = session.grant is not None
     limits = session.limits
     used = session.counters
+    rate_up_bps, rate_down_bps = rates_bps(session)
     return {
         "zone": session.key.zone,
         "mac": str(session.key.mac),
@@ -37,6 +62,8 @@ def session_row(session: Session, now: float) -> dict[str, JsonValue]:
         "idle_s": max(0, int(now - session.active_at)) if session.online else None,
         "upload_bytes": used.upload_bytes,
         "download_bytes": used.download_bytes,
+        "rate_up_bps": rate_up_bps,
+        "rate_down_bps": rate_down_bps,
         "bytes_left": remaining_bytes(session) if started else None,
         "idle_limit_s": limits.idle_time_s if started else None,
     }

@@ -143,6 +143,11 @@ class Datapath:
         await self._surroundings.start()
         return kept
 
+    def prepare(self, config: Config) -> None:
+        """Take another configuration before `start`; raises ValueError as `reconfigure` does."""
+        self._text, self._config = render(config), config
+        self._ledger.zones = zone_sets(config)
+
     async def run(self) -> None:
         """Keep watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:

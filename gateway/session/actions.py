@@ -13,9 +13,13 @@ from gateway.session.model import (
     AccountingRecord,
     ClientKey,
     Credentials,
+    Grant,
     Limits,
+    LoginMethod,
     LoginResult,
     PapCredentials,
+    Usage,
+    VoucherCode,
 )
 
 
@@ -54,6 +58,44 @@ class VerifyLocalUser:
     key: ClientKey
     login_id: int
     credentials: PapCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyVoucher:
+    """Ask the vouchers; answered by AccessAccepted or AccessRejected."""
+
+    key: ClientKey
+    login_id: int
+    voucher: VoucherCode
+
+
+@dataclass(frozen=True, slots=True)
+class RecallDevice:
+    """A device that is remembered has come back: ask what is left for it; answered like a login."""
+
+    key: ClientKey
+    login_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RememberDevice:
+    """The device has logged in and may come back without a login until `until_unix`.
+
+    At most `at_most` devices of one user are kept, the latest; None stands for no bound of the user's own.
+    """
+
+    key: ClientKey
+    method: LoginMethod
+    grant: Grant
+    until_unix: float
+    at_most: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeUsage:
+    """Keep what a session used until it is written to its account; answered by UsageCharged."""
+
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +183,8 @@ class ReplyLogin:
     result: LoginResult
     message: str = ""  # the server's Reply-Message or our sentence; escaped where it is shown
     redirection_url: str = ""
+    reason: str = ""  # a fixed word where one is known, for pages in the guest's language
+    wait_s: float = 0.0  # the client need not try again before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +210,10 @@ Action = (
     | UnbindAddress
     | SendAccessRequest
     | VerifyLocalUser
+    | VerifyVoucher
+    | RecallDevice
+    | RememberDevice
+    | ChargeUsage
     | AllowTraffic
     | DenyTraffic
     | ApplyLimits

@@ -18,6 +18,7 @@ from gateway.session.model import (
     GrantChange,
     LoginMethod,
     TerminateCause,
+    VoucherCode,
 )
 
 
@@ -56,16 +57,24 @@ class LoginRequested:
     key: ClientKey
     request_id: int
     method: LoginMethod
-    credentials: Credentials | None = field(default=None)  # None for click-through
+    credentials: Credentials | VoucherCode | None = field(default=None)  # None for click-through
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReturned:
+    """A held client was seen to want something of the Internet."""
+
+    key: ClientKey
 
 
 @dataclass(frozen=True, slots=True)
 class AccessAccepted:
-    """An authentication source accepted the login."""
+    """An authentication source accepted the login; `method` is how a recalled device had logged in."""
 
     key: ClientKey
     login_id: int
     grant: Grant
+    method: LoginMethod | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,10 @@ class AccessRejected:
     login_id: int
     message: str = ""
     unknown_user: bool = False
+    reason: str = (
+        ""  # a fixed word where one is known: wrong, expired, used_up, revoked, disabled, elsewhere, throttled
+    )
+    wait_s: float = 0.0  # the client must wait so long before it may try again
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,13 @@ class AccessFailed:
     key: ClientKey
     login_id: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCharged:
+    """What these sessions used is written to their accounts."""
+
+    acct_session_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +211,6 @@ ClientEvent = (
     | AuthorizeRequested
     | ChangeRequested
     | ClonedClientSeen
+    | DeviceReturned
 )
-Event = ClientEvent | NumberSwept | CountersRead | ClientsActive | ClockSet
+Event = ClientEvent | NumberSwept | CountersRead | ClientsActive | ClockSet | UsageCharged

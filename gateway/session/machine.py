@@ -30,18 +30,22 @@ from gateway.session.actions import (
     ApplyLimits,
     BindAddress,
     CancelLogin,
+    ChargeUsage,
     DenyTraffic,
     ForgetSession,
     Note,
     QueueAccounting,
     ReadActivity,
     ReadCounters,
+    RecallDevice,
+    RememberDevice,
     ReplyLogin,
     ReplyRequest,
     SaveSession,
     SendAccessRequest,
     UnbindAddress,
     VerifyLocalUser,
+    VerifyVoucher,
 )
 from gateway.session.events import (
     AccessAccepted,
@@ -54,6 +58,7 @@ from gateway.session.events import (
     ClockSet,
     ClonedClientSeen,
     CountersRead,
+    DeviceReturned,
     Event,
     Ipv6AddressSeen,
     LeaseBound,
@@ -64,11 +69,13 @@ from gateway.session.events import (
     TrafficAllowed,
     TrafficDenied,
     TrafficRefused,
+    UsageCharged,
 )
 from gateway.session.model import (
     NOTHING,
     AccountingRecord,
     AccountingStatus,
+    ClientKey,
     Counters,
     Grant,
     LoginMethod,
@@ -76,18 +83,28 @@ from gateway.session.model import (
     PapCredentials,
     SessionState,
     TerminateCause,
+    Usage,
+    VoucherCode,
 )
 from gateway.session.numbers import ClientNumbers
-from gateway.session.policy import Policy, changed_limits, click_grant, offers
+from gateway.session.policy import Policy, changed_limits, click_grant, comes_back, offers
+from gateway.session.shares import SharedAccounts
 from gateway.session.store import SavedSession, restore_into
 from gateway.session.table import Attempt, Ending, Session, SessionTable
 from gateway.session.usage import ends_at, idle_ends_at, kernel_lifetime_s, not_less, quota_used_up
 from gateway.session.watch import Watch
 from gateway.session.words import after_colon, duration, enough_devices, limits_in_words, usage_in_words
 
-SOURCE_NAMES: Final = {"radius": "RADIUS", "local": "local accounts"}  # as the timeline calls who decided
+# As the timeline calls who decided.
+SOURCE_NAMES: Final = {
+    "radius": "RADIUS",
+    "local": "local accounts",
+    "voucher": "vouchers",
+    "device": "remembered devices",
+}
 MAX_IPV6_ADDRESSES: Final = 16  # per client; privacy addresses come and go, the oldest is forgotten
 IDENTITY_BITS: Final = 32
+RATE_SPAN_S: Final = 1.0  # between the two readings that a rate is made of, at least
 
 
 class UnplannedEvent(AssertionError):
@@ -104,6 +121,8 @@ class SessionMachine:
     def __init__(self, policy: Policy, epoch: int, spread: Callable[[], float]) -> None:
         self.sessions = SessionTable()
         self.numbers = ClientNumbers()
+        self.shared = SharedAccounts()
+        self.remembered: dict[ClientKey, float] = {}  # devices that come back without a login, and until when (Unix)
         self.ended: Counter[TerminateCause] = Counter()  # sessions that ended, for metrics
         self._policy = policy
         self._epoch = epoch & ((1 << IDENTITY_BITS) - 1)
@@ -135,6 +154,8 @@ class SessionMachine:
             self.numbers.swept(event.client_number)
         elif isinstance(event, ClockSet):
             self._clock_set(event, now)
+        elif isinstance(event, UsageCharged):
+            self.shared.charged(event.acct_session_ids)
         else:
             self._client_event(event, now)
         return self._take()
@@ -196,11 +217,13 @@ class SessionMachine:
         session.counters = session.counters if kept is None else not_less(session.counters, session.base + kept)
         session.read_at = session.active_at = now
         session.state = SessionState.ONLINE
+        self.shared.rejoin(session, saved.grant, now)
         session.ends_at = ends_at(session, self._unix_offset_s)
         if session.interim_interval_s:
             session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
         self.sessions.mark_online(session)
         self._watch.begin(session, now)
+        self._share([session, *self.shared.fellows(session)], now)
         self._note(session, "resumed", f"goes on after a restart as {saved.grant.username}")
         self._out.append(SaveSession(session.key))
         return self._take()
@@ -220,6 +243,7 @@ class SessionMachine:
         session.ending = Ending(cause, reason, saved.address)
         self._note(session, "gate_closed", reason)
         self._account(session, AccountingStatus.STOP, now, cause)
+        self._charge(session, cause, now)
         self._out.append(ForgetSession(session.key))
         return self._take()
 
@@ -275,7 +299,7 @@ class SessionMachine:
         if event.hostname:
             session.hostname = event.hostname
         if session.address == event.address:
-            return
+            return  # renewed; a device that sleeps does that too, so it is no sign that somebody came back
         previous = session.address
         if session.state in (SessionState.ONLINE, SessionState.OPENING):
             # The kernel's elements name the old address; its traffic ends here, whatever the client does next.
@@ -285,6 +309,27 @@ class SessionMachine:
         self.sessions.move(session, event.address)
         self._out.append(BindAddress(session.key, event.address))
         self._note(session, "lease", f"got {event.address}" + (f" as {event.hostname}" if event.hostname else ""))
+        if session.state is SessionState.HELD:
+            self._recall(session, now)
+
+    def _returned(self, session: Session, event: DeviceReturned, now: float) -> None:
+        self._recall(session, now)
+
+    def _recall(self, session: Session, now: float) -> None:
+        """Let a remembered device go on with what is left, if its zone does that and the time for it is not over."""
+        until_unix, zone = self.remembered.get(session.key), self._policy.zones.get(session.key.zone)
+        unix = self._unix(now)
+        if until_unix is None or zone is None or not zone.remember or session.key.mac in zone.block_macs:
+            return
+        if unix is None or unix >= until_unix:
+            self.remembered.pop(session.key)
+            return
+        if not self._take_number(session):
+            return
+        session.acct_session_id = self._session_id()
+        session.attempt = Attempt(self._login_id(), LoginMethod.CLICK, None, [], [], asked="device")
+        session.state = SessionState.AUTHENTICATING
+        self._out.append(RecallDevice(session.key, session.attempt.login_id))
 
     def _lease_ended(self, session: Session, event: LeaseEnded, now: float) -> None:
         if session.address != event.address:
@@ -327,6 +372,11 @@ class SessionMachine:
             self._note(session, "login", "accepted the terms")
             self._accepted(session, click_grant(session.key), now)
             return
+        if isinstance(credentials, VoucherCode):
+            self._note(session, "login", "asks to be let in with a voucher")
+            attempt.sources = ["voucher"]
+            self._ask_next(session)
+            return
         if credentials is None or not (sources := self._policy.sources(zone, credentials)):
             self._give_up(session, LoginResult.FORBIDDEN, "nobody here can check this kind of login")
             return
@@ -341,7 +391,9 @@ class SessionMachine:
         assert attempt.credentials is not None
         assert address is not None
         source = attempt.asked = attempt.sources.pop(0)
-        if source == "radius":
+        if isinstance(attempt.credentials, VoucherCode):
+            self._out.append(VerifyVoucher(session.key, attempt.login_id, attempt.credentials))
+        elif source == "radius":
             self._out.append(
                 SendAccessRequest(
                     session.key,
@@ -384,7 +436,9 @@ class SessionMachine:
         self._accepted(session, event.grant, now)
 
     def _access_accepted(self, session: Session, event: AccessAccepted, now: float) -> None:
-        if session.attempt is not None and session.attempt.login_id == event.login_id:
+        attempt = session.attempt
+        if attempt is not None and attempt.login_id == event.login_id:
+            attempt.method = event.method or attempt.method
             self._accepted(session, event.grant, now)
 
     def _access_rejected(self, session: Session, event: AccessRejected, now: float) -> None:
@@ -394,8 +448,11 @@ class SessionMachine:
         if event.unknown_user and attempt.sources:
             self._ask_next(session)
             return
-        who = SOURCE_NAMES[attempt.asked]
-        self._give_up(session, LoginResult.REJECT, event.message, why=f"{who} refused{after_colon(event.message)}")
+        if attempt.asked == "device":
+            self.remembered.pop(session.key, None)
+        result = LoginResult.THROTTLED if event.reason == "throttled" else LoginResult.REJECT
+        why = f"{SOURCE_NAMES[attempt.asked]} refused{after_colon(event.message)}"
+        self._give_up(session, result, event.message, why=why, reason=event.reason, wait_s=event.wait_s)
 
     def _access_failed(self, session: Session, event: AccessFailed, now: float) -> None:
         attempt = session.attempt
@@ -425,9 +482,14 @@ class SessionMachine:
         session.limits = self._policy.limits(zone, grant.limits)
         session.started_at = now
         session.started_unix = self._unix(now)
+        self.shared.join(session, grant, now)
         session.ends_at = ends_at(session, self._unix_offset_s)
         if session.ends_at is not None and session.ends_at <= now:
-            self._give_up(session, LoginResult.REJECT, "the time of this account has run out")
+            self._give_up(session, LoginResult.REJECT, "the time of this account has run out", reason="used_up")
+            return
+        if used_up := quota_used_up(session):
+            text = f"the {used_up} quota of this account is used up"
+            self._give_up(session, LoginResult.REJECT, text, reason="used_up")
             return
         session.state = SessionState.OPENING
         lifetime_s = self.lifetime_s(session, now)
@@ -440,14 +502,18 @@ class SessionMachine:
         session.state = SessionState.ONLINE
         session.attempt = None
         session.base = session.counters = NOTHING
-        session.read_at = session.active_at = now
+        session.read_at = session.active_at = session.earlier_at = now
+        session.earlier = NOTHING
         session.interim_interval_s = self._policy.interim(grant)
         if session.interim_interval_s:
             # The first one is spread widely, or ten thousand phones that came with one train report in one second.
             session.interim_due_at = now + session.interim_interval_s * (0.5 + 0.5 * self._spread())
         self.sessions.mark_online(session)
         self._watch.begin(session, now)
+        if grant.account:
+            self._share([session, *self.shared.fellows(session)], now)
         self._out.append(SaveSession(session.key))
+        self._remember(session, attempt, now)
         self._account(session, AccountingStatus.START, now)
         by = f"by {attempt.by}" if attempt.by else f"as {grant.username}"
         self._note(session, "gate_opened", f"let through {by}, {limits_in_words(session, now)}")
@@ -465,13 +531,34 @@ class SessionMachine:
         self._note(session, "login_refused", message)
         self._out.append(ReplyLogin(request_id, session.key, result, message))
 
-    def _give_up(self, session: Session, result: LoginResult, message: str, why: str = "") -> None:
+    def _remember(self, session: Session, attempt: Attempt, now: float) -> None:
+        """Note a device that logged in by itself, if its zone remembers devices."""
+        zone, grant = self._policy.zones.get(session.key.zone), session.grant
+        assert grant is not None
+        if zone is None or attempt.by or attempt.asked == "device":
+            return
+        until_unix = self._policy.remembered_until(zone, self._unix(now))
+        if until_unix is not None:
+            self.remembered[session.key] = until_unix
+            at_most = self._policy.devices(zone, grant)
+            self._out.append(RememberDevice(session.key, attempt.method, grant, until_unix, at_most))
+
+    def _give_up(
+        self,
+        session: Session,
+        result: LoginResult,
+        message: str,
+        why: str = "",
+        *,
+        reason: str = "",
+        wait_s: float = 0.0,
+    ) -> None:
         """The login failed: answer all who wait and hold the client again."""
         attempt = session.attempt
         assert attempt is not None
         self._note(session, "login_failed", why or message or result.value)
         for request_id in attempt.waiters:
-            self._out.append(ReplyLogin(request_id, session.key, result, message))
+            self._out.append(ReplyLogin(request_id, session.key, result, message, reason=reason, wait_s=wait_s))
         self.numbers.give_back(session.number)
         self._hold(session)
 
@@ -482,6 +569,8 @@ class SessionMachine:
 
     def _hold(self, session: Session) -> None:
         """Back to the state of a client that has an address and nothing else."""
+        if session.grant is not None:
+            self.shared.leave(session, session.grant)
         session.state = SessionState.HELD
         session.number = 0
         session.acct_session_id = ""
@@ -533,13 +622,18 @@ class SessionMachine:
         if self.sessions.with_id(session.acct_session_id) is session:  # else it never was online: no Start, no Stop
             self.ended[ending.cause] += 1
             self._account(session, AccountingStatus.STOP, now, ending.cause)
+            self._charge(session, ending.cause, now)
             self._out.append(ForgetSession(session.key))
         self._note(session, "gate_closed", f"{ending.reason}; {usage_in_words(session, now)}")
         for request_id in ending.waiters:
             self._out.append(ReplyRequest(request_id, True))
+        fellows = self.shared.fellows(session)
         self.sessions.mark_offline(session)
         self.numbers.retire(session.number)
         self._hold(session)
+        self._share(fellows, now)
+        # In the record of this end: what a fellow saved of the account has it, or has not and finds it in the journal.
+        self._out.extend(SaveSession(fellow.key) for fellow in fellows)
         if session.address is None:
             self.sessions.remove(session)
 
@@ -593,8 +687,14 @@ class SessionMachine:
         return any(due is not None and now >= due for due in times)
 
     def _counters_read(self, session: Session, kernel: Counters, now: float) -> None:
+        if now - session.read_at >= RATE_SPAN_S:
+            session.earlier, session.earlier_at = session.counters, session.read_at
         session.counters = not_less(session.counters, session.base + kernel)
         session.read_at = now
+        if session.grant is not None and session.grant.account and (fellows := self.shared.fellows(session)):
+            self.shared.share_octets([session, *fellows], session.grant.account)
+            for fellow in fellows:
+                self._watch.schedule(fellow, now)
         if used_up := quota_used_up(session):
             self._end(session, TerminateCause(self._policy.quota_cause), f"the {used_up} quota is used up", now)
             return
@@ -611,6 +711,36 @@ class SessionMachine:
             jittered = session.interim_due_at + interval * (0.9 + 0.2 * self._spread())
             session.interim_due_at = max(jittered, now + interval / 2)
         self._watch.schedule(session, now)
+
+    def _share(self, sessions: list[Session], now: float) -> None:
+        """Let all devices of an account see what is left, after one came or went."""
+        account = sessions[0].grant.account if sessions and sessions[0].grant is not None else ""
+        if not account:
+            return
+        self.shared.share_octets(sessions, account)
+        self.shared.share_time(sessions, account, now)
+        for session in sessions:
+            ends_before, session.ends_at = session.ends_at, ends_at(session, self._unix_offset_s)
+            if session.ends_at != ends_before:
+                assert session.address is not None
+                lifetime_s = self.lifetime_s(session, now)
+                self._out.append(ApplyLimits(session.key, session.address, session.number, lifetime_s, session.limits))
+            self._watch.schedule(session, now)
+
+    def _charge(self, session: Session, cause: TerminateCause, now: float) -> None:
+        """Have what an ended session used written to its voucher, and to its device if that may come back."""
+        grant = session.grant
+        assert grant is not None
+        known = session.key in self.remembered
+        if not grant.account and not known:
+            return
+        back = known and comes_back(cause)
+        if known and not back:
+            del self.remembered[session.key]
+        seconds = max(0, round(now - session.started_at))
+        usage = Usage(session.acct_session_id, session.key, grant.account, seconds, session.counters, back)
+        self.shared.ended(usage)
+        self._out.append(ChargeUsage(usage))
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -686,6 +816,7 @@ def _table() -> Mapping[tuple[SessionState, type[ClientEvent]], Handler]:
         LeaseEnded: dict.fromkeys(SessionState, machine._lease_ended),
         Ipv6AddressSeen: dict.fromkeys(SessionState, machine._ipv6_seen),
         ClonedClientSeen: dict.fromkeys(SessionState, machine._cloned),
+        DeviceReturned: dict.fromkeys(SessionState, machine._stale) | {held: machine._returned},
         LoginRequested: {
             held: machine._login,
             authenticating: machine._join_login,

@@ -61,6 +61,7 @@ class LoginMethod(Enum):
 
     CLICK = "click"
     PASSWORD = "password"
+    VOUCHER = "voucher"
 
 
 class LoginResult(Enum):
@@ -75,6 +76,7 @@ class LoginResult(Enum):
     NO_LEASE = "no_lease"  # the address is not one that we gave out
     FORBIDDEN = "forbidden"  # the method is not offered in this zone, or the client is blocked
     ERROR = "error"  # we could not open the gate
+    THROTTLED = "throttled"  # too many wrong codes; not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,17 @@ NOTHING: Final = Counters()
 
 
 @dataclass(frozen=True, slots=True)
+class UsedBefore:
+    """What was used of a grant before: by earlier sessions of the same voucher, or of the same login."""
+
+    seconds: int = 0
+    counters: Counters = NOTHING
+
+
+UNUSED: Final = UsedBefore()
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A permission as the authenticating side gave it: limits, and what must be echoed or shown."""
 
@@ -131,6 +144,8 @@ class Grant:
     filter_ids: tuple[str, ...] = ()
     reauthenticate_at_end: bool = False  # Termination-Action = RADIUS-Request
     devices: int | None = None  # how many of this user's devices may be online at once (Port-Limit)
+    account: str = ""  # whose time and octets these are, on all devices together: a voucher's name
+    used: UsedBefore = UNUSED  # what the limits were already used of
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +185,28 @@ class ChapCredentials:
 
 
 Credentials = PapCredentials | ChapCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherCode:
+    """A voucher's code as the guest typed it; never logged and never saved."""
+
+    code: str
+
+    def __repr__(self) -> str:
+        return "VoucherCode(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an ended session used, for the voucher that it is charged to and the device that may come back."""
+
+    acct_session_id: str
+    key: ClientKey
+    account: str  # of its grant
+    seconds: int
+    counters: Counters
+    comes_back: bool  # the device may go on with what is left without a login
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from gateway.config import Config, Zone
 from gateway.session.model import (
@@ -14,6 +15,16 @@ from gateway.session.model import (
     Limits,
     LoginMethod,
     PapCredentials,
+    TerminateCause,
+)
+
+_FINAL: Final = frozenset(
+    {
+        TerminateCause.USER_REQUEST,
+        TerminateCause.ADMIN_RESET,
+        TerminateCause.NAS_REQUEST,
+        TerminateCause.SESSION_TIMEOUT,
+    }
 )
 
 
@@ -80,11 +91,20 @@ class Policy:
             return max(60, self.interim_interval_s)
         return max(60, grant.interim_interval_s)
 
+    def remembered_until(self, zone: Zone, unix: float | None) -> float | None:
+        """Until when a device that logs in now may come back by itself; None: it may not, or the time is unknown."""
+        return None if unix is None or not zone.remember else unix + zone.remember * 3600.0
+
     def devices(self, zone: Zone, grant: Grant) -> int | None:
         """How many devices of the user may be online at once."""
         if grant.devices is not None:
             return grant.devices
         return zone.sessions_per_user or None
+
+
+def comes_back(cause: TerminateCause) -> bool:
+    """Whether a remembered device goes on after such an end: not when somebody ended it, nor when nothing is left."""
+    return cause not in _FINAL
 
 
 def click_grant(key: ClientKey) -> Grant:

@@ -23,6 +23,8 @@ from gateway.session.model import (
     Limits,
     LoginMethod,
     TerminateCause,
+    Usage,
+    UsedBefore,
 )
 from gateway.session.table import Session
 
@@ -83,6 +85,8 @@ def save_session(session: Session, now: float, unix: float | None, boot_id: str)
         "filters": list(grant.filter_ids),
         "reauth": grant.reauthenticate_at_end,
         "devices": grant.devices,
+        "account": grant.account,
+        "before": [session.used.seconds, *_pack_counters(session.used.counters)],
         "limits": {name: value for name in _LIMITS if (value := getattr(session.limits, name)) is not None},
         "interim": session.interim_interval_s,
         "started": session.started_at,
@@ -113,6 +117,8 @@ def load_session(record: Mapping[str, Any]) -> SavedSession:
             filter_ids=tuple(record.get("filters", ())),
             reauthenticate_at_end=record.get("reauth", False),
             devices=record.get("devices"),
+            account=record.get("account", ""),
+            used=_unpack_used(record.get("before", [0, 0, 0, 0, 0])),
         )
         ending = record.get("ending")
         return SavedSession(
@@ -159,6 +165,28 @@ def restore_into(session: Session, saved: SavedSession, now: float) -> None:
     session.base = saved.base
     session.counters = saved.counters
     session.ipv6_addresses = saved.ipv6_addresses
+
+
+def save_usage(usage: Usage) -> Record:
+    """The journal's form of what an ended session used."""
+    return {
+        "zone": usage.key.zone,
+        "mac": bytes(usage.key.mac),
+        "account": usage.account,
+        "time": usage.seconds,
+        "used": _pack_counters(usage.counters),
+        "back": usage.comes_back,
+    }
+
+
+def load_usage(acct_session_id: str, record: Mapping[str, Any]) -> Usage:
+    """Read a record of `save_usage`; raises RecordError."""
+    try:
+        key = ClientKey(record["zone"], MacAddress(record["mac"]))
+        counters = _unpack_counters(record["used"])
+        return Usage(acct_session_id, key, record["account"], int(record["time"]), counters, bool(record["back"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"saved usage is not readable: {error!r}") from error
 
 
 def save_accounting(record: AccountingRecord) -> Record:
@@ -210,6 +238,10 @@ def load_accounting(record_id: int, record: Mapping[str, Any]) -> AccountingReco
 
 def _pack_counters(counters: Counters) -> list[int]:
     return [counters.upload_bytes, counters.upload_packets, counters.download_bytes, counters.download_packets]
+
+
+def _unpack_used(values: list[int]) -> UsedBefore:
+    return UsedBefore(int(values[0]), _unpack_counters(values[1:]))
 
 
 def _unpack_counters(values: list[int]) -> Counters:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from gateway.session.model import (
     NO_LIMITS,
     NOTHING,
+    UNUSED,
     ClientKey,
     Counters,
     Credentials,
@@ -20,6 +21,8 @@ from gateway.session.model import (
     LoginMethod,
     SessionState,
     TerminateCause,
+    UsedBefore,
+    VoucherCode,
 )
 
 
@@ -29,7 +32,7 @@ class Attempt:
 
     login_id: int
     method: LoginMethod
-    credentials: Credentials | None
+    credentials: Credentials | VoucherCode | None
     sources: list[str]  # authentication sources that are still to be asked, in order
     waiters: list[int]  # requests that get the answer
     asked: str = ""  # the source that is deciding, or decided last
@@ -70,6 +73,11 @@ class Session:
     base: Counters = NOTHING  # what earlier kernel elements of this session counted
     counters: Counters = NOTHING  # base and the last reading
     read_at: float = 0.0
+    earlier: Counters = NOTHING  # the reading before, at least a second older, for rates
+    earlier_at: float = 0.0
+    used: UsedBefore = UNUSED  # of the limits, by sessions that have ended
+    beside: Counters = NOTHING  # what of the limits others use: those, and devices that are online on the same account
+    beside_s: float = 0.0
     active_at: float = 0.0  # when the client was last known to send
     ends_at: float | None = None  # session time or terminate time, whichever is earlier
     interim_due_at: float | None = None

@@ -17,7 +17,7 @@ def ends_at(session: Session, unix_offset_s: float | None) -> float | None:
     """The end by session time or by the wall clock, whichever is earlier; a clock that was never set ends nothing."""
     limits, ends = session.limits, []
     if limits.session_time_s is not None:
-        ends.append(session.started_at + limits.session_time_s)
+        ends.append(session.started_at + limits.session_time_s - session.beside_s)
     if limits.terminate_unix is not None and unix_offset_s is not None:
         ends.append(limits.terminate_unix - unix_offset_s)
     return min(ends, default=None)
@@ -36,14 +36,15 @@ def idle_ends_at(session: Session) -> float | None:
 
 def remaining_bytes(session: Session) -> int | None:
     """Octets until the first quota is used up; None without a quota."""
-    limits, used = session.limits, session.counters
+    limits, used, beside = session.limits, session.counters, session.beside
     remaining = []
     if limits.upload_bytes is not None:
-        remaining.append(limits.upload_bytes - used.upload_bytes)
+        remaining.append(limits.upload_bytes - used.upload_bytes - beside.upload_bytes)
     if limits.download_bytes is not None:
-        remaining.append(limits.download_bytes - used.download_bytes)
+        remaining.append(limits.download_bytes - used.download_bytes - beside.download_bytes)
     if limits.total_bytes is not None:
-        remaining.append(limits.total_bytes - used.upload_bytes - used.download_bytes)
+        both = used.upload_bytes + used.download_bytes + beside.upload_bytes + beside.download_bytes
+        remaining.append(limits.total_bytes - both)
     return max(0, min(remaining)) if remaining else None
 
 
@@ -55,14 +56,26 @@ def quota_look_at(session: Session, link_rate_bps: int) -> float | None:
 
 def quota_used_up(session: Session) -> str:
     """Which quota is used up, in a word; empty when none is."""
-    limits, used = session.limits, session.counters
-    if limits.upload_bytes is not None and used.upload_bytes >= limits.upload_bytes:
+    limits, used, beside = session.limits, session.counters, session.beside
+    upload_bytes = used.upload_bytes + beside.upload_bytes
+    download_bytes = used.download_bytes + beside.download_bytes
+    if limits.upload_bytes is not None and upload_bytes >= limits.upload_bytes:
         return "upload"
-    if limits.download_bytes is not None and used.download_bytes >= limits.download_bytes:
+    if limits.download_bytes is not None and download_bytes >= limits.download_bytes:
         return "download"
-    if limits.total_bytes is not None and used.upload_bytes + used.download_bytes >= limits.total_bytes:
+    if limits.total_bytes is not None and upload_bytes + download_bytes >= limits.total_bytes:
         return "total"
     return ""
+
+
+def rates_bps(session: Session) -> tuple[int, int]:
+    """Upload and download in bit/s between the last two readings of the counters; 0 before there were two."""
+    span_s = session.read_at - session.earlier_at
+    if not session.online or span_s <= 0 or session.earlier_at < session.started_at:
+        return 0, 0
+    new, old = session.counters, session.earlier
+    upload, download = new.upload_bytes - old.upload_bytes, new.download_bytes - old.download_bytes
+    return round(upload * 8 / span_s), round(download * 8 / span_s)
 
 
 def not_less(known: Counters, read: Counters) -> Counters:

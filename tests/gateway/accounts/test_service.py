@@ -144,9 +144,9 @@ def test_accounts_that_are_off_or_over_are_refused_with_the_right_password_only(
         async with desk(tmp_path) as one:
             await one.service.add_user("off", "pw", disabled=True)
             await one.service.add_user("over", "pw", valid_until_unix=UNIX - 1)
-            assert await one.ask("off", "pw") == AccessRejected(KEY, 1, DISABLED)
+            assert await one.ask("off", "pw") == AccessRejected(KEY, 1, DISABLED, reason="disabled")
             assert await one.ask("off", "x") == AccessRejected(KEY, 1, WRONG)
-            assert await one.ask("over", "pw") == AccessRejected(KEY, 1, EXPIRED)
+            assert await one.ask("over", "pw") == AccessRejected(KEY, 1, EXPIRED, reason="expired")
             one.unix = 1000.0
             assert isinstance(await one.ask("over", "pw"), AccessAccepted), "a clock that was never set expires nothing"
             assert await one.service.change_user(User("off"))
