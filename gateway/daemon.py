@@ -23,6 +23,7 @@ from gateway.accounts.service import AccountService
 from gateway.addresses import MacAddress
 from gateway.admin.service import AdminService
 from gateway.config import Config
+from gateway.config_apply import ConfigChanges
 from gateway.config_loader import (
     REPEATED,
     SINGLE,
@@ -36,6 +37,7 @@ from gateway.config_loader import (
     option_name,
 )
 from gateway.control.admin_methods import AdminMethods
+from gateway.control.config_methods import ConfigMethods
 from gateway.control.methods import Methods
 from gateway.control.protocol import JsonValue
 from gateway.control.server import ControlServer, Roles
@@ -60,6 +62,7 @@ from gateway.session.model import AccountingStatus, ClientKey, GrantChange, Term
 from gateway.session.policy import Policy
 from gateway.session.store import SavedSession, save_accounting
 from gateway.sources import GatewaySources, rows
+from gateway.system.client import System
 from gateway.timeline import Timeline
 
 LOG: Final = logging.getLogger(__name__)
@@ -130,6 +133,18 @@ class Gateway:
         )
         self.accounts = AccountService(config.accounts, self._state_dir, self.hub.post, monotonic)
         self.admin = AdminService(config.admin, config.accounts.hash_time, self._state_dir, monotonic, self.boot_id)
+        self.system = System(path, Path(config.general.run_dir))
+        self.changes = ConfigChanges(
+            path,
+            self.admin.thread,
+            running=lambda: self.loaded,
+            reload=self.reload,
+            not_changeable=self._not_changeable,
+            write=self.system.write_config,
+            clock=monotonic,
+            unix_clock=time.time,
+            boot_id=self.boot_id,
+        )
         self.dns = DnsService(config, monotonic)
         self.sources = GatewaySources(self)
         self._metrics_page: Callable[[], str] | None = None
@@ -139,7 +154,9 @@ class Gateway:
         self.methods = Methods(self, self._csrf_secret, self._metrics_text)
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
-            AdminMethods(self, self.admin).over(self.methods.table()),
+            AdminMethods(self, self.admin).over(
+                self.methods.table() | ConfigMethods(self.changes, self.system).table()
+            ),
             _roles(config),
             socket_group=config.general.group,
         )
@@ -173,6 +190,7 @@ class Gateway:
                         ("dynauth", self.dynauth.run()),
                         ("accounts", self.accounts.run()),
                         ("administration", self.admin.run()),
+                        ("configuration", self.changes.run()),
                         ("dns", self.dns.run()),
                         ("dhcp", self.dhcp.run()),
                         ("control", self.control.run()),
@@ -223,6 +241,7 @@ class Gateway:
         self.radius.reconfigure(config)
         self.dynauth.reconfigure(config)
         self.dns.reconfigure(config)
+        self.accounts.reconfigure(config.accounts)
         self.admin.reconfigure(config.admin)
         set_up(config.general.log_level, config.general.log_format)
         self.methods.portal.configuration_changed()
@@ -262,13 +281,17 @@ class Gateway:
     def _not_changeable(self, loaded: Loaded) -> list[Problem]:
         """Options that only a restart can change."""
         problems = []
-        old, new = self.config.general, loaded.config.general
-        for option in ("state_dir", "run_dir", "event_loop"):
-            if getattr(old, option) != getattr(new, option):
-                line = loaded.origins.get(("postern", "", option), 0)
-                sentence = "cannot change while the gateway runs; restart posternd"
-                value = str(getattr(new, option))
-                problems.append(Problem(str(self.path), line, f"postern, option {option}", value, sentence))
+        old, new = self.config, loaded.config
+        for section, before, after, options in (
+            ("postern", old.general, new.general, ("state_dir", "run_dir", "event_loop")),
+            ("accounts", old.accounts, new.accounts, ("database",)),
+        ):
+            for option in options:
+                if getattr(before, option) != getattr(after, option):
+                    line = loaded.origins.get((section, "", option), 0)
+                    sentence = "cannot change while the gateway runs; restart posternd"
+                    value = str(getattr(after, option))
+                    problems.append(Problem(str(self.path), line, f"{section}, option {option}", value, sentence))
         return problems
 
     async def _wind_down(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 # The classic options of the predecessor are read with dashes as well; uci itself refuses them in names.
@@ -52,18 +52,59 @@ class UciSyntaxError(ValueError):
         self.problems = problems
 
 
+class Statement(NamedTuple):
+    """One statement where it stands: its words, the line that it begins on, and `text[start:end]`."""
+
+    line: int
+    words: list[str]
+    start: int
+    end: int
+
+
 def parse(text: str) -> list[Section]:
     """Read UCI text; raises UciSyntaxError with all problems, after reading on past each."""
     sections: list[Section] = []
     problems: list[SyntaxProblem] = []
-    for line, words in _statements(text):
+    for statement in statements(text):
         try:
-            _statement(line, words, sections)
+            _statement(statement.line, statement.words, sections)
         except UciSyntaxError as error:
             problems.extend(error.problems)
     if problems:
         raise UciSyntaxError(problems)
     return sections
+
+
+def statements(text: str) -> list[Statement]:
+    """Split text into statements; raises UciSyntaxError for a quote that is never closed."""
+    found: list[Statement] = []
+    words: list[str] = []
+    start = behind = position = 0
+    start_line = line = 1
+    length = len(text)
+    while position < length:
+        character = text[position]
+        if character in "\n;":
+            if words:
+                found.append(Statement(start_line, words, start, behind))
+                words = []
+            line += character == "\n"
+            position += 1
+        elif character in " \t\r":
+            position += 1
+        elif character == "#":
+            end = text.find("\n", position)
+            position = length if end < 0 else end
+        else:
+            if not words:
+                start_line, start = line, position
+            word, behind = _word(text, position, line)
+            words.append(word)
+            line += text.count("\n", position, behind)
+            position = behind
+    if words:
+        found.append(Statement(start_line, words, start, behind))
+    return found
 
 
 def render(sections: list[Section]) -> str:
@@ -118,37 +159,6 @@ def _statement(line: int, words: list[str], sections: list[Section]) -> None:
 
 def _problem(line: int, sentence: str) -> UciSyntaxError:
     return UciSyntaxError([SyntaxProblem(line, sentence)])
-
-
-def _statements(text: str) -> list[tuple[int, list[str]]]:
-    """Split text into statements of words, each with its line number; raises for a quote that is never closed."""
-    statements: list[tuple[int, list[str]]] = []
-    words: list[str] = []
-    start_line = line = 1
-    position, length = 0, len(text)
-    while position < length:
-        character = text[position]
-        if character in "\n;":
-            if words:
-                statements.append((start_line, words))
-                words = []
-            line += character == "\n"
-            position += 1
-        elif character in " \t\r":
-            position += 1
-        elif character == "#":
-            end = text.find("\n", position)
-            position = length if end < 0 else end
-        else:
-            if not words:
-                start_line = line
-            word, end = _word(text, position, line)
-            words.append(word)
-            line += text.count("\n", position, end)
-            position = end
-    if words:
-        statements.append((start_line, words))
-    return statements
 
 
 def _word(text: str, position: int, line: int) -> tuple[str, int]:

@@ -102,6 +102,14 @@ class AccountService:
         """End the thread and close the store; logins that wait are not answered."""
         self._worker.stop(self._store.close)
 
+    def reconfigure(self, settings: Accounts) -> None:
+        """Go over to other settings; the file stays. Another `hash_time` holds for the hashes made from then on."""
+        refit = settings.hash_time != self._settings.hash_time
+        self._settings = settings
+        self._worker.configure(settings.hash_queue)
+        if refit:
+            self._worker.submit(self._refit, urgent=True)
+
     def verify(self, action: VerifyLocalUser) -> None:
         """Check a login; the answer is posted later, never from within this call."""
         if not self._worker.submit(partial(self._login, action, self._clock())):
@@ -170,6 +178,12 @@ class AccountService:
             self._trouble = str(err)
             self._cost = choose_cost(self._settings.hash_time, _measure)
         self._decoy = hash_password(secrets.token_hex(), self._cost, secrets.token_bytes(SALT_BYTES))
+
+    def _refit(self) -> None:
+        try:
+            self._cost = self._fitting_cost()
+        except StoreError as err:
+            log.warning("%s", err)
 
     def _fitting_cost(self) -> Cost:
         """The cost of the last start if it still fits this box and the configuration, else a new one."""

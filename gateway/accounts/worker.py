@@ -36,6 +36,11 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
+    def configure(self, max_waiting: int) -> None:
+        """Change how much may wait; what waits already stays."""
+        with self._changed:
+            self._max_waiting = max_waiting
+
     def submit(self, work: Callable[[], None], *, urgent: bool = False) -> bool:
         """Have `work` done; False when its queue is full or the thread was stopped."""
         with self._changed:

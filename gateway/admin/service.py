@@ -114,9 +114,9 @@ class AdminService:
         self._clock = clock
         self._unix = unix_clock
         self._boot_id = boot_id
-        self._thread = AdminThread(state_dir / DATABASE, hash_time_s)
-        self._store = self._thread.store
-        self.audit = AuditLog(self._thread, lambda: self._settings.audit_entries, clock)
+        self.thread = AdminThread(state_dir / DATABASE, hash_time_s)
+        self._store = self.thread.store
+        self.audit = AuditLog(self.thread, lambda: self._settings.audit_entries, clock)
         self._loaded = False
         self._changing = asyncio.Lock()  # one at a time looks who is there and changes it
         self._setup_code = ""
@@ -133,7 +133,7 @@ class AdminService:
 
     async def start(self) -> None:
         """Read the file; where there is no administrator yet, say the set-up code."""
-        self._thread.start()
+        self.thread.start()
         await self._load()
 
     async def run(self) -> None:
@@ -147,11 +147,11 @@ class AdminService:
                 since_retry = 0.0
                 if not self._loaded:
                     await self._load()
-                self._thread.again()
+                self.thread.again()
 
     def close(self) -> None:
         """End the thread and close the file."""
-        self._thread.close()
+        self.thread.close()
 
     def reconfigure(self, settings: Admin) -> None:
         """Go over to other settings."""
@@ -162,8 +162,8 @@ class AdminService:
     def warnings(self) -> Iterator[str]:
         """What an operator should know, in sentences."""
         yield from tuple(self._store.notes)
-        if self._thread.trouble:
-            yield self._thread.trouble
+        if self.thread.trouble:
+            yield self.thread.trouble
 
     # -- the first administrator ------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class AdminService:
         one = self._administrators.get(account)
         stored = None if one is None or one.disabled else one.password
         try:
-            right = await self._thread.verify(password, stored)
+            right = await self.thread.verify(password, stored)
         except ControlError:
             self._throttle.not_judged(account, place, now)
             raise
@@ -230,7 +230,7 @@ class AdminService:
         self._throttle.succeeded(account, place, now)
         if not known:
             self._places.add((account, place))
-            self._thread.later(partial(self._store.add_place, account, place, self._unix()))
+            self.thread.later(partial(self._store.add_place, account, place, self._unix()))
         self._note(self._place_entry(one.name, address, "admin.login", "", "done"))
         return self._open(one, address, agent)
 
@@ -319,7 +319,7 @@ class AdminService:
         one = self.administrator(name)
         async with self._changing:
             self._leave_one(one, None)
-            await self._thread.ask(partial(self._store.remove_administrator, one.name))
+            await self.thread.ask(partial(self._store.remove_administrator, one.name))
             self._administrators.pop(one.key, None)
         self._places = {(owner, place) for owner, place in self._places if owner != one.key}
         self._end(session for session in self._sessions if session.owner == one.key)
@@ -340,7 +340,7 @@ class AdminService:
         if wait:
             raise ControlError(DENIED, f"Too many wrong attempts; wait {_words(wait)}.")
         try:
-            right = await self._thread.verify(password, one.password)
+            right = await self.thread.verify(password, one.password)
         except ControlError:
             self._throttle.not_judged(one.key, place, now)
             raise
@@ -395,7 +395,7 @@ class AdminService:
             return False
         # Before anything is waited for: a second use is refused from now on.
         self._administrators[one.key] = replace(one, **changes)  # type: ignore[arg-type]  # of the two fields above
-        self._thread.later(partial(self._store.change_administrator, one.key, changes))
+        self.thread.later(partial(self._store.change_administrator, one.key, changes))
         return True
 
     def _second_is_wrong(self) -> str:
@@ -435,7 +435,7 @@ class AdminService:
             raise ControlError(BAD_PARAMS, str(err)) from err
         value = token_value(secrets.token_bytes(VALUE_BYTES))
         token = Token(secrets.token_hex(4), digest_of(value), one.key, name, granted, self._unix(), expires_unix)
-        await self._thread.ask(partial(self._store.add_token, token))
+        await self.thread.ask(partial(self._store.add_token, token))
         self._tokens[token.digest] = token
         return token, value
 
@@ -456,7 +456,7 @@ class AdminService:
         if token is None:
             raise ControlError(NOT_FOUND, f"there is no token {token_id[:32]!r}")
         self._forget_token(token)  # it opens nothing from now on, whatever the file says
-        await self._thread.ask(partial(self._store.remove_token, token.id))
+        await self.thread.ask(partial(self._store.remove_token, token.id))
 
     def _forget_token(self, token: Token) -> None:
         self._tokens.pop(token.digest, None)
@@ -499,7 +499,7 @@ class AdminService:
 
     async def _load(self) -> None:
         try:
-            people, sessions, tokens, places, code = await self._thread.ask(self._prepare)
+            people, sessions, tokens, places, code = await self.thread.ask(self._prepare)
         except ControlError as err:
             LOG.error("%s", err)
             return
@@ -512,7 +512,7 @@ class AdminService:
                 self._saved_at[session.digest] = session.seen_at
         self._setup_code = "" if people else code
         self._loaded = True
-        self._thread.prepare()
+        self.thread.prepare()
         for sentence in self._store.notes:
             LOG.error("%s", sentence)
         if self._setup_code:
@@ -521,7 +521,7 @@ class AdminService:
 
     def _require(self) -> None:
         if not self._loaded:
-            raise ControlError(UNAVAILABLE, self._thread.trouble or "The administrators are being read; try again.")
+            raise ControlError(UNAVAILABLE, self.thread.trouble or "The administrators are being read; try again.")
 
     def _clock_is_set(self) -> bool:
         return self._unix() >= EARLIEST_UNIX
@@ -549,15 +549,15 @@ class AdminService:
         raise ControlError(CONFLICT, f"{old.name} is the last one with the role administrator; make another one first.")
 
     async def _insert(self, one: Administrator) -> None:
-        await self._thread.ask(partial(self._store.add_administrator, one))
+        await self.thread.ask(partial(self._store.add_administrator, one))
         self._administrators[one.key] = one
         if self._setup_code:
             self._setup_code = ""
-            self._thread.later(lambda: self._store.keep_fact(_SETUP, None))
+            self.thread.later(lambda: self._store.keep_fact(_SETUP, None))
 
     async def _keep(self, one: Administrator, **changes: Field) -> None:
         """Change fields of an administrator, in the file and then here."""
-        await self._thread.ask(partial(self._store.change_administrator, one.key, changes))
+        await self.thread.ask(partial(self._store.change_administrator, one.key, changes))
         current = self._administrators.get(one.key)
         if current is not None:
             self._administrators[one.key] = replace(current, **changes)  # type: ignore[arg-type]  # names of fields
@@ -567,7 +567,7 @@ class AdminService:
             check_new_password(password, name)
         except ValueError as err:
             raise ControlError(BAD_PARAMS, str(err)) from err
-        return await self._thread.hashed(password)
+        return await self.thread.hashed(password)
 
     def _open(self, one: Administrator, address: str, agent: str) -> Opened:
         value = session_value(secrets.token_bytes(VALUE_BYTES))
@@ -588,7 +588,7 @@ class AdminService:
 
     def _save(self, session: Session) -> None:
         self._saved_at[session.digest] = self._clock()
-        self._thread.later(partial(self._store.put_session, replace(session), self._boot_id))
+        self.thread.later(partial(self._store.put_session, replace(session), self._boot_id))
 
     def _end(self, leaving: Iterable[Session]) -> int:
         gone = self._sessions.remove(leaving)
@@ -602,7 +602,7 @@ class AdminService:
         for session in gone:
             self._saved_at.pop(session.digest, None)
             self._tell(session.id)
-        self._thread.later(partial(self._store.remove_sessions, [session.digest for session in gone]))
+        self.thread.later(partial(self._store.remove_sessions, [session.digest for session in gone]))
 
     def _tell(self, acting_id: str) -> None:
         for future in self._watchers.pop(acting_id, set()):

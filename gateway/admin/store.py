@@ -15,6 +15,7 @@ from gateway.admin.administrators import Administrator
 from gateway.admin.audit import Entry
 from gateway.admin.credentials import Session, Token
 from gateway.admin.roles import Role, Scope
+from gateway.config_history import CHANGES_SCHEMA, ChangeStore
 from gateway.sqlite_file import Contents, SqliteFile
 
 Field = str | int | float | bytes | tuple[str, ...] | None
@@ -83,7 +84,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _CONTENTS: Final = Contents(
     "administrators",
-    (_SCHEMA,),
+    (_SCHEMA, CHANGES_SCHEMA),
     "Put back a copy and restart posternd, or set the gateway up anew with the code of `postern setup-code`.",
 )
 
@@ -93,6 +94,7 @@ class AdminStore:
 
     def __init__(self, path: Path) -> None:
         self._file = SqliteFile(path, _CONTENTS)
+        self.changes = ChangeStore(self._file)  # of the configuration
 
     @property
     def notes(self) -> list[str]:

@@ -13,13 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway import __version__
 from gateway.admin.audit import summary_of
 from gateway.admin.roles import Acting, refusal
 from gateway.admin.service import AdminService, Holder, Opened, Refused
+from gateway.config_change import Change, ChangeError, SetOption, apply
 from gateway.control import params as read
 from gateway.control.accounts_methods import AccountsMethods
 from gateway.control.protocol import (
@@ -35,14 +35,15 @@ from gateway.control.protocol import (
     Params,
 )
 from gateway.control.server import Access, Caller, Handler, Method
+from gateway.system import timezones
+from gateway.uci import UciSyntaxError
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
 
 LONGEST_PASSWORD: Final = 256
 LONGEST_CREDENTIAL: Final = 256
-_LOCALTIME: Final = Path("/etc/localtime")
-_TIMEZONE: Final = Path("/etc/timezone")
+_ZONE_OPTIONS: Final = {"methods": "method"}  # lists are named by one of their items in the file
 
 
 class AdminMethods:
@@ -84,7 +85,7 @@ class AdminMethods:
             "version": __version__,
             "hostname": os.uname().nodename,
             "zones": zones,
-            "timezone": timezone_name(),
+            "timezone": timezones.current(),
             "now_unix": time.time(),
         }
 
@@ -115,8 +116,8 @@ class AdminMethods:
         return {"code": self._service.setup_code()}
 
     async def setup(self, caller: Caller, params: Params) -> JsonValue:
-        """Make the first administrator."""
-        read.only(params, "code", "name", "password", "address", "agent")
+        """Make the first administrator, and what else the first page asks for."""
+        read.only(params, "code", "name", "password", "timezone", "zone", "address", "agent")
         outcome = await self._service.set_up(
             read.text(params, "code", longest=64),
             read.text(params, "name", longest=64),
@@ -124,7 +125,31 @@ class AdminMethods:
             read.text(params, "address", longest=64),
             read.text(params, "agent", ""),
         )
-        return _outcome(outcome)
+        answer = _outcome(outcome)
+        if isinstance(outcome, Opened):
+            answer["notes"] = [note async for note in self._set_up_rest(outcome.holder.acting, params)]
+        return answer
+
+    async def _set_up_rest(self, acting: Acting, params: Params) -> AsyncIterator[JsonValue]:
+        """Time zone and guest network; what cannot be done is a sentence, for the administrator is made already."""
+        try:
+            timezone = read.text(params, "timezone", None, longest=64)
+            if timezone is not None:
+                await self._gateway.system.set_timezone(timezone)
+                time.tzset()
+                self._service.record(acting.name, "web", acting.address, "system.timezone", f"name={timezone}", "done")
+        except ControlError as err:
+            yield f"The time zone was not set: {err}"
+        try:
+            wanted = _zone_changes(params.get("zone"))
+            if wanted:
+                changes = self._gateway.changes
+                text = changes.text()
+                await changes.apply(
+                    apply(text, wanted), changes.version(text), who=acting.name, address=acting.address, confirm_s=0
+                )
+        except (ControlError, ChangeError, UciSyntaxError) as err:
+            yield f"The guest network was not set up: {err}"
 
     async def login(self, caller: Caller, params: Params) -> JsonValue:
         """Check a name and a password, and a second factor where there is one."""
@@ -244,22 +269,30 @@ class AdminMethods:
         self._service.record(caller.name, via, address, name, summary_of(params), outcome)
 
 
+def _zone_changes(zone: JsonValue) -> list[Change]:
+    """The guest network that the first page asks for; raises ControlError."""
+    if zone is None:
+        return []
+    if not isinstance(zone, dict):
+        raise ControlError(BAD_PARAMS, "zone must be an object")
+    name = read.text(zone, "name", longest=32)
+    changes: list[Change] = []
+    for option, value in zone.items():
+        if option == "name" or value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) for item in values):
+            raise ControlError(BAD_PARAMS, f"zone: {option[:32]} must be a string or a list of strings")
+        texts = tuple(str(item) for item in values)
+        if option == "uplink":  # without a way to the Internet no zone is accepted
+            changes.append(SetOption("network", "", "uplink", texts))
+        else:
+            changes.append(SetOption("zone", name, _ZONE_OPTIONS.get(option, option), texts))
+    return changes
+
+
 def _code(err: BaseException) -> str:
     return err.code if isinstance(err, ControlError) else INTERNAL
-
-
-def timezone_name() -> str:
-    """The system's time zone, such as Europe/Paris; UTC when nothing says one."""
-    try:
-        target = str(_LOCALTIME.readlink())
-        if "zoneinfo/" in target:
-            return target.partition("zoneinfo/")[2]
-    except OSError:
-        pass  # a copy, or none
-    try:
-        return _TIMEZONE.read_text("utf-8").strip() or "UTC"
-    except (OSError, UnicodeDecodeError):
-        return "UTC"
 
 
 async def _next(events: AsyncIterator[JsonValue]) -> JsonValue:

@@ -399,3 +399,23 @@ def test_run_serves_until_it_is_cancelled(runner: asyncio.Runner, tmp_path: Path
 
     with runner:
         runner.run(story())
+
+
+def test_other_settings_hold_without_a_restart(tmp_path: Path) -> None:
+    """The queue at once, the time of a hash for the hashes made from then on."""
+
+    async def story() -> None:
+        async with desk(tmp_path) as one:
+            before = one.service._cost
+            one.service.reconfigure(replace(SETTINGS, hash_queue=1, hash_time=0.3))
+            await one.service.list_users()  # after what was to be done before it
+            assert one.service._cost > before
+            held = await hold(one)
+            for number in range(3):
+                one.service.verify(login("alice", "wonderland", number))
+            await one.answered(2)
+            held.set()
+            await one.answered(3)
+            assert sum(isinstance(answer, AccessFailed) for answer in one.answers) == 2
+
+    asyncio.run(story())

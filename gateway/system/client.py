@@ -1,0 +1,63 @@
+"""posternd's way to what needs root: by itself where it may, through postern-system where not.
+
+A posternd that runs as root, or that may write the file, does it itself; so the gateway works on a box without
+postern-system. Else postern-system is asked, and when it is not there the sentence says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.control.client import ControlClient
+from gateway.control.protocol import DENIED, UNAVAILABLE, UNREACHABLE, ControlError, JsonValue, Params
+from gateway.system.files import may_replace
+from gateway.system.verbs import VERBS, Place
+
+TIMEOUT_S: Final = 30.0
+
+
+class System:
+    """The verbs, for the daemon. Every method raises ControlError with a sentence."""
+
+    def __init__(self, config: Path, run_dir: Path) -> None:
+        self._place = Place(config)
+        self._socket = run_dir / "system.sock"
+
+    async def write_config(self, text: str) -> None:
+        """Replace the configuration file, atomically, with the owner and mode that it has."""
+        if may_replace(self._place.config):
+            await self._myself("write_config", {"text": text})
+        else:
+            await self.ask("write_config", {"text": text}, f"write {self._place.config}")
+
+    async def set_timezone(self, name: str) -> None:
+        """Set the system's time zone."""
+        if os.geteuid() == 0:
+            await self._myself("timezone", {"name": name})
+        else:
+            await self.ask("timezone", {"name": name}, "set the time zone")
+
+    async def ask(self, verb: str, params: Params, what: str, timeout_s: float = TIMEOUT_S) -> JsonValue:
+        """Have postern-system do something; `what` completes the sentence that posternd may not."""
+        try:
+            client = await ControlClient.connect(self._socket)
+            try:
+                return await client.call(verb, params, timeout_s)
+            finally:
+                await client.close()
+        except ControlError as err:
+            if err.code not in (UNREACHABLE, DENIED):
+                raise
+            raise ControlError(
+                UNAVAILABLE,
+                f"posternd may not {what} itself, and postern-system, which does it for posternd, does not answer at "
+                f"{self._socket}: start it (systemctl start postern-system), or make the change as root",
+            ) from err
+
+    async def _myself(self, verb: str, params: Params) -> None:
+        # In a thread: a flash that is being written may take its time to sync.
+        await asyncio.to_thread(partial(VERBS[verb], self._place, params))

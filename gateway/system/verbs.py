@@ -1,0 +1,110 @@
+"""What postern-system does. Each verb is a function of its place and its parameters; `VERBS` is all of them.
+
+A verb takes no path from who asks, and nothing that a shell would read: whoever has taken over posternd gains what is
+in this table and no more.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.control import params as read
+from gateway.control.protocol import BAD_PARAMS, CONFLICT, UNAVAILABLE, ControlError, JsonValue, Params
+from gateway.system.files import replace_file
+from gateway.system.timezones import set_timezone
+from gateway.uci import UciSyntaxError, parse
+from gateway.upgrade import perform
+from gateway.upgrade.bundle import BundleRefused
+from gateway.upgrade.slots import NoSlots
+
+LONGEST_CONFIG: Final = 1 << 19
+# Where an upgrade is put before the verb is asked: whoever may fill the place may ask for an upgrade, and no signature
+# that this device trusts means no upgrade.
+BUNDLE: Final = "var/lib/postern/upgrade/bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this system has what the verbs change."""
+
+    config: Path
+    root: Path = Path("/")
+
+
+Verb = Callable[[Place, Params], JsonValue]
+
+
+def write_config(place: Place, params: Params) -> JsonValue:
+    """Replace the gateway's configuration by a text that is UCI."""
+    read.only(params, "text")
+    text = read.text(params, "text", longest=LONGEST_CONFIG)
+    try:
+        parse(text)
+        replace_file(place.config, text.encode("utf-8"))
+    except UciSyntaxError as err:
+        raise ControlError(BAD_PARAMS, f"the text is not UCI: {err}") from err
+    except OSError as err:
+        raise ControlError(UNAVAILABLE, f"{place.config} cannot be written: {err.strerror or err}") from err
+    return {"written": len(text)}
+
+
+def timezone(place: Place, params: Params) -> JsonValue:
+    """Set the system's time zone."""
+    read.only(params, "name")
+    name = read.text(params, "name", longest=64)
+    try:
+        set_timezone(name, place.root)
+    except ValueError as err:
+        raise ControlError(BAD_PARAMS, str(err)) from err
+    except OSError as err:
+        raise ControlError(UNAVAILABLE, f"the time zone cannot be set: {err.strerror or err}") from err
+    return {"name": name}
+
+
+def upgrade(place: Place, params: Params) -> JsonValue:
+    """Install the bundle that lies in its place, and start the system anew to try it."""
+    read.only(params, "older")
+    try:
+        story = perform.install(place.root / BUNDLE, older=read.flag(params, "older"))
+        perform.restart()
+    except (BundleRefused, NoSlots) as err:
+        raise ControlError(CONFLICT, str(err)) from err
+    except (OSError, subprocess.CalledProcessError) as err:
+        raise ControlError(UNAVAILABLE, f"the upgrade could not be written: {err}") from err
+    return asdict(story)
+
+
+def factory_reset(place: Place, params: Params) -> JsonValue:
+    """Remove everything that was set on this device, by starting it anew."""
+    read.only(params)
+    try:
+        perform.factory_reset()
+        perform.restart()
+    except NoSlots as err:
+        raise ControlError(CONFLICT, str(err)) from err
+    except (OSError, subprocess.CalledProcessError) as err:
+        raise ControlError(UNAVAILABLE, f"the reset could not be noted: {err}") from err
+    return {"restarting": True}
+
+
+def restart(place: Place, params: Params) -> JsonValue:
+    """Start the system anew."""
+    read.only(params)
+    try:
+        perform.restart()
+    except (OSError, subprocess.CalledProcessError) as err:
+        raise ControlError(UNAVAILABLE, f"the system does not start anew: {err}") from err
+    return {"restarting": True}
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "write_config": write_config,
+    "timezone": timezone,
+    "upgrade": upgrade,
+    "factory_reset": factory_reset,
+    "restart": restart,
+}
