@@ -40,27 +40,34 @@ class _Frame:
 
 
 def io_graph(
-    bin_s: float, packets: Sequence[int], byte_counts: Sequence[int], marks: Iterable[tuple[float, str, str, str]]
+    bin_s: float,
+    packets: Sequence[int],
+    byte_counts: Sequence[int],
+    marks: Iterable[tuple[float, str, str, str]],
+    start_s: float = 0.0,
 ) -> str:
-    """Bits per second over time with packets as a line; `marks` are (time, finding id, severity, title)."""
+    """Bits per second over time with packets as a line; `marks` are (time, finding id, severity, title).
+
+    The bins begin at `start_s`.
+    """
     columns = WIDTH - LEFT - RIGHT
     step = max(1, math.ceil(len(packets) / columns))
     bits = [sum(byte_counts[at : at + step]) * 8 / (bin_s * step) for at in range(0, len(byte_counts), step)]
     rates = [sum(packets[at : at + step]) / (bin_s * step) for at in range(0, len(packets), step)]
-    frame = _Frame(0.0, max(len(packets) * bin_s, bin_s), max(bits, default=0.0) * 1.05)
+    frame = _Frame(start_s, start_s + max(len(packets) * bin_s, bin_s), max(bits, default=0.0) * 1.05)
     second = _Frame(frame.x_low, frame.x_high, max(rates, default=0.0) * 1.05)
     width = bin_s * step
     area = [f"M{LEFT} {HEIGHT - BOTTOM}"]
     line: list[str] = []
     for index, (bit_rate, packet_rate) in enumerate(zip(bits, rates, strict=False)):
-        left, right = frame.x(index * width), frame.x(min((index + 1) * width, frame.x_high))
+        left, right = frame.x(start_s + index * width), frame.x(min(start_s + (index + 1) * width, frame.x_high))
         area.append(f"V{frame.y(bit_rate):.1f}H{right:.1f}")
         line.append(f"{'L' if line else 'M'}{(left + right) / 2:.1f} {second.y(packet_rate):.1f}")
     area.append(f"V{HEIGHT - BOTTOM}Z")
     body = [f'<path class="p-area" d="{"".join(area)}"/>', f'<path class="p-line" d="{"".join(line)}"/>']
     used: dict[tuple[int, str], int] = {}
     for t, finding, severity, title in marks:
-        x = frame.x(min(max(t, 0.0), frame.x_high))
+        x = frame.x(min(max(t, start_s), frame.x_high))
         place = (int(x / 9), severity)
         used[place] = used.get(place, 0) + 1
         if used[place] > 1 or len(used) > 120:

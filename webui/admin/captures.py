@@ -75,6 +75,7 @@ async def show(page: Page) -> Response:
         "captures",
         title="Captures",
         scripts=("captures.js",),
+        styles=("report.css",),
         queue=await _queue(page, desk, found),
         history=history,
         search=search,
@@ -213,6 +214,7 @@ async def show_job(page: Page, state: State) -> Response:
     return page.render(
         "capture_job",
         title=state.name,
+        styles=("report.css",),
         state=state,
         progress=progress,
         position=position,

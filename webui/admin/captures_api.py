@@ -247,13 +247,15 @@ async def upload(call: ApiCall) -> object:
 
 def problem_of_refusal(refusal: Refusal) -> Problem:
     """A refused upload in the words of the API."""
-    row = jobs.failure_row(refusal.failure) or {}
+    failure = refusal.failure
     return Problem(
         refusal.status,
-        " ".join(part for part in (refusal.failure.message, refusal.failure.hint) if part),
-        code=refusal.failure.error,
+        " ".join(part for part in (failure.message, failure.hint) if part),
+        code=failure.error,
         retry_after_s=refusal.retry_after_s,
-        **row,
+        error=failure.error,
+        found=failure.detail,
+        offset=failure.offset,
     )
 
 
@@ -327,6 +329,8 @@ async def report_zip(call: ApiCall) -> object:
 async def report_capture(call: ApiCall) -> object:
     """A capture file: all of it, or the packets of a flow or finding."""
     desk, state = await _job(call)
+    if not (call.query.get("flow") or call.query.get("finding") or call.query.get("anonymise")):
+        return await _whole_capture(desk, state)
     return await cut_response(
         desk,
         state,
@@ -334,6 +338,21 @@ async def report_capture(call: ApiCall) -> object:
         finding=call.query.get("finding", ""),
         anonymise=call.query.get("anonymise", False),
     )
+
+
+async def _whole_capture(desk: CaptureDesk, state: State) -> Response:
+    """The file as it was uploaded or recorded."""
+    path = await asyncio.to_thread(desk.backend.file, state.id, job.CAPTURE)
+    if path is None:
+        raise Problem(404, "The capture itself was removed to make room.", code="not_found")
+    head = await asyncio.to_thread(_head_of, path)
+    kind = "pcapng" if head == b"\x0a\x0d\x0d\x0a" else "gz" if head[:2] == b"\x1f\x8b" else "pcap"
+    return as_attachment(await send_file(path, PCAP), download_name(state, "pcap.gz" if kind == "gz" else kind))
+
+
+def _head_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 async def cut_response(desk: CaptureDesk, state: State, *, flow: str, finding: str, anonymise: bool) -> Response:

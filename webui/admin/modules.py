@@ -8,6 +8,7 @@ from typing import Final
 from webui.admin import (
     accounts,
     api_system,
+    captures,
     captures_api,
     clients,
     config,
@@ -16,13 +17,14 @@ from webui.admin import (
     health,
     log,
     own,
+    report,
     users,
     vouchers,
 )
 from webui.admin.rest import ApiRoute
 from webui.admin.site import NavEntry, Route
 
-_PAGES: Final = (dashboard, clients, vouchers, users, devices, config, health, log, accounts, own)
+_PAGES: Final = (dashboard, clients, vouchers, users, devices, captures, report, config, health, log, accounts, own)
 _API: Final = (api_system, captures_api)
 
 NAV: Final = (
@@ -31,6 +33,7 @@ NAV: Final = (
     NavEntry("/vouchers", "Vouchers", "vouchers"),
     NavEntry("/users", "Users", "users"),
     NavEntry("/devices", "Devices", "devices"),
+    NavEntry("/captures", "Captures", "captures", "operator"),
     NavEntry("/config", "Configuration", "config"),
     NavEntry("/health", "Health", "health"),
     NavEntry("/log", "Log", "log"),

@@ -35,6 +35,7 @@ _MOST_FINDINGS: Final = 300
 _FRAMES_SHOWN: Final = 24
 _STYLES: Final = ("report.css",)
 
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     """One protocol's part of a report: its title, whether there is any, and its page."""
