@@ -9,9 +9,9 @@ from typing import Final
 
 from webui.admin.render import Markup
 
-WIDTH: Final = 640
-HEIGHT: Final = 180
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 8, 22
+WIDTH: Final = 560
+HEIGHT: Final = 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 10, 10, 26
 _POINTS: Final = 320  # what fits side by side; more are drawn as their averages
 
 Values = Sequence[float | None]
@@ -103,7 +103,7 @@ def _hours(start_unix: float, step_s: float, length: int, zone: tzinfo) -> str:
     span_s = step_s * length
     if span_s <= 0:
         return ""
-    every_s = next((step for step in (3600, 7200, 10800, 14400, 21600, 43200, 86400) if span_s / step <= 8), 172800)
+    every_s = next((step for step in (3600, 7200, 10800, 14400, 21600, 43200, 86400) if span_s / step <= 6), 172800)
     offset_s = (datetime.fromtimestamp(start_unix, zone).utcoffset() or timedelta()).total_seconds()
     first = (start_unix + offset_s) // every_s * every_s + every_s - offset_s
     parts = []
