@@ -63,6 +63,7 @@ from gateway.session.policy import Policy
 from gateway.session.store import SavedSession, save_accounting
 from gateway.sources import GatewaySources, rows
 from gateway.system.client import System
+from gateway.themes.service import ThemeService
 from gateway.timeline import Timeline
 
 LOG: Final = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ class Gateway:
         self.guests = GuestAccounts(
             self.accounts, self._state_dir, self.hub.post, self.hub.usage_charged, monotonic, time.time
         )
+        self.themes = ThemeService(self.accounts, self._state_dir, lambda: self.methods.portal.configuration_changed())
         self.methods = Methods(self, self._csrf_secret, self._metrics_text)
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
@@ -263,6 +265,7 @@ class Gateway:
     async def _know_guests(self) -> None:
         """Before the kernel is told anything: which devices are remembered, and which are blocked."""
         self._remembered = await self.guests.start(self.forget_devices)
+        await self.themes.start(zone.name for zone in self.config.zones)
         if self.guests.blocks:
             config = with_blocks(self.config, self.guests.blocks)
             self.dhcp.reconfigure(config.zones, config.dhcp, config.reservations)

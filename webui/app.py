@@ -55,7 +55,7 @@ def make_app(desk: Desk, lookup: Lookup) -> Bottle:
         found = pages.theme.files.get(name)
         if found is None:
             return _out(plain(404, "no such file"))
-        return _out(Response(200, found[1], found[0], [("Cache-Control", "max-age=3600"), *_NOSNIFF]))
+        return _out(Response(200, found[1], found[0], [("Cache-Control", "max-age=3600"), *_INERT]))
 
     app.route("/status", "GET", online(status))
     app.route("/logout", "GET", online(logout))
@@ -65,7 +65,8 @@ def make_app(desk: Desk, lookup: Lookup) -> Bottle:
     return app
 
 
-_NOSNIFF = (("X-Content-Type-Options", "nosniff"),)
+# An image of a theme that is opened as a page of its own must not run anything.
+_INERT = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "default-src 'none'; sandbox"))
 
 
 def _out(response: Response) -> HTTPResponse:

@@ -20,6 +20,7 @@ from gateway.control.guest_methods import LIMIT_NAMES, GuestMethods
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
+from gateway.control.theme_methods import ThemeMethods
 from gateway.control.views import SORTS, lease_row, matches, option_rows, session_details, session_row
 from gateway.debug import Debugger, resident_bytes
 from gateway.session.actions import ReadCounters
@@ -86,6 +87,7 @@ class Methods:
             **CaptureMethods(self._gateway).table(),
             **self.portal.table(),
             **self._guests.table(),
+            **ThemeMethods(self._gateway).table(),
         }
 
     # -- the whole --------------------------------------------------------------------------------------------------

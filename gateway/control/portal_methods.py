@@ -7,13 +7,14 @@ anybody by name or MAC.
 from __future__ import annotations
 
 import asyncio
+import base64
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
 from functools import partial
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.control import params as read
 from gateway.control.protocol import ControlError, JsonValue, Params
@@ -60,6 +61,7 @@ class PortalMethods:
         """All methods of the portal."""
         return {
             "portal.config": Method(self.config, Access.PORTAL | Access.WRITE),
+            "portal.theme": Method(self.theme, Access.PORTAL | Access.WRITE),
             "portal.events": Method(self.events, Access.PORTAL | Access.WRITE, stream=True),
             "portal.metrics": Method(self.metrics, Access.PORTAL | Access.WRITE),
             "client.lookup": Method(self.lookup, Access.PORTAL | Access.WRITE),
@@ -86,6 +88,8 @@ class PortalMethods:
                 "terms": zone.terms,
                 "ssid": zone.ssid,
                 "redirect_url": zone.redirect_url,
+                "remember": zone.remember,
+                **self._look(zone.name),
             }
             for zone in config.zones
         ]
@@ -96,6 +100,21 @@ class PortalMethods:
             "uam": uam,
             "zones": zones,
         }
+
+    def _look(self, zone: str) -> dict[str, JsonValue]:
+        """Theme and sentences of a zone; its own sentences go before those for all zones."""
+        texts: dict[str, dict[str, str]] = {}
+        for scope in ("", zone):
+            for language, own in self._gateway.guests.texts.get(scope, {}).items():
+                texts.setdefault(language, {}).update(own)
+        theme, version = self._gateway.themes.active(zone)
+        return {"theme": theme, "theme_version": version, "texts": cast(JsonValue, texts)}
+
+    async def theme(self, caller: Caller, params: Params) -> JsonValue:
+        """The files of a theme."""
+        read.only(params, "theme")
+        files = await self._gateway.themes.files(read.text(params, "theme", longest=64))
+        return {"files": {name: base64.b64encode(data).decode("ascii") for name, data in files.items()}}
 
     async def events(self, caller: Caller, params: Params) -> AsyncIterator[JsonValue]:
         """First everybody who is online, then each change: {"ip", "state"}, or {"config": true}.

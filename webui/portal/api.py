@@ -14,7 +14,7 @@ from webui.messages import Request, Response
 from webui.portal.daemon import DaemonUnavailable, JsonValue, NoLease
 from webui.portal.desk import Desk
 from webui.portal.forms import is_credential
-from webui.portal.logins import MAX_CREDENTIAL_CHARS, Attempt
+from webui.portal.logins import MAX_CODE_CHARS, MAX_CREDENTIAL_CHARS, Attempt
 from webui.portal.model import ONLINE_OUTCOMES, Client, LoginMethod, Outcome, SessionState
 
 JSON_TYPE: Final = "application/json"
@@ -30,13 +30,15 @@ _ERRORS: Final[dict[Outcome, tuple[int, str, str]]] = {
     Outcome.NO_LEASE: (404, "no_session", "this address was not given out by the gateway"),
     Outcome.FORBIDDEN: (403, "forbidden", "this client or this way to log in is not allowed here"),
     Outcome.ERROR: (503, "error", "the gate could not be opened"),
-    Outcome.THROTTLED: (429, "throttled", "too many wrong passwords"),
+    Outcome.THROTTLED: (429, "throttled", "too many wrong passwords or codes"),
     Outcome.UNAVAILABLE: (503, "unavailable", "the gateway is restarting"),
 }
 
 
 async def login(desk: Desk, request: Request) -> Response:
-    """POST /api/v1/login with `username` and `password`; or `{"method": "click", "accept_terms": true}`."""
+    """POST /api/v1/login with `username` and `password`; with `"method": "voucher"` and `code`; or
+    `{"method": "click", "accept_terms": true}`.
+    """
     refused = _refuse(desk, request)
     if refused is not None:
         return refused
@@ -57,7 +59,7 @@ async def login(desk: Desk, request: Request) -> Response:
         return attempt
     reply = await desk.logins.attempt(attempt)
     if reply.outcome not in ONLINE_OUTCOMES:
-        return _outcome(reply.outcome, reply.message, reply.wait_s)
+        return _outcome(reply.outcome, reply.message, reply.wait_s, reply.reason)
     answer: dict[str, JsonValue] = {"status": "success"}
     if reply.message:
         answer["message"] = reply.message
@@ -75,13 +77,18 @@ def _read_attempt(desk: Desk, request: Request, client: Client, wish: dict[str, 
     try:
         method = LoginMethod(wish.get("method", "password"))
     except ValueError:
-        return _error(400, "bad_request", "method is password or click")
+        return _error(400, "bad_request", "method is password, voucher or click")
     if method not in desk.zone.methods:
         return _outcome(Outcome.FORBIDDEN)
     if method is LoginMethod.CLICK:
         if desk.zone.terms and wish.get("accept_terms") is not True:
             return _error(400, "terms", "accept_terms must be true")
         return Attempt("api", request.client, client.mac, method, user_agent=agent)
+    if method is LoginMethod.VOUCHER:
+        code = wish.get("code")
+        if not isinstance(code, str) or not code.strip() or len(code) > MAX_CODE_CHARS or not is_credential(code):
+            return _error(400, "bad_request", f"code is a text of at most {MAX_CODE_CHARS} characters, and required")
+        return Attempt("api", request.client, client.mac, method, user_agent=agent, code=code.strip())
     username, password = wish.get("username"), wish.get("password")
     if not isinstance(username, str) or not isinstance(password, str) or not username or not password:
         return _error(400, "bad_request", "username and password are texts, and required")
@@ -142,16 +149,18 @@ def _refuse(desk: Desk, request: Request) -> Response | None:
     return None
 
 
-def _outcome(outcome: Outcome, message: str = "", wait_s: int = 0) -> Response:
+def _outcome(outcome: Outcome, message: str = "", wait_s: int = 0, reason: str = "") -> Response:
     status_code, name, sentence = _ERRORS[outcome]
-    response = _error(status_code, name, message or sentence, wait_s)
+    response = _error(status_code, name, message or sentence, wait_s, reason)
     if wait_s or status_code == 503:
         response.headers.append(("Retry-After", str(wait_s or _RETRY_S)))
     return response
 
 
-def _error(status_code: int, name: str, sentence: str, wait_s: int = 0) -> Response:
+def _error(status_code: int, name: str, sentence: str, wait_s: int = 0, reason: str = "") -> Response:
     answer: dict[str, JsonValue] = {"error": name, "message": sentence}
+    if reason:
+        answer["reason"] = reason
     if wait_s:
         answer["retry_after_s"] = wait_s
     return _json(status_code, answer)

@@ -20,6 +20,7 @@ from webui.portal.model import (
     read_client,
     read_config,
     read_login_reply,
+    read_theme,
 )
 from webui.portal.online import OnlineClients
 
@@ -66,6 +67,8 @@ class Daemon:
     """The daemon as the portal sees it."""
 
     def __init__(self, connect: Connect, online: OnlineClients) -> None:
+        # Files of the operator's themes that a zone has now, by name and version.
+        self.themes: dict[tuple[str, str], dict[str, bytes]] = {}
         self._connect = connect
         self._online = online
         self._port: ControlPort | None = None
@@ -104,7 +107,17 @@ class Daemon:
             retry_s = min(_LAST_RETRY_S, retry_s * 2)
 
     async def _fetch_config(self, port: ControlPort) -> PortalConfig:
-        return read_config(await port.call("portal.config", {}, timeout_s=CALL_TIMEOUT_S))
+        config = read_config(await port.call("portal.config", {}, timeout_s=CALL_TIMEOUT_S))
+        wanted = {(zone.theme, zone.theme_version) for zone in config.zones if zone.theme}
+        themes = {place: files for place, files in self.themes.items() if place in wanted}
+        for name, version in wanted - themes.keys():
+            try:
+                answer = await port.call("portal.theme", {"theme": name}, timeout_s=CALL_TIMEOUT_S)
+                themes[name, version] = read_theme(answer)
+            except (ControlError, ContractError) as err:
+                log.error("theme not fetched, pages have our own look theme=%s reason=%s", name, err)
+        self.themes = themes
+        return config
 
     async def _follow(self, port: ControlPort, on_config: OnConfig) -> None:
         async with asyncio.TaskGroup() as group:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from gateway.addresses import MacAddress
 from webui.messages import Request
 from webui.portal.daemon import Daemon
-from webui.portal.logins import Logins
+from webui.portal.logins import MAX_CODE_CHARS, Logins
 from webui.portal.model import PortalConfig, Zone
 from webui.portal.notes import Kind, NoteLimiter
 from webui.portal.pages import Pages, Visit
@@ -43,7 +43,8 @@ class Desk:
     @property
     def status_address(self) -> str:
         """Where guests find the status page by name."""
-        return f"http://{self.config.status_name}:{self.zone.port}/"
+        # Without a port, which people forget: port 80 of the zone's address is the portal's, after login too.
+        return f"http://{self.config.status_name}/"
 
     def visit(self, fields: Fields, accept_language: str) -> Visit:
         """Language and address of a visitor: what was chosen, else the zone's language, else the browser's."""
@@ -53,7 +54,8 @@ class Desk:
             or languages.get(self.zone.language)
             or languages.choose(accept_language)
         )
-        return Visit(self.zone, language, fields.get("u", "")[:MAX_ORIGINAL_URL])
+        code = fields.get("code", "").strip()[:MAX_CODE_CHARS]
+        return Visit(self.zone, language, fields.get("u", "")[:MAX_ORIGINAL_URL], code)
 
     def location(self, request: Request, path: str) -> str:
         """An absolute address of ours, with the name that the guest used and always with our port.

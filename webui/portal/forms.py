@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from webui.messages import Request, Response, plain
 from webui.portal.daemon import DaemonUnavailable, NoLease
 from webui.portal.desk import Desk, Fields, parse_fields
-from webui.portal.logins import MAX_CREDENTIAL_CHARS, Attempt
+from webui.portal.logins import MAX_CODE_CHARS, MAX_CREDENTIAL_CHARS, Attempt
 from webui.portal.model import (
     ONLINE_OUTCOMES,
     Client,
@@ -66,6 +67,8 @@ async def login(desk: Desk, request: Request) -> Response:
     if client.state is SessionState.ONLINE:
         return redirect(303, desk.location(request, f"/status{visit.query()}"))
     username = fields.get("username", "").strip()
+    if fields.get("method") == LoginMethod.VOUCHER.value:
+        visit = replace(visit, code=fields.get("code", "").strip()[:MAX_CODE_CHARS])
 
     def again(error: str, status: int = 200) -> Response:
         token = desk.make_token("login", client.mac)
@@ -78,7 +81,7 @@ async def login(desk: Desk, request: Request) -> Response:
     if isinstance(attempt, str):
         return again(attempt)
     reply = await desk.logins.attempt(attempt)
-    return _answer(desk, request, visit, client, username, reply)
+    return _answer(desk, request, visit, client, attempt, reply)
 
 
 def _read_attempt(desk: Desk, request: Request, client: Client, fields: Fields, username: str) -> Attempt | str:
@@ -94,6 +97,13 @@ def _read_attempt(desk: Desk, request: Request, client: Client, fields: Fields, 
         if desk.zone.terms and fields.get("accept") != "1":
             return "error_terms"
         return Attempt("uam", request.client, client.mac, method, user_agent=agent)
+    if method is LoginMethod.VOUCHER:
+        code = fields.get("code", "").strip()
+        if not code:
+            return "error_code_missing"
+        if len(code) > MAX_CODE_CHARS or not is_credential(code):
+            return "error_code"
+        return Attempt("uam", request.client, client.mac, method, user_agent=agent, code=code)
     password = fields.get("password", "")
     if not username or not password:
         return "error_missing"
@@ -109,7 +119,9 @@ def is_credential(text: str) -> bool:
     return not any(char < " " or char == "\x7f" or char == "\ufffd" or "\ud800" <= char <= "\udfff" for char in text)
 
 
-def _answer(desk: Desk, request: Request, visit: Visit, client: Client, username: str, reply: LoginReply) -> Response:
+def _answer(
+    desk: Desk, request: Request, visit: Visit, client: Client, attempt: Attempt, reply: LoginReply
+) -> Response:
     if reply.outcome in ONLINE_OUTCOMES:
         # A real navigation to a page of ours: the phone then probes, and closes its sheet by itself.
         return redirect(303, desk.location(request, f"/status{visit.query()}"))
@@ -124,8 +136,8 @@ def _answer(desk: Desk, request: Request, visit: Visit, client: Client, username
             return desk.pages.login(
                 visit,
                 desk.make_token("login", client.mac),
-                alert=desk.pages.refused_login(visit.language, reply),
-                username=username,
+                alert=desk.pages.refused_login(visit.language, attempt.method, reply),
+                username=attempt.username,
                 status=_STATUS.get(reply.outcome, 503),
                 retry_after_s=reply.wait_s,
             )

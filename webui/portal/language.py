@@ -7,12 +7,16 @@ is taken from English. Numbers, sizes and times are said in the words of the cat
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from string import Formatter
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 FALLBACK: Final = "en"
 _LOCALE_DIR: Final = Path(__file__).parent.parent / "locale"
@@ -44,6 +48,16 @@ class Language:
         digits = f"{value:.1f}" if value < 10 and unit != "unit_b" else f"{value:.0f}"
         return self.say(unit, n=digits.replace(".", self.texts["decimal_mark"]))
 
+    def rate(self, bps: int) -> str:
+        """A rate for people: `4.5 Mbit/s`."""
+        value, unit = bps / 1000, "unit_kbit"
+        for bigger in ("unit_mbit", "unit_gbit"):
+            if value < 999.5:
+                break
+            value, unit = value / 1000, bigger
+        digits = f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:.0f}"
+        return self.say(unit, n=digits.replace(".", self.texts["decimal_mark"]))
+
     def duration(self, seconds: float) -> str:
         """A time for people, in its two largest units: `2 h 5 min`."""
         minutes, rest_s = divmod(int(seconds), 60)
@@ -65,10 +79,20 @@ class Language:
 class Languages:
     """All catalogues of a directory."""
 
-    def __init__(self, directory: Path = _LOCALE_DIR) -> None:
-        """Read every `*.json`; raises OSError or ValueError for a file that is not a catalogue."""
+    def __init__(self, directory: Path = _LOCALE_DIR, own: Iterable[tuple[str, str, str]] = ()) -> None:
+        """Read every `*.json`; raises OSError or ValueError for a file that is not a catalogue.
+
+        `own` are the operator's sentences: language, key, text. What does not fit stays as it is here, with a line in
+        the log.
+        """
         trees = {path.stem: _read(path) for path in sorted(directory.glob("*.json"))}
-        english = trees[FALLBACK]
+        english = dict(trees[FALLBACK])
+        for code, key, text in own:
+            why_not = why_unfit(english, key, text) if code in trees else "there is no such language"
+            if why_not:
+                log.warning("text left as it is language=%s key=%s reason=%s", code, key, why_not)
+            else:
+                trees[code][key] = text
         self._languages = {
             code: Language(code, tree["_name"], tree["_direction"], {**english, **tree}) for code, tree in trees.items()
         }
@@ -100,6 +124,22 @@ class Languages:
             if language is not None and quality > best_quality:
                 best, best_quality = language, quality
         return best
+
+
+def why_unfit(english: Mapping[str, str], key: str, text: str) -> str:
+    """Why a text cannot take the place of the catalogue's, in a sentence; empty when it can."""
+    if key not in english or key.startswith("_"):
+        return f"{key!r} is not the name of a text"
+    try:
+        used = list(Formatter().parse(text))
+    except ValueError:
+        return "a brace stands alone; write {{ or }} for a brace that is to be seen"
+    names = {field for _, field, _, _ in used if field is not None}
+    known = {field for _, field, _, _ in Formatter().parse(english[key]) if field is not None}
+    if names - known or any(form or conversion for _, _, form, conversion in used):
+        wanted = ", ".join(f"{{{name}}}" for name in sorted(known)) or "none"
+        return f"its placeholders are not those of this text: {wanted}"
+    return ""
 
 
 def _read(path: Path) -> dict[str, str]:

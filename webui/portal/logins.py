@@ -26,6 +26,7 @@ from webui.portal.throttle import LoginThrottle
 log = logging.getLogger(__name__)
 
 MAX_CREDENTIAL_CHARS: Final = 253  # a RADIUS attribute holds 253 octets (RFC 2865 §5)
+MAX_CODE_CHARS: Final = 64  # the longest voucher code with a separator after each character
 _MAX_UNDER_WAY: Final = 4096
 _STATUS: Final[dict[Outcome, LoginStatus]] = {
     Outcome.SUCCESS: "success",
@@ -45,6 +46,7 @@ class Attempt:
     username: str = ""
     password: str = ""
     user_agent: str = ""
+    code: str = ""  # of a voucher
 
     def __repr__(self) -> str:
         return f"Attempt({self.kind}, {self.ip}, {self.mac}, {self.method}, {self.username!r}, …)"
@@ -85,7 +87,7 @@ class Logins:
     async def attempt(self, attempt: Attempt) -> LoginReply:
         """Try to log a client in; never raises for anything that a guest, the daemon or a RADIUS server may do."""
         digest = hashlib.blake2b(
-            f"{attempt.mac}\0{attempt.method}\0{attempt.username}\0{attempt.password}".encode()
+            f"{attempt.mac}\0{attempt.method}\0{attempt.username}\0{attempt.password}\0{attempt.code}".encode()
         ).digest()
         under_way = self._under_way.get(attempt.ip)
         if under_way is not None:
@@ -130,6 +132,8 @@ class Logins:
             "password": attempt.password,
             "user_agent": attempt.user_agent,
         }
+        if attempt.method is LoginMethod.VOUCHER:
+            params["code"] = attempt.code
         try:
             return await self._daemon.login({**params}, timeout_s)
         except TimeoutError:

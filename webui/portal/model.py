@@ -6,7 +6,9 @@ Strings and JSON stop here. A value of the wrong type means that daemon and port
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
@@ -26,6 +28,7 @@ class LoginMethod(Enum):
 
     CLICK = "click"
     PASSWORD = "password"
+    VOUCHER = "voucher"
 
 
 class Outcome(Enum):
@@ -79,6 +82,11 @@ class Zone:
     ssid: str = ""
     redirect_url: str = ""
     language: str = ""  # empty: by Accept-Language
+    remember: int = 0  # hours for which a device comes back without the page
+    theme: str = ""  # empty: ours
+    theme_version: str = ""  # another whenever the theme's files change
+    # The operator's own sentences: language, key, text.
+    texts: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def origin(self) -> str:
@@ -125,16 +133,21 @@ class Client:
     bytes_left: int | None = None
     reply_message: str = ""
     redirection_url: str = ""
+    upload_bps: int | None = None  # what the session may do at most
+    download_bps: int | None = None
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginReply:
-    """The answer to a login. `message` is the server's own text, to be escaped where it is shown."""
+    """The answer to a login. `message` is the server's own text, to be escaped where it is shown; `reason` a fixed word
+    where the daemon knows one."""
 
     outcome: Outcome
     message: str = ""
     redirection_url: str = ""
     wait_s: int = 0
+    reason: str = ""
 
 
 def read_config(value: object) -> PortalConfig:
@@ -180,7 +193,27 @@ def _read_zone(tree: Mapping[str, object]) -> Zone:
         ssid=_get(tree, "ssid", str, ""),
         redirect_url=_get(tree, "redirect_url", str, ""),
         language=_get(tree, "language", str, ""),
+        remember=_number(tree, "remember", int, 0),
+        theme=_get(tree, "theme", str, ""),
+        theme_version=_get(tree, "theme_version", str, ""),
+        texts=tuple(_read_texts(tree.get("texts") or {})),
     )
+
+
+def _read_texts(value: object) -> Iterator[tuple[str, str, str]]:
+    """`{language: {key: text}}` in a fixed order."""
+    for language, texts in sorted(_mapping(value, "texts").items()):
+        for key in sorted(_mapping(texts, "texts")):
+            yield language, key, _get(_mapping(texts, "texts"), key, str)
+
+
+def read_theme(value: object) -> dict[str, bytes]:
+    """The answer of `portal.theme`: files by name; raises ContractError."""
+    files = _mapping(_mapping(value, "portal.theme").get("files"), "files")
+    try:
+        return {name: base64.b64decode(_get(files, name, str), validate=True) for name in files}
+    except binascii.Error:
+        raise ContractError("a file of portal.theme is not base64") from None
 
 
 def read_client(value: object) -> Client:
@@ -207,6 +240,9 @@ def read_client(value: object) -> Client:
         bytes_left=_optional_whole(tree, "bytes_left"),
         reply_message=_get(tree, "reply_message", str, ""),
         redirection_url=_get(tree, "redirection_url", str, ""),
+        upload_bps=_optional_whole(tree, "upload_bps"),
+        download_bps=_optional_whole(tree, "download_bps"),
+        method=_get(tree, "method", str, ""),
     )
 
 
@@ -217,7 +253,13 @@ def read_login_reply(value: object) -> LoginReply:
         outcome = Outcome(_get(tree, "result", str))
     except ValueError as err:
         raise ContractError(f"client.login: {err}") from None
-    return LoginReply(outcome, _get(tree, "message", str, ""), _get(tree, "redirection_url", str, ""))
+    return LoginReply(
+        outcome,
+        _get(tree, "message", str, ""),
+        _get(tree, "redirection_url", str, ""),
+        _number(tree, "wait_s", int, 0),
+        _get(tree, "reason", str, ""),
+    )
 
 
 def _mapping(value: object, name: str) -> Mapping[str, object]:

@@ -23,9 +23,21 @@ _MOMENT_S: Final = 3
 _MAX_INLINE_TERMS: Final = 8000  # characters; longer ones get a page of their own
 _MAX_SHOWN_MESSAGE: Final = 500
 _NOTHING: Final = Markup("")
+_LEADS: Final[dict[tuple[LoginMethod, ...], str]] = {
+    (LoginMethod.CLICK,): "login_lead_click",
+    (LoginMethod.VOUCHER,): "login_lead_voucher",
+}
+# What is said of a voucher or an account that is right and lets nobody in, and then what to do.
+_REASONS: Final = {
+    "expired": ("error_expired_voucher", "error_new_voucher"),
+    "used_up": ("error_used_up", "error_new_voucher"),
+    "revoked": ("error_revoked", "error_new_voucher"),
+    "elsewhere": ("error_elsewhere", "error_elsewhere_advice"),
+}
+_ACCOUNT_REASONS: Final = frozenset({"disabled", "expired", "revoked", "used_up"})
 _MAX_KEPT_PAGES: Final = 64  # of zones and languages, with and without an address
 # What a composed page has where a visit's own values go. NUL is in no configuration, so no text can look like these.
-_MARKS: Final = {name: Markup(f"\0{name}\0") for name in ("token", "alert", "username", "url")}
+_MARKS: Final = {name: Markup(f"\0{name}\0") for name in ("token", "alert", "username", "url", "code")}
 _MARK: Final = re.compile("(?:\0|%00)([a-z]+)(\0|%00)")  # percent-encoded within a link
 
 
@@ -36,11 +48,13 @@ class Visit:
     zone: Zone
     language: Language
     url: str = ""  # as it was carried; pages offer it only through `way_on`
+    code: str = ""  # of a voucher, from a printed link or as it was typed
 
     def query(self, language: Language | None = None) -> str:
         """The parameters that keep language and address over a link."""
         lang = (language or self.language).code
-        return f"?lang={lang}" + (f"&u={quote(self.url, safe='')}" if self.url else "")
+        query = f"?lang={lang}" + (f"&u={quote(self.url, safe='')}" if self.url else "")
+        return query + (f"&code={quote(self.code, safe='')}" if self.code else "")
 
 
 class Pages:
@@ -49,7 +63,7 @@ class Pages:
     def __init__(self, theme: Theme, languages: Languages) -> None:
         self.theme = theme
         self.languages = languages
-        self._login_pages: dict[tuple[Zone, str, bool], _Composed] = {}
+        self._login_pages: dict[tuple[Zone, str, bool, bool], _Composed] = {}
 
     def login(
         self,
@@ -65,14 +79,15 @@ class Pages:
 
         It is what guests ask for most, and the same for all but for four values: composed once per zone and language.
         """
-        key = (visit.zone, visit.language.code, bool(visit.url))
+        key = (visit.zone, visit.language.code, bool(visit.url), bool(visit.code))
         composed = self._login_pages.get(key)
         if composed is None:
             if len(self._login_pages) >= _MAX_KEPT_PAGES:  # those of configurations that are no more
                 self._login_pages.clear()
-            marked = Visit(visit.zone, visit.language, _MARKS["url"] if visit.url else "")
+            url, code = _MARKS["url"] if visit.url else "", _MARKS["code"] if visit.code else ""
+            marked = Visit(visit.zone, visit.language, url, code)
             composed = self._login_pages[key] = _Composed(self._compose_login(marked))
-        values = {"token": token, "alert": alert, "username": username, "url": visit.url}
+        values = {"token": token, "alert": alert, "username": username, "url": visit.url, "code": visit.code}
         return self._response(visit, composed.fill(values), status, retry_after_s)
 
     def _compose_login(self, visit: Visit) -> Markup:
@@ -97,6 +112,19 @@ class Pages:
                         note=say("http_note"),
                     )
                 )
+            elif method is LoginMethod.VOUCHER:
+                forms.append(
+                    render(
+                        "voucher",
+                        **common,
+                        form_label=say("method_voucher"),
+                        code=visit.code,
+                        code_label=say("code"),
+                        code_hint=say("code_hint"),
+                        implied=render("implied", text=say("terms_implied")) if zone.terms else _NOTHING,
+                        button=say("voucher_button"),
+                    )
+                )
             else:
                 forms.append(
                     render(
@@ -107,7 +135,7 @@ class Pages:
                         button=say("click_button"),
                     )
                 )
-        lead = "login_lead_click" if zone.methods == (LoginMethod.CLICK,) else "login_lead"
+        lead = _LEADS.get(zone.methods, "login_lead")
         content = render(
             "login",
             heading=zone.title,
@@ -131,20 +159,30 @@ class Pages:
         pieces = [self.theme.render("detail", text=detail) for detail in details if detail]
         return self.theme.render("alert", text=language.say(text), details=joined(pieces))
 
-    def refused_login(self, language: Language, reply: LoginReply) -> Markup:
+    def refused_login(self, language: Language, method: LoginMethod, reply: LoginReply) -> Markup:
         """Why a login failed and what to do, in the guest's words; the server's own message is shown as it is."""
         say = language.say
         message = reply.message.strip()[:_MAX_SHOWN_MESSAGE]
         said = say("error_server_says", message=message) if message else ""
         wait = language.duration(reply.wait_s)
+        voucher = method is LoginMethod.VOUCHER
         match reply.outcome:
             case Outcome.REJECT:
                 next_wait = say("error_wait_next", wait=wait) if reply.wait_s else ""
+                if voucher and reply.reason in _REASONS:
+                    text, advice = _REASONS[reply.reason]
+                    return self.alert(language, text, say(advice))
+                if voucher:
+                    return self.alert(language, "error_code", next_wait or say("error_code_advice"))
+                if reply.reason in _ACCOUNT_REASONS:
+                    return self.alert(language, "error_account", say("error_forbidden_advice"))
                 return self.alert(language, "error_reject", said, next_wait)
             case Outcome.THROTTLED:
                 return self.theme.render("alert", text=say("error_throttled", wait=wait), details=_NOTHING)
             case Outcome.LIMIT:
-                return self.alert(language, "error_limit", said, say("error_limit_advice"))
+                return self.alert(
+                    language, "error_limit_voucher" if voucher else "error_limit", say("error_limit_advice")
+                )
             case Outcome.TIMEOUT:
                 return self.alert(language, "error_timeout", say("error_timeout_advice"))
             case Outcome.BUSY:
@@ -159,7 +197,10 @@ class Pages:
         say, render, language = visit.language.say, self.theme.render, visit.language
         elapsed_s = max(0.0, now - client.online_since_s)
         rows: list[Markup] = []
-        if client.username:
+        if client.method == LoginMethod.VOUCHER.value:
+            number = client.username.removeprefix("voucher-")
+            rows.append(render("row", label=say("status_voucher"), value=number))
+        elif client.username and client.method != LoginMethod.CLICK.value:
             rows.append(render("row", label=say("status_user"), value=client.username))
         rows.append(
             self._left(
@@ -177,6 +218,8 @@ class Pages:
             rows.append(self._left(say("status_data_left"), left, client.bytes_left, used, ""))
         rows.append(render("row", label=say("status_download"), value=language.size(client.download_bytes)))
         rows.append(render("row", label=say("status_upload"), value=language.size(client.upload_bytes)))
+        if client.download_bps or client.upload_bps:
+            rows.append(render("row", label=say("status_speed"), value=_speed(language, client)))
         message = client.reply_message.strip()[:_MAX_SHOWN_MESSAGE]
         onward = way_on(client.redirection_url) or way_on(visit.zone.redirect_url) or way_on(visit.url)
         content = render(
@@ -191,10 +234,22 @@ class Pages:
             logout=say("logout_button"),
             token=token,
             lang=language.code,
-            bookmark=say("status_bookmark", address=address),
+            bookmark=self._way_back(visit, client, address),
         )
         refresh = render("refresh", seconds=str(STATUS_REFRESH_S), url=f"/status{visit.query()}")
         return self._page(visit, say("status_title"), content, refresh=refresh, path="/status")
+
+    def _way_back(self, visit: Visit, client: Client, address: str) -> Markup:
+        """How to find this page again, and how to get in again."""
+        say = visit.language.say
+        before, _, after = say("status_bookmark", address="\0").partition("\0")
+        link = self.theme.render("link", href=address, label=address.removeprefix("http://").rstrip("/"))
+        pieces = [Markup(html.escape(before) + link + html.escape(after))]
+        if visit.zone.remember:
+            pieces.append(Markup(html.escape(say("status_remembered"))))
+        elif client.method == LoginMethod.VOUCHER.value:
+            pieces.append(Markup(html.escape(say("status_voucher_again"))))
+        return Markup(" ".join(pieces))
 
     def _left(self, label: str, value: str, left: int | None, used: float, unlimited: str) -> Markup:
         if left is None:
@@ -334,6 +389,13 @@ class Pages:
         if retry_after_s:
             headers.append(("Retry-After", str(retry_after_s)))
         return Response(status, body, "text/html; charset=utf-8", headers)
+
+
+def _speed(language: Language, client: Client) -> str:
+    """The rates that a session may have: download first, as people know them; an open one is left out."""
+    say = language.say
+    parts = [("status_speed_down", client.download_bps), ("status_speed_up", client.upload_bps)]
+    return ", ".join(say(key, rate=language.rate(bps)) for key, bps in parts if bps)
 
 
 class _Composed:

@@ -31,6 +31,7 @@ _PAGE_GRACE_S: Final = 2.0
 _IP_FREEBIND: Final = 15  # linux/in.h; lets us listen before the zone's interface has its address
 
 Place = tuple[str, int]  # address and port
+Look = tuple[str, str, tuple[tuple[str, str, str], ...]]  # theme, its version, the operator's sentences
 
 
 class PortalService:
@@ -45,7 +46,7 @@ class PortalService:
         self._clock = clock
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._pages = Pages(Theme(), Languages())
+        self._pages: dict[Look, Pages] = {("", "", ()): Pages(Theme(), Languages())}
         self._logins = Logins(self.daemon, self.online, self.counts, group, clock)
         self._notes = NoteLimiter()
         self._pool = ThreadedWsgi()
@@ -93,6 +94,8 @@ class PortalService:
             )
         )
         self._logins.set_bounds(uam.login_attempts, uam.login_backoff, uam.login_timeout)
+        looks = {_look(zone) for zone in config.zones}
+        self._pages = {look: pages for look, pages in self._pages.items() if look in looks or not any(look)}
         self._wanted = {(str(zone.address), zone.port): self._desk(config, zone) for zone in config.zones}
         for place in [place for place in self._listening if place not in self._wanted]:
             listener, _ = self._listening.pop(place)
@@ -103,7 +106,22 @@ class PortalService:
         self._listen_where_missing()
 
     def _desk(self, config: PortalConfig, zone: Zone) -> Desk:
-        return Desk(zone, config, self.daemon, self._logins, self._pages, self._notes, self._clock)
+        return Desk(zone, config, self.daemon, self._logins, self._pages_of(zone), self._notes, self._clock)
+
+    def _pages_of(self, zone: Zone) -> Pages:
+        """The pages in the look and words of a zone; in our own look where the theme cannot be used."""
+        look = _look(zone)
+        files = self.daemon.themes.get((zone.theme, zone.theme_version), {})
+        if zone.theme and not files:
+            look = ("", "", zone.texts)  # asked for again with the next configuration
+        if look not in self._pages:
+            try:
+                theme = Theme(files)
+            except (ValueError, KeyError) as err:
+                log.error("theme cannot be used, pages have our own look theme=%s reason=%s", zone.theme, err)
+                theme = Theme()
+            self._pages[look] = Pages(theme, Languages(own=zone.texts))
+        return self._pages[look]
 
     def _listen_where_missing(self) -> None:
         for place, desk in list(self._wanted.items()):
@@ -160,6 +178,10 @@ class PortalService:
             "http_failures": served.failures,
             "http_connections": len(self.server.connections),
         }
+
+
+def _look(zone: Zone) -> Look:
+    return zone.theme, zone.theme_version, zone.texts
 
 
 def _bind(place: Place) -> socket.socket:

@@ -37,7 +37,7 @@ def test_every_text_is_used() -> None:
         ("", "en"),
         ("fr", "fr"),
         ("FR-ch", "fr"),
-        ("de,fr;q=0.5", "fr"),
+        ("nl,fr;q=0.5", "fr"),
         ("en;q=0.1,fr;q=0.2", "fr"),
         ("fr;q=0", "en"),
         ("*", "en"),

@@ -208,7 +208,7 @@ def test_languages_follow_the_browser_the_zone_and_the_choice(parser: str) -> No
                 return match[1]
 
             assert await language("/", "fr-CA,fr;q=0.9,en;q=0.1") == "fr"
-            assert await language("/", "de, xx;q=nonsense, @@;;,") == "en"
+            assert await language("/", "nl, xx;q=nonsense, @@;;,") == "en"
             assert await language("/?lang=fr", "en") == "fr"
             daemon.language = "fr"
             daemon.config_changed()

@@ -1,0 +1,1 @@
+"""The operator's own look of the guests' pages."""
