@@ -45,6 +45,7 @@ from gateway.datapath.datapath import Datapath
 from gateway.dhcp.sockets import DhcpService
 from gateway.dhcp.v4_server import DhcpServer
 from gateway.dns.service import DnsService
+from gateway.history_file import HistoryKeeper
 from gateway.hub import ACCOUNTING, LEASE, META, SESSION, USAGE, Hub, Ports, journal_key
 from gateway.journal import Change, Journal, Replayed
 from gateway.log import set_up
@@ -146,6 +147,7 @@ class Gateway:
             unix_clock=time.time,
             boot_id=self.boot_id,
         )
+        self.history = HistoryKeeper(self, self._state_dir, time.time, persist=self._persist)
         self.dns = DnsService(config, monotonic)
         self.sources = GatewaySources(self)
         self._metrics_page: Callable[[], str] | None = None
@@ -157,7 +159,7 @@ class Gateway:
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
             AdminMethods(self, self.admin).over(
-                self.methods.table() | ConfigMethods(self.changes, self.system).table()
+                self.methods.table() | ConfigMethods(self.changes, self.system).table() | self.history.table()
             ),
             _roles(config),
             socket_group=config.general.group,
@@ -193,6 +195,7 @@ class Gateway:
                         ("accounts", self.accounts.run()),
                         ("administration", self.admin.run()),
                         ("configuration", self.changes.run()),
+                        ("history", self.history.run()),
                         ("dns", self.dns.run()),
                         ("dhcp", self.dhcp.run()),
                         ("control", self.control.run()),
@@ -211,6 +214,7 @@ class Gateway:
             await self.datapath.close()
             self.accounts.close()
             self.admin.close()
+            self.history.close()
             if self._persist:
                 self.journal.close()
             os.close(self._lock)

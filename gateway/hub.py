@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +43,7 @@ from gateway.session.actions import (
 )
 from gateway.session.events import ClockSet, Event, LeaseBound, LeaseEnded, UsageCharged
 from gateway.session.machine import SessionMachine
-from gateway.session.model import AccountingRecord, ClientKey, Usage
+from gateway.session.model import AccountingRecord, ClientKey, LoginResult, Usage
 from gateway.session.store import Record, save_accounting, save_session, save_usage
 from gateway.timeline import Timeline
 
@@ -160,6 +160,7 @@ class Hub:
         self._unix_offset_s: float | None = None
         self._next_request = 0
         self._logins: dict[int, Callable[[ReplyLogin], None]] = {}
+        self.login_results: Counter[LoginResult] = Counter()  # since the start
         self._requests: dict[int, asyncio.Future[ReplyRequest]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -341,6 +342,7 @@ class Hub:
                 for watcher in self.watchers:
                     watcher(key)
             case ReplyLogin(request_id):
+                self.login_results[action.result] += 1
                 answer = self._logins.pop(request_id, None)
                 if answer is not None:
                     answer(action)

@@ -124,6 +124,7 @@ class SessionMachine:
         self.shared = SharedAccounts()
         self.remembered: dict[ClientKey, float] = {}  # devices that come back without a login, and until when (Unix)
         self.ended: Counter[TerminateCause] = Counter()  # sessions that ended, for metrics
+        self.upload_bytes = self.download_bytes = 0  # of all sessions since the start, as far as they were read
         self._policy = policy
         self._epoch = epoch & ((1 << IDENTITY_BITS) - 1)
         self._spread = spread
@@ -618,7 +619,7 @@ class SessionMachine:
     def _traffic_denied(self, session: Session, event: TrafficDenied, now: float) -> None:
         ending = session.ending
         assert ending is not None
-        session.counters = not_less(session.counters, session.base + event.counters)
+        self._count(session, event.counters)
         if self.sessions.with_id(session.acct_session_id) is session:  # else it never was online: no Start, no Stop
             self.ended[ending.cause] += 1
             self._account(session, AccountingStatus.STOP, now, ending.cause)
@@ -686,10 +687,17 @@ class SessionMachine:
         times = (idle_ends_at(session), session.interim_due_at, self._watch.quota_look_at(session))
         return any(due is not None and now >= due for due in times)
 
+    def _count(self, session: Session, kernel: Counters) -> None:
+        """Take what the kernel counted for a session since it was opened there."""
+        before, after = session.counters, not_less(session.counters, session.base + kernel)
+        session.counters = after
+        self.upload_bytes += after.upload_bytes - before.upload_bytes
+        self.download_bytes += after.download_bytes - before.download_bytes
+
     def _counters_read(self, session: Session, kernel: Counters, now: float) -> None:
         if now - session.read_at >= RATE_SPAN_S:
             session.earlier, session.earlier_at = session.counters, session.read_at
-        session.counters = not_less(session.counters, session.base + kernel)
+        self._count(session, kernel)
         session.read_at = now
         if session.grant is not None and session.grant.account and (fellows := self.shared.fellows(session)):
             self.shared.share_octets([session, *fellows], session.grant.account)
