@@ -35,7 +35,16 @@ from typing import Final
 from tests.bench import dhcp, forwarding, http, opennds
 from tests.bench.crowd import address_of
 from tests.bench.logins import Kind
-from tests.bench.stage import LoginRun, Stage, cached_byte_code, cpu_s, end_by_signal, foreign_connections, memory
+from tests.bench.stage import (
+    LoginRun,
+    Meter,
+    Stage,
+    cached_byte_code,
+    cpu_s,
+    end_by_signal,
+    foreign_connections,
+    memory,
+)
 
 PARTS: Final = ("dhcp", "redirect", "login", "memory", "forwarding")
 FOREIGN: Final = 200_000
@@ -102,6 +111,7 @@ def measure_dhcp(report: Report, sizes: Sizes) -> None:
                 resident = memory(pid).resident
         rates[kind] = best.reached
         limit = f"lost {failed.loss:.1%} at {failed.offered:.0f}/s" if failed else "perfdhcp offers no more"
+        limit += f"; the server had {best.reached * best.cpu_us / 1e6:.0%} of a core at its best"
         title = "posternd, whole" if kind == "postern" else kind
         report.say(
             f"  {title:<24}{best.reached:>9.0f}{best.latency_ms:>8.2f} ms{best.cpu_us:>8.0f} us"
@@ -160,14 +170,15 @@ def measure_redirects(report: Report, stage: Stage, sizes: Sizes) -> None:
         expect=302,
         sources=[address_of(member) for member in range(KEPT, stage.members)],
     )
-    _redirect_row(report, "postern-web", stage.lab.inside(stage.guest.netns), load, sizes.seconds, stage.web_pid)
+    pids = {"postern-web": stage.web_pid, "posternd": stage.daemon_pid}
+    _redirect_row(report, "postern-web", stage.lab.inside(stage.guest.netns), load, sizes.seconds, pids)
     times = sorted(load.times_s)
     report.floor("redirects per second", len(times) / sizes.seconds, least=5000)
     report.floor("redirects, p95 in ms", http.percentile_ms(times, 0.95), most=10)
     try:
         with opennds.running() as peer, foreign_connections(peer.gateway, FOREIGN):
             load = http.Load(peer.target, request, keep_alive=False, expect=peer.status)
-            _redirect_row(report, "openNDS", peer.inside(), load, sizes.seconds, peer.pid)
+            _redirect_row(report, "openNDS", peer.inside(), load, sizes.seconds, {"openNDS": peer.pid})
     except opennds.Unavailable as why:
         report.say(f"  openNDS was not measured: {why}")
 
@@ -178,19 +189,23 @@ def _redirect_row(
     inside: contextlib.AbstractContextManager[None],
     load: http.Load,
     seconds: float,
-    pid: int,
+    pids: dict[str, int],
 ) -> None:
     with inside:
         load.run(8, 0.5)
-        before = cpu_s(pid)
+        meter = Meter(pids | {"generator": os.getpid()})
         took = load.run(8, seconds)
+        shares = meter.shares({})
     times = sorted(load.times_s)
     p50, p95, p99 = (http.percentile_ms(times, share) for share in (0.5, 0.95, 0.99))
-    each = (cpu_s(pid) - before) / max(1, len(times)) * 1e6
+    each = shares.cpu_s(name) / max(1, len(times)) * 1e6
     report.say(
         f"  {name:<24}{len(times) / took:>9.0f}{p50:>8.2f} ms{p95:>8.2f} ms{p99:>8.2f} ms{each:>8.0f} us"
         f"{load.errors:>8}"
     )
+    of_load = shares.cpu_s("generator") / max(1, len(times)) * 1e6
+    report.say(f"      {shares.limit()}")
+    report.say(f"      a request costs its asker {of_load:.0f} us: the kernel's share of connecting, both ends of it")
 
 
 # -- logins -----------------------------------------------------------------------------------------------------------
@@ -214,25 +229,30 @@ def measure_logins(
             run = stage.load(kind, concurrency, first, members)
             runs[kind, concurrency] = run
             title = f"{'page and form' if kind is Kind.FORM else '/api/v1/login'}, {concurrency}"
-            each = [run.cpu_s[name] / max(1, run.outcome.done) * 1e6 for name in _PROCESSES]
+            each = [run.shares.cpu_s(name) / max(1, run.outcome.done) * 1e6 for name in _PROCESSES]
             p50, p95 = (run.quantile_s(share) * 1e3 for share in (0.5, 0.95))
             report.say(
                 f"  {title:<24}{run.per_second:>7.0f}{p50:>7.1f} ms{p95:>7.1f} ms{run.radius_p95_s * 1e3:>9.1f} ms"
                 f"{run.failed:>8}  {each[0]:>26.0f}{each[1]:>6.0f}{each[2]:>8.0f}{each[3]:>6.0f}"
-                f"{run.foreign_share:>8.0%}"
+                f"{run.shares.others / (os.cpu_count() or 1):>8.0%}"
             )
             for why, times in run.outcome.failures.items():
                 report.say(f"      {times} times: {why}")
             out = stage.load(Kind.LOGOUT, 8, first, members)
             if out.failed:
                 report.say(f"      logging out failed: {out.outcome.failures}")
+        for concurrency in (8, 100):
+            report.say(f"      {concurrency} at once, {runs[kind, concurrency].shares.limit()}")
     return runs
 
 
 def _judge_logins(report: Report, runs: dict[tuple[Kind, int], LoginRun], existing: int) -> None:
-    eight, hundred = runs[Kind.API, 8], runs[Kind.API, 100]
-    report.floor(f"logins per second, concurrency 8, {existing} online", eight.per_second, least=500)
-    report.floor(f"p95 of a login in ms, concurrency 8, {existing} online", eight.quantile_s(0.95) * 1e3, most=50)
+    hundred = runs[Kind.API, 100]
+    for kind, title in ((Kind.FORM, "page and form"), (Kind.API, "/api/v1/login")):
+        eight = runs[kind, 8]
+        what = f"{title}, concurrency 8, {existing} online"
+        report.floor(f"logins per second, {what}", eight.per_second, least=500)
+        report.floor(f"p95 of a login in ms, {what}", eight.quantile_s(0.95) * 1e3, most=50)
     report.floor(f"logins per second (goal), concurrency 100, {existing} online", hundred.per_second, least=1000)
     report.floor(f"RADIUS p95 in ms (goal), concurrency 100, {existing} online", hundred.radius_p95_s * 1e3, most=100)
     report.floor(f"failed logins, {existing} online", sum(run.failed for run in runs.values()), most=0)
@@ -316,7 +336,7 @@ def _whole_gateway(report: Report, parts: set[str], sizes: Sizes) -> None:
 
 def _compare(report: Report, few: LoginRun, many: LoginRun) -> None:
     """How flat logins are in the number of sessions."""
-    costs = [run.cpu_s["posternd"] / run.outcome.done for run in (few, many)]
+    costs = [run.shares.cpu_s("posternd") / run.outcome.done for run in (few, many)]
     report.say(
         f"From {KEPT} to {MANY} sessions, /api/v1/login, 8 at once: rate times {many.per_second / few.per_second:.2f}, "
         f"posternd's CPU per login times {costs[1] / costs[0]:.2f}"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,8 @@ from tests.netns.hotspot import Hotspot
 
 SECRET: Final = "a-secret-for-the-benchmark"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
+_FULL_CORE: Final = 0.9
+_NEARLY_ALL_BUSY: Final = 0.1  # idle share of all cores; the rest of a busy machine is lost between turns
 CONNTRACK_LIMIT: Final = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 # Rates that one crowd behind one interface would exceed, and room for all sessions; the rest is as shipped.
@@ -73,12 +75,58 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Who had the machine's processors during a measurement; 1.0 is one core all the time."""
+
+    seconds: float
+    cores: dict[str, float]  # by process
+    others: float  # the kernel's threads, and programs that are not ours
+    idle: float
+
+    def cpu_s(self, name: str) -> float:
+        """Processor time of one process."""
+        return self.cores[name] * self.seconds
+
+    def limit(self) -> str:
+        """What bound the rate, in words: a process that fills its core, all cores together, or waiting."""
+        everybody = {**self.cores, "others": self.others}
+        used = ", ".join(f"{name} {share:.0%}" for name, share in sorted(everybody.items(), key=lambda one: -one[1]))
+        full = [name for name, share in self.cores.items() if share >= _FULL_CORE]
+        if full:
+            binds = f"{' and '.join(full)}: one core full"
+        elif self.idle <= _NEARLY_ALL_BUSY * (self.idle + sum(everybody.values())):
+            binds = "the processors together"
+        else:
+            binds = "waiting for each other, not work"
+        return f"the limit is {binds} (of a core: {used}; idle {self.idle:.0%})"
+
+
+class Meter:
+    """Measures `Shares` from its making on."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._before = {name: cpu_s(pid) for name, pid in pids.items()}
+        self._machine = _machine_s()
+        self._began = time.perf_counter()
+
+    def shares(self, more_s: Mapping[str, float]) -> Shares:
+        """What was used since; `more_s` is the processor time of processes that have ended meanwhile."""
+        seconds = time.perf_counter() - self._began
+        spent = {name: cpu_s(pid) - self._before[name] for name, pid in self._pids.items()} | dict(more_s)
+        busy, total = (now - then for now, then in zip(_machine_s(), self._machine, strict=True))
+        others = max(0.0, busy - sum(spent.values()))
+        return Shares(
+            seconds, {name: used / seconds for name, used in spent.items()}, others / seconds, (total - busy) / seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LoginRun:
     """One load of logins: what came of it and what it cost."""
 
     outcome: Outcome
-    cpu_s: dict[str, float]  # by process
-    foreign_share: float  # of all processors, spent by processes that are not ours
+    shares: Shares
     radius_p95_s: float
 
     @property
@@ -170,16 +218,13 @@ class Stage:
             "freeradius": self.radius.pid,
             "echo": self._echo_pid,
         }
-        before = {name: cpu_s(pid) for name, pid in pids.items()}
-        machine = _machine_s()
+        meter = Meter(pids)
         words = [sys.executable, "-m", "tests.bench.logins", kind.value, str(concurrency), str(first), str(count)]
         done = self.lab.run(self.guest.netns, words, timeout_s=300)
         outcome = Outcome(**json.loads(done.stdout))
-        spent = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
-        spent["generator"] = outcome.cpu_s
-        busy, total = (now - then for now, then in zip(_machine_s(), machine, strict=True))
+        shares = meter.shares({"generator": outcome.cpu_s})
         p95 = self.radius_p95_s() if kind is not Kind.LOGOUT else 0.0
-        return LoginRun(outcome, spent, max(0.0, busy - sum(spent.values())) / total, p95)
+        return LoginRun(outcome, shares, p95)
 
     def radius_p95_s(self) -> float:
         """The 95th percentile of the daemon's recent exchanges about logins."""
