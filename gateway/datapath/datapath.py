@@ -1,8 +1,8 @@
 """The datapath's shell: performs the session core's orders on the kernel, and tells it what the kernel says.
 
 Orders come by `perform` and are done when it returns (with the codec; a little later with the fallback); facts leave by
-`post`. Around that `run` keeps watch: it rebuilds a lost table, deletes connection-tracking entries of retired numbers,
-reads all counters in slices, and follows interfaces, bridge ports and neighbours.
+`post`. Around that `run` keeps watch: it rebuilds a lost table, and runs what has a module of its own: counters
+(`readings`), retired numbers (`sweeper`), interfaces, bridge ports and neighbours (`surroundings`).
 
 The kernel outlives us: `close` leaves table and elements in place, so that clients keep their access while the daemon
 restarts, and `start` takes them over with their counters. `teardown` removes everything.
@@ -13,15 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
-from typing import Final, TypeVar
+from typing import Final
 
 from gateway.config import Config
 from gateway.datapath.base import Base
-from gateway.datapath.conntrack import sweep, sweep_unknown
+from gateway.datapath.damage import Damage, Statistics
 from gateway.datapath.elements import (
     DOWN,
     UP,
@@ -29,22 +27,22 @@ from gateway.datapath.elements import (
     Done,
     Drop,
     Elements,
-    ElementSet,
     ElementsRefused,
     Finals,
     Put,
-    Readings,
-    Stored,
     key_of_client,
     key_of_number,
 )
-from gateway.datapath.kernel import READ, KernelElements, self_test
+from gateway.datapath.kernel import KernelElements, self_test
 from gateway.datapath.ledger import ZERO, Client, Ledger, zone_sets
 from gateway.datapath.netlink import Netlink
 from gateway.datapath.nft import run_nft
+from gateway.datapath.readings import CounterReader
+from gateway.datapath.reconcile import Reconciler
 from gateway.datapath.ruleset import render
 from gateway.datapath.scripted import ScriptedElements
 from gateway.datapath.surroundings import Surroundings
+from gateway.datapath.sweeper import Sweeper
 from gateway.datapath.table import GateTable
 from gateway.session.actions import (
     AllowTraffic,
@@ -56,10 +54,7 @@ from gateway.session.actions import (
     UnbindAddress,
 )
 from gateway.session.events import (
-    ClientsActive,
-    CountersRead,
     Event,
-    NumberSwept,
     TrafficAllowed,
     TrafficDenied,
     TrafficRefused,
@@ -67,27 +62,10 @@ from gateway.session.events import (
 from gateway.session.model import ClientKey, Counters
 
 log = logging.getLogger(__name__)
-_Item = TypeVar("_Item")
 
 WATCH_INTERVAL_S: Final = 0.5  # how soon a lost table is noticed
-SWEEP_BACKLOG: Final = 4096  # retired numbers that start a sweep before its time; a walk costs the same for all
-BULK: Final = 200  # elements of one transaction when many are set: some milliseconds
 
 DatapathAction = BindAddress | UnbindAddress | AllowTraffic | DenyTraffic | ApplyLimits | ReadCounters | ReadActivity
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What happened since the start, for metrics."""
-
-    tables_lost: int = 0
-    elements_restored: int = 0
-    logins: int = 0
-    logouts: int = 0
-    refusals: int = 0
-    numbers_swept: int = 0
-    sweep_walks: int = 0
-    sweep_failures: int = 0
 
 
 class Datapath:
@@ -100,20 +78,18 @@ class Datapath:
         self._clock = clock
         self._text = render(config)
         self._ledger = Ledger(zone_sets(config))
-        self._retired: list[int] = []
         self._unclosed: list[DenyTraffic] = []
-        self._damaged: set[ClientKey] = set()
         self._problems: list[str] = []
         self._netlink = Netlink()
         self._base = Base(self._netlink, config)
         self._surroundings = Surroundings(self._netlink, config, self._ledger, post, clock)
         self._table = GateTable(config.network.table)
+        self._damage = Damage()
         self._elements: Elements = ScriptedElements(config.network.table)
+        self._counters = CounterReader(self._elements, self._ledger, post, self._damage)
+        self._reconciler = Reconciler(self._elements, self._ledger, post, clock, self._damage, self.statistics)
+        self._sweeper = Sweeper(self._ledger, post, self.statistics, config.performance.session_gc_interval)
         self._changing = asyncio.Lock()
-        self._look = asyncio.Event()  # wakes the watch before its time
-        self._read_all = asyncio.Event()
-        self._look_at_activity = asyncio.Event()
-        self._sweep_now = asyncio.Event()
 
     async def start(
         self,
@@ -129,7 +105,7 @@ class Datapath:
         """
         self._note_problems(await self._base.apply())
         try:
-            self._elements = KernelElements(self._config.network.table, await self_test())
+            self._use(KernelElements(self._config.network.table, await self_test()))
         except (ElementsRefused, OSError) as error:
             log.warning("the netlink codec does not work here, falling back to nft reason=%s", error)
         now = self._clock()
@@ -139,7 +115,7 @@ class Datapath:
             self._ledger.remember(_client_of(want, now))
         async with self._changing:
             await self._table.load(self._text)
-            kept = await self._reconcile(adopt=True, leaving=leaving)
+            kept = await self._reconciler.adopt([_client_of(action, now) for action in leaving])
         await self._surroundings.start()
         return kept
 
@@ -152,9 +128,9 @@ class Datapath:
         """Keep watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(), name="datapath-watch")
-            tasks.create_task(self._read_slices(), name="datapath-counters")
-            tasks.create_task(self._watch_activity(), name="datapath-activity")
-            tasks.create_task(self._sweep(), name="datapath-sweep")
+            tasks.create_task(self._counters.run_all(), name="datapath-counters")
+            tasks.create_task(self._counters.run_activity(), name="datapath-activity")
+            tasks.create_task(self._sweeper.run(), name="datapath-sweep")
             tasks.create_task(self._follow_system(), name="datapath-system")
             if isinstance(self._elements, ScriptedElements):
                 tasks.create_task(self._elements.run(), name="datapath-fallback")
@@ -171,7 +147,8 @@ class Datapath:
             await self._table.load(text)
             self._config, self._text = config, text
             self._ledger.zones = zone_sets(config)
-            await self._reconcile(adopt=False)
+            self._sweeper.interval_s = config.performance.session_gc_interval
+            await self._reconciler.reconcile()
             self._note_problems(await self._base.change(config))
             await self._surroundings.change(config)
 
@@ -203,7 +180,7 @@ class Datapath:
         elif not self._table.intact():
             found.append(f"rules of the table inet {self._table.name} were changed by somebody else")
         else:
-            found += self._ledger.differences(await self._dump(), self._clock())
+            found += self._ledger.differences(await self._reconciler.dump(), self._clock())
         return found + await self._base.differences() + self._problems
 
     def status(self) -> dict[str, object]:
@@ -216,7 +193,7 @@ class Datapath:
             "tables_lost": numbers.tables_lost,
             "elements_restored": numbers.elements_restored,
             "refusals": numbers.refusals,
-            "sweep_backlog": len(self._retired),
+            "sweep_backlog": self._sweeper.backlog,
             "numbers_swept": numbers.numbers_swept,
             "sweep_walks": numbers.sweep_walks,
             "clones_seen": self._surroundings.clones_seen,
@@ -245,12 +222,9 @@ class Datapath:
             case DenyTraffic():
                 self._deny(action)
             case ReadCounters(keys):
-                if keys and len(keys) <= READ:
-                    self._read(keys)
-                else:
-                    self._read_all.set()
+                self._counters.read(keys)
             case ReadActivity():
-                self._look_at_activity.set()
+                self._counters.read_activity()
             case BindAddress(key, address):
                 self._ledger.bind(key, address)
                 self._bind(key, address, bound=True)
@@ -267,7 +241,11 @@ class Datapath:
 
     def sweep_soon(self) -> None:
         """Give retired numbers back before their time, as when the session core has few left."""
-        self._sweep_now.set()
+        self._sweeper.sweep_soon()
+
+    def _use(self, elements: Elements) -> None:
+        """Change how elements get into the kernel."""
+        self._elements = self._counters.elements = self._reconciler.elements = elements
 
     # Permission
 
@@ -302,7 +280,7 @@ class Datapath:
                 self.statistics.logins += 1
                 self._post(TrafficAllowed(key))
             elif refused.lost:
-                self._look.set()  # the rebuilt table will have this client, and then the hub is told
+                self._damage.note()  # the rebuilt table will have this client, and then the hub is told
             else:
                 self.statistics.refusals += 1
                 self._ledger.forget(client)
@@ -338,9 +316,7 @@ class Datapath:
                 up, down = finals.get((UP.name, key_of_number(number))), finals.get((DOWN.name, key_of_number(number)))
                 counters = client.total() if up is None or down is None else client.note(up, down)
             self.statistics.logouts += 1
-            self._retired.append(number)
-            if len(self._retired) >= SWEEP_BACKLOG:
-                self.sweep_soon()
+            self._sweeper.retire(number)
             self._post(TrafficDenied(key, counters))
 
         self._elements.commit(changes, done)
@@ -357,86 +333,39 @@ class Datapath:
             if refused is not None:
                 self.statistics.refusals += 1
                 log.warning("the kernel did not take a change, rebuilding mac=%s reason=%s", key.mac, refused)
-                self._damaged.add(key)
-                self._look.set()
+                self._damage.note((key,))
 
         return done
-
-    # Counters
-
-    def _read(self, keys: Iterable[ClientKey]) -> None:
-        asked = {key: client for key in keys if (client := self._ledger.clients.get(key)) is not None}
-
-        def done(found: Readings) -> None:
-            readings: list[tuple[ClientKey, Counters]] = []
-            for key, client in asked.items():
-                if client.number in found:
-                    readings.append((key, client.note(*found[client.number])))
-                elif self._ledger.clients.get(key) is client:
-                    # Somebody emptied the set: what was last seen stands until the element is back.
-                    readings.append((key, client.total()))
-                    self._damaged.add(key)
-                    self._look.set()
-            self._post(CountersRead(tuple(readings)))
-
-        self._elements.read([client.number for client in asked.values()], done)
-
-    async def _read_slices(self) -> None:
-        """Read everybody's counters when asked to, in slices that leave the loop to others in between."""
-        while True:
-            await self._read_all.wait()
-            self._read_all.clear()
-            keys = list(self._ledger.clients)
-            for first in range(0, len(keys), READ):
-                self._read(keys[first : first + READ])
-                await asyncio.sleep(0)
-
-    async def _watch_activity(self) -> None:
-        """When asked to, compare everybody's upload packets with those of the last look, and tell who has sent."""
-        last: dict[bytes, int] = {}
-        while True:
-            await self._look_at_activity.wait()
-            self._look_at_activity.clear()
-            try:
-                stored = await self._elements.dump(UP)
-            except ElementsRefused:
-                self._look.set()
-                continue
-            now = {element: value.tally.packets for element, value in stored.items()}
-            numbers = self._ledger.numbers
-            active = (_number(element) for element, packets in now.items() if packets != last.get(element, 0))
-            self._post(ClientsActive(tuple(numbers[number] for number in active if number in numbers)))
-            last = now
 
     # Watch
 
     async def _watch(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), WATCH_INTERVAL_S)
-            self._look.clear()
+                await asyncio.wait_for(self._damage.look.wait(), WATCH_INTERVAL_S)
+            self._damage.look.clear()
             try:
                 lost = not self._table.intact()
-                if lost or self._damaged:
+                if lost or self._damage:
                     await self._rebuild(lost=lost)
             except Exception as error:  # noqa: BLE001 - whatever it is, the gate is shut and must be tried again
                 log.error("the table could not be rebuilt, trying again reason=%s", error)
                 await asyncio.sleep(WATCH_INTERVAL_S)
-                self._look.set()
+                self._damage.note()
             unclosed, self._unclosed = self._unclosed, []
             for action in unclosed:
                 self._deny(action)
 
     async def _rebuild(self, *, lost: bool) -> None:
         async with self._changing:
-            damaged, self._damaged = self._damaged, set()
+            damaged = self._damage.take()
             if lost:
                 self.statistics.tables_lost += 1
                 log.warning("the table was lost or changed by somebody else, rebuilding table=%s", self._table.name)
                 await self._table.load(self._text)
             else:
                 log.warning("elements were lost, restoring clients=%d", len(damaged))
-            await self._reconcile(adopt=False)
+            await self._reconciler.reconcile()
             if lost:
                 # Who removes tables often also resets sysctls and rules.
                 self._note_problems(await self._base.apply())
@@ -456,117 +385,6 @@ class Datapath:
                 log.warning("%s", problem)
         self._problems = problems
 
-    # Reconciliation
-
-    async def _dump(self) -> dict[ElementSet, dict[bytes, Stored]]:
-        return {element_set: await self._elements.dump(element_set) for element_set in self._ledger.sets()}
-
-    async def _reconcile(self, *, adopt: bool, leaving: Sequence[AllowTraffic] = ()) -> dict[ClientKey, Counters]:
-        """Make the kernel's elements those of the ledger; with `adopt` take over what elements have counted.
-
-        Orders may come while this waits. So each slice is made from what is wanted at that moment.
-        """
-        ledger = self._ledger
-        present = await self._dump()
-        kept = self._adopt(present, leaving) if adopt else {}
-        for drops in _slices(ledger.surplus(present)):
-            await self._bulk(
-                [drop for drop in drops if not ledger.is_wanted(drop.set, drop.key, present[drop.set][drop.key])]
-            )
-        for clients in _slices(list(ledger.clients.values()), BULK // 4):
-            here = [client for client in clients if ledger.clients.get(client.key) is client]
-            now = self._clock()
-            await self._bulk([change for client in here for change in ledger.missing(client, present, now)])
-            for client in here:
-                if not client.confirmed and ledger.clients.get(client.key) is client:
-                    client.confirmed = True
-                    if not adopt:
-                        self._post(TrafficAllowed(client.key))
-        for keys in _slices(list(ledger.bound)):
-            await self._bulk([change for key in keys for change in ledger.missing_bindings(key, present)])
-        return kept
-
-    def _adopt(
-        self, present: dict[ElementSet, dict[bytes, Stored]], leaving: Sequence[AllowTraffic]
-    ) -> dict[ClientKey, Counters]:
-        """Take over counters of clients that the kernel knows already; elements under a stranger's number go."""
-        kept: dict[ClientKey, Counters] = {}
-        holders = self._ledger.holders(present)
-        for action in leaving:
-            number = key_of_number(action.client_number)
-            if (
-                holders.get(action.client_number, action.key) == action.key
-                and action.client_number not in self._ledger.numbers
-                and number in present[UP]
-                and number in present[DOWN]
-            ):
-                former = _client_of(action, self._clock())
-                kept[action.key] = former.note(present[UP][number].tally, present[DOWN][number].tally)
-        foreign: list[Change] = []
-        for client in self._ledger.clients.values():
-            number = key_of_number(client.number)
-            if holders.get(client.number, client.key) != client.key:
-                foreign += (Drop(UP, number), Drop(DOWN, number))
-                present[UP].pop(number, None)
-                present[DOWN].pop(number, None)
-            elif number in present[UP] and number in present[DOWN]:
-                kept[client.key] = client.note(present[UP][number].tally, present[DOWN][number].tally)
-        if foreign:
-            self._elements.commit(foreign, self._log_refusal)
-        return kept
-
-    async def _bulk(self, changes: list[Change]) -> None:
-        """Make many changes without holding up the loop."""
-        if changes:
-            self._elements.commit(changes, self._log_refusal)
-            await asyncio.sleep(0)
-
-    def _log_refusal(self, refused: ElementsRefused | None, _finals: Finals) -> None:
-        if refused is not None:
-            self.statistics.refusals += 1
-            log.warning("the kernel did not take elements, trying again reason=%s", refused)
-            self._damaged.update(self._ledger.clients)
-            self._look.set()
-
-    # Retired numbers
-
-    async def _sweep(self) -> None:
-        """Delete connection-tracking entries of retired numbers from time to time, and give the numbers back."""
-        await self._sweep_strangers()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sweep_now.wait(), self._config.performance.session_gc_interval)
-            self._sweep_now.clear()
-            if self._retired:
-                await self._sweep_retired()
-
-    async def _sweep_retired(self) -> None:
-        numbers, self._retired = self._retired, []
-        try:
-            walks = await asyncio.to_thread(sweep, numbers)  # not netlink's: ports must not wait for it
-        except OSError as error:
-            log.warning("connection tracking could not be swept, trying again later reason=%s", error)
-            self.statistics.sweep_failures += 1
-            self._retired += numbers
-            return
-        self.statistics.sweep_walks += walks
-        self.statistics.numbers_swept += len(numbers)
-        for number in numbers:
-            self._post(NumberSwept(number))
-
-    async def _sweep_strangers(self) -> None:
-        """After a start: numbers that were retired before it are known to nobody any more."""
-        try:
-            is_known = self._ledger.numbers.__contains__  # one look-up, safe from the worker thread
-            self.statistics.sweep_walks += await asyncio.to_thread(sweep_unknown, is_known)
-        except OSError as error:
-            log.warning("connection tracking could not be swept reason=%s", error)
-            self.statistics.sweep_failures += 1
-
-
-def _number(element: bytes) -> int:
-    return int.from_bytes(element, sys.byteorder)
-
 
 def _client_of(action: AllowTraffic, now: float) -> Client:
     return Client(action.key, action.address, action.client_number, _expiry(action.lifetime_s, now))
@@ -574,8 +392,3 @@ def _client_of(action: AllowTraffic, now: float) -> Client:
 
 def _expiry(lifetime_s: int | None, now: float) -> float | None:
     return None if lifetime_s is None else now + lifetime_s
-
-
-def _slices(items: Sequence[_Item], size: int = BULK) -> Iterator[Sequence[_Item]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
