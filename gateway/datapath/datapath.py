@@ -376,8 +376,9 @@ class Datapath:
             await self._surroundings.changed.wait()
             self._surroundings.changed.clear()
             async with self._changing:
-                self._note_problems(await self._base.apply())
+                # In this order: a port that joins in between is new to the next event, and isolated by it.
                 await self._surroundings.refresh_links()
+                self._note_problems(await self._base.apply())
 
     def _note_problems(self, problems: list[str]) -> None:
         for problem in problems:

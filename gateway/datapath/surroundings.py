@@ -106,6 +106,7 @@ class Surroundings:
 
     async def _refresh(self) -> None:
         await self.refresh_links()
+        self.changed.set()  # a port that joined a moment ago is known from now on, and perhaps not isolated
         for family in (AF_BRIDGE, socket.AF_INET6):
             for event in await self._netlink.work(partial(neighbours, family)):
                 self.handle(event)
