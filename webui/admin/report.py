@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -84,7 +84,6 @@ FLOW_COLUMNS: Final = (
     Column("Again", "retrans", "number"),
     Column("Reordered", "ooo", "number"),
     Column("Round trip", "rtt", "number"),
-    Column("Trouble", "trouble", "number"),
 )
 
 
@@ -242,11 +241,13 @@ async def flows(page: Page) -> Response:
     query = page.query
     path = f"/captures/{state.id}/flows"
     listing = read_listing(path, query, FLOW_COLUMNS, "trouble", "q", "proto", "from", "to")
+    if "sort" not in query:  # the worst first
+        listing = replace(listing, descending=True)
     kept = dict(listing.kept)
     found = flow_table.select(
         report["flows"]["rows"],
         sort=listing.sort,
-        descending=listing.descending or "sort" not in query,
+        descending=listing.descending,
         search=kept["q"],
         proto=query.choice("proto", ("", "tcp", "udp")),
         span=_span(page, report) or (None, None),

@@ -91,6 +91,10 @@
   };
 
   form.querySelector('input[type="file"]').multiple = true;
+  const hint = document.createElement("p");
+  hint.className = "drop-hint";
+  hint.textContent = "or drop capture files here";
+  form.append(hint);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     event.stopPropagation();
