@@ -1,4 +1,4 @@
-"""The last 24 hours in one point a minute, for the dashboard. Pure state, 60 KB; the file is written by `history_file`.
+"""The last 24 hours in one point a minute, for the dashboard. Pure state, 80 KB; the file is written by `history_file`.
 
 A point belongs to a minute of the wall clock. Minutes in which the gateway did not run, or before the clock was set
 right, have no point. Rates are kept as what was carried in the minute, so that a longer span is a sum.
