@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from openwrt import ipk
+from openwrt.feed_index import write_index
+from openwrt.packages import ARCHITECTURES, packages
 from rootfs import deb
 from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, record
 from rootfs.image.base import BaseError
@@ -24,6 +27,7 @@ from rootfs.sdist import write_sdist
 from rootfs.vendor import VendorError, libraries
 
 MIB: Final = 1 << 20
+IPK_LIMITS: Final = {"postern": 500_000, "postern-vendor": 600_000, "luci-app-postern": 100_000}
 IMAGE_LIMITS: Final = {"x86_64": 130_000_000, "rpi-arm64": 150_000_000}
 IMAGE_TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
@@ -56,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
                 make_sdist(DIST)
             case ["deb", arch] if arch in DEB_ARCHITECTURES:
                 make_deb(DIST)
+            case ["openwrt", arch] if arch in ARCHITECTURES:
+                make_openwrt(DIST)
             case ["image", board] if board in BOARDS:
                 make_image(board, DIST)
             case _:
@@ -134,6 +140,22 @@ def make_deb(destination: Path) -> None:
     bill = destination / "postern.spdx.json"
     bill.write_text(bill_of_materials(found, _depends(), epoch), encoding="utf-8")
     report(bill, MIB)
+
+
+def make_openwrt(destination: Path) -> None:
+    """Our packages for OpenWrt and the index of their feed."""
+    feed = destination / "openwrt"
+    feed.mkdir(exist_ok=True)
+    epoch = source_epoch()
+    made = []
+    for package in packages(libraries(CACHE), build_id()):
+        path = ipk.write(package, feed, epoch)
+        if broken := ipk.problems(path):
+            raise VendorError(f"{path.name}: {'; '.join(broken)}")
+        report(path, IPK_LIMITS[package.name])
+        made.append(path)
+    for path in write_index(made, feed):
+        report(path, MIB)
 
 
 def make_image(board: str, destination: Path) -> None:

@@ -1,0 +1,114 @@
+"""An image in a virtual machine whose two cards lead into a laboratory: an Internet on one, real guests on the other.
+
+guest ── br-guest ── vm1 [virtual machine] vm0 ── br-uplink ── wan0 ── internet
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootfs.image.qemu import Machine, overlay
+from tests.netns.harness import INTERNET4, RESOLVER4, UPLINK, UPLINK4, Lab, wait_for
+from tests.netns.hotspot import Hotspot
+
+# Emulation on two shared cores; ten times what an idle machine takes.
+BOOT_LIMIT_S = 400.0
+
+
+@dataclass(slots=True)
+class Appliance:
+    """A running virtual machine and what is around it."""
+
+    lab: Lab
+    machine: Machine
+    guests: Hotspot  # for what guests do; it has no processes of its own here
+    directory: Path
+
+    def wait_until_open(self) -> None:
+        """Wait until the gate is open: posternd and the portal answer."""
+        self.machine.wait_for(r"operator@postern-[0-9a-f]+", BOOT_LIMIT_S)
+        ready = (
+            "for _ in $(seq 100); do postern status >/dev/null 2>&1 && break; sleep 1; done; postern status | head -3"
+        )
+        said = self.machine.ask(ready, BOOT_LIMIT_S)
+        assert "ostern" in said, said
+        assert wait_for(self._portal_answers, timeout_s=BOOT_LIMIT_S, every_s=1.0), self.machine.log[-3000:]
+
+    def _portal_answers(self) -> bool:
+        done = self.lab.run(self.lab.guest.netns, ["ip", "route", "get", "10.41.0.1"], check=False)
+        if done.returncode:
+            return True  # no address yet: the first lease will show it
+        return self.guests.curl(self.lab.guest, "http://10.41.0.1:3990/", limit_s=5).status in (200, 302, 303)
+
+    def postern(self, *words: str, timeout_s: float = 120) -> Any:
+        """The JSON answer of a `postern` command at the console; Any, because each command has its own shape."""
+        said = self.machine.ask(f"postern {' '.join(words)} --json", timeout_s)
+        found = re.search(r"[\[{].*[\]}]", said, re.DOTALL)
+        assert found, said
+        return json.loads(found[0])
+
+    def restart_after_power_cut(self) -> None:
+        """Pull the plug and switch on again."""
+        self.machine.pull_the_plug()
+        self.machine.start()
+
+
+@contextmanager
+def appliance(image: Path, board: str = "x86_64", memory_mib: int = 512) -> Iterator[Appliance]:
+    """Boot an image in a laboratory; yields as soon as it is switched on."""
+    with tempfile.TemporaryDirectory(prefix="postern-image-") as name, Lab("image") as lab:
+        directory = Path(name)
+        directory.chmod(0o755)
+        disk = directory / "disk.qcow2"
+        overlay(image, disk)
+        _connect(lab)
+        lab.start_internet()
+        _serve_addresses(lab, directory)
+        network = []
+        for number in (0, 1):
+            network += ["-netdev", f"tap,id=n{number},ifname=vm{number},script=no,downscript=no"]
+            network += ["-device", f"virtio-net-pci,netdev=n{number},romfile=,mac=52:54:00:41:00:0{number}"]
+        machine = Machine(board, disk, network, ["ip", "netns", "exec", lab.gateway], memory_mib)
+        guests = Hotspot(lab)
+        guests.directory = directory
+        with machine:
+            yield Appliance(lab, machine, guests, directory)
+
+
+def _connect(lab: Lab) -> None:
+    """The laboratory's gateway is only cables here: the machine's cards are in its bridges."""
+    lines = [
+        f"address flush dev {UPLINK}",
+        "link add br-uplink type bridge forward_delay 0 mcast_snooping 0",
+        f"link set {UPLINK} master br-uplink",
+        "link set br-uplink up",
+        "tuntap add dev vm0 mode tap",
+        "tuntap add dev vm1 mode tap",
+        "link set vm0 master br-uplink up",
+        "link set vm1 master br-guest up",
+    ]
+    subprocess.run(["ip", "-n", lab.gateway, "-batch", "-"], input="\n".join(lines), text=True, check=True)
+
+
+def _serve_addresses(lab: Lab, directory: Path) -> None:
+    """The Internet provider's DHCP server."""
+    options = [
+        *("--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces"),
+        f"--dhcp-range={UPLINK4},{UPLINK4},255.255.255.0,1h",
+        f"--dhcp-option=option:router,{INTERNET4}",
+        f"--dhcp-option=option:dns-server,{RESOLVER4}",
+        f"--dhcp-leasefile={directory}/provider.leases",
+        f"--pid-file={directory}/provider.pid",
+        "--user=root",
+    ]
+    log = (directory / "provider.log").open("w")
+    with log:
+        lab.popen(lab.internet, ["dnsmasq", *options], stdout=log, stderr=log)
