@@ -309,6 +309,8 @@ class Connection(asyncio.Protocol):
         self._eof = True
         if self._stream_in is not None and not self._stream_in.complete:
             return False  # the rest of the body will never come: the handler is cancelled
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return False  # TLS as asyncio has it closes both ways at once
         return self._phase in (_Phase.HANDLING, _Phase.STREAMING)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -591,7 +593,8 @@ def _head(response: Response, framing: str, *, keep: bool) -> bytes:
     content_type = f"Content-Type: {response.content_type}\r\n" if response.content_type else ""
     fields = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
     connection = "" if keep else "Connection: close\r\n"
-    head = f"HTTP/1.1 {status} {REASONS[status]}\r\n{content_type}{fields}{framing}{connection}\r\n"
+    # A status that we have no words for is still an answer: the phrase may be empty (RFC 9112 §4).
+    head = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n{content_type}{fields}{framing}{connection}\r\n"
     return head.encode("latin-1")
 
 

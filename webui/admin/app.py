@@ -29,7 +29,7 @@ from webui.admin.rest import (
     problem_of,
     problem_response,
 )
-from webui.admin.schema import from_query, problems
+from webui.admin.schema import PATH_TEXT, from_query, problems
 from webui.admin.site import (
     FLASH_COOKIE,
     SESSION_COOKIE,
@@ -314,9 +314,11 @@ class AdminApp:
             if route.scope not in caller.scopes:
                 raise Problem(403, f"this needs the scope {route.scope!r}", code="denied")
         call = ApiCall(self, request, caller, credential.strip(), params)
-        wrong = [
-            problem for name, schema in route.path_schemas.items() for problem in problems(schema, params[name], name)
-        ]
+        wrong: list[str] = []
+        for name, text in params.items():
+            schema = route.path_schemas.get(name, PATH_TEXT)
+            call.typed[name] = from_query(schema, text)
+            wrong += problems(schema, call.typed[name], name)
         asked = Fields(request.query)
         for name in asked.names:
             if name not in route.query:

@@ -69,15 +69,15 @@ async def sections(page: Page) -> Response:
     schema = await _schema(page)
     names = {one["type"]: sorted(name for kind, name in values if kind == one["type"]) for one in schema}
     set_here = {key: sum(row["source"] != "default" for row in options.values()) for key, options in values.items()}
-    zones = (await page.call("system.timezones")).get("rows", []) if page.caller.may(_ADMIN) else []
+    zones = await page.call("system.timezones")
     return page.render(
         "config",
         title="Configuration",
         schema=schema,
         names=names,
         set_here=set_here,
-        timezones=zones,
-        timezone=(await page.app.daemon.ask("admin.state", {})).get("timezone", ""),
+        timezones=zones.get("names", []),
+        timezone=zones.get("current", ""),
     )
 
 
@@ -110,7 +110,7 @@ def changes_of(form: Fields, described: dict[str, Any], name: str, values: dict[
     """What a section's form changes; a field that says what holds already changes nothing. Any: JSON objects."""
     found: list[JsonValue] = []
     for option in described["options"]:
-        key = option["option"]
+        key = option["name"]
         if f"o.{key}" not in form:
             continue
         typed = form.raw(f"o.{key}", longest=20_000)
@@ -159,15 +159,13 @@ async def review_text(page: Page) -> Response:
 async def _review(page: Page, wish: dict[str, JsonValue], version: str = "") -> Response:
     """The difference that a wish makes, and the button that applies it."""
     preview = await page.call("config.preview", wish, timeout_s=_APPLY_S)
-    if not version:
-        version = str((await page.call("config.text"))["version"])
     return page.render(
         "config_review",
         title="Review the change",
         preview=preview,
         lines=diff_lines(str(preview.get("diff", ""))),
         wish=json.dumps(wish, ensure_ascii=False),
-        version=version,
+        version=version or preview["version"],
         status=400 if preview.get("problems") else 200,
     )
 
@@ -203,10 +201,13 @@ def _applied(page: Page, answer: Answer) -> Response:
 
 
 async def _row(page: Page) -> dict[str, Any]:
-    for row in (await page.call("config.history")).get("rows", []):
+    """The change that is meant, with the time that is left to confirm it; Any, as rows are JSON objects."""
+    answer = await page.call("config.history")
+    pending = answer.get("pending") or {}
+    for row in answer.get("rows", []):
         if str(row["change"]) == page.params["change"]:
-            found: dict[str, Any] = row
-            return found
+            left_s = pending.get("left_s") if pending.get("change") == row["change"] else None
+            return {**row, "left_s": left_s}
     raise ControlError("not_found", f"There is no change {page.params['change']}.")
 
 
@@ -222,20 +223,23 @@ async def decide(page: Page) -> Response:
     if page.form.text("decision") == "confirm":
         await page.call("config.confirm", change=number)
         return page.redirect("/config", "The change stays.")
-    await page.call("config.revert", timeout_s=_APPLY_S, change=number)
+    answer = await page.call("config.revert", timeout_s=_APPLY_S, change=number)
+    if answer.get("confirm_within_s"):
+        return _applied(page, answer)
     return page.redirect("/config/history", "The change is taken back.")
 
 
-def _number(page: Page) -> JsonValue:
-    """A change as the daemon names it: a number, or a text."""
+def _number(page: Page) -> int:
     text_ = page.params["change"]
-    return int(text_) if text_.isascii() and text_.isdigit() and len(text_) < 16 else text_
+    if not text_.isascii() or not text_.isdigit() or len(text_) > 15:
+        raise ControlError("not_found", "There is no such change.")
+    return int(text_)
 
 
 async def history(page: Page) -> Response:
     """GET /config/history: every change with who and when."""
-    rows = (await page.call("config.history")).get("rows", [])
-    return page.render("config_history", title="Changes", rows=rows)
+    answer = await page.call("config.history")
+    return page.render("config_history", title="Changes", rows=answer.get("rows", []), pending=answer.get("pending"))
 
 
 async def past(page: Page) -> Response:

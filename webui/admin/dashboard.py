@@ -86,12 +86,20 @@ def hourly(values: charts.Values, step_s: float) -> list[float | None]:
     return found[::-1]
 
 
+def per_second(octets: charts.Values, step_s: float) -> list[float | None]:
+    """Octets of each step as bits per second."""
+    return [None if value is None else value * 8 / step_s for value in octets]
+
+
 def _charts(page: Page, past: Answer) -> dict[str, str]:
     series: dict[str, charts.Values] = past.get("series") or {}
-    start, step_s, zone = past.get("start_unix") or 0.0, float(past.get("step_s") or 60), page.zone
+    start, step_s, zone = past.get("first_unix") or 0.0, float(past.get("step_s") or 60), page.zone
     if not any(series.values()):
         return {"traffic": "", "people": "", "logins": ""}
-    traffic = (("down", series.get("download_bps", ())), ("up", series.get("upload_bps", ())))
+    traffic = (
+        ("down", per_second(series.get("download_bytes", ()), step_s)),
+        ("up", per_second(series.get("upload_bytes", ()), step_s)),
+    )
     label = "Traffic of the last 24 hours"
     by_hour = hourly(series.get("logins", ()), step_s)
     end = start + step_s * len(series.get("logins", ()))

@@ -269,8 +269,8 @@ async def set_up(app: AdminApp, request: Request) -> Response:
         return _setup_page(app, request, state, form, _why(answer), _status(answer))
     response = Response(303, b"", "", [("Location", "/welcome")])
     response.headers.append(("Set-Cookie", cookie(SESSION_COOKIE, str(answer["session"]))))
-    if answer.get("message"):
-        response.headers.append(("Set-Cookie", flash_cookie("good", str(answer["message"]))))
+    if answer.get("notes"):
+        response.headers.append(("Set-Cookie", flash_cookie("bad", " ".join(str(note) for note in answer["notes"]))))
     return response
 
 
@@ -287,13 +287,13 @@ def _setup_params(form: Fields, request: Request) -> dict[str, JsonValue]:
     if timezone:
         params["timezone"] = timezone
     zone: dict[str, JsonValue] = {}
-    for key in ("name", "ssid", "address"):
+    for key in ("name", "interface", "ssid", "address", "uplink"):
         value = form.text(f"zone_{key}", longest=200)
         if value:
             zone[key] = value
     methods: list[JsonValue] = [method for method in form.all("method") if method in ("click", "voucher", "password")]
     if methods:
         zone["methods"] = methods
-    if zone.get("name"):
+    if zone.get("name") and len(zone) > 1:
         params["zone"] = zone
     return params

@@ -7,6 +7,8 @@ from typing import Final
 
 from webui.admin import (
     accounts,
+    api_gateway,
+    api_guests,
     api_system,
     captures,
     captures_api,
@@ -25,7 +27,7 @@ from webui.admin.rest import ApiRoute
 from webui.admin.site import NavEntry, Route
 
 _PAGES: Final = (dashboard, clients, vouchers, users, devices, captures, report, config, health, log, accounts, own)
-_API: Final = (api_system, captures_api)
+_API: Final = (api_system, api_guests, api_gateway, captures_api)
 
 NAV: Final = (
     NavEntry("/", "Dashboard", "dashboard"),

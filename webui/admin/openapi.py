@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from webui.admin.rest import PREFIX, PROBLEM_TYPE, ApiRoute
-from webui.admin.schema import integer, record, text
+from webui.admin.schema import PATH_TEXT, integer, record, text
 
 _PROBLEM: Final = record(
     {
@@ -64,7 +64,7 @@ def _operation(route: ApiRoute) -> dict[str, Any]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": route.path_schemas.get(name, text(shortest=1, longest=200)),
+            "schema": route.path_schemas.get(name, PATH_TEXT),
         }
         for name in names
     ] + [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in route.query.items()]

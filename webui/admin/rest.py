@@ -114,7 +114,8 @@ class ApiCall:
         self.app = app
         self.request = request
         self.params = params
-        self.query: dict[str, Any] = {}  # Any: of the type that its schema says, which was checked
+        self.typed: dict[str, Any] = {}  # path parameters; Any: of the type that the schema says, which was checked
+        self.query: dict[str, Any] = {}
         self.body: dict[str, Any] = {}
         self._caller = caller
         self._credential = credential
@@ -140,6 +141,15 @@ class ApiCall:
     def live(self, events: AsyncGenerator[Event, None]) -> Response:
         """Answer with a stream of events (bounded, with heartbeat)."""
         return self.app.streams.answer(events)
+
+
+def asks(method: str, *, timeout_s: float = CALL_TIMEOUT_S, **fixed: JsonValue) -> ApiHandler:
+    """A handler that passes everything that was given on to a method of the daemon, and its answer back."""
+
+    async def handler(call: ApiCall) -> object:
+        return await call.call(method, {**call.query, **call.body, **call.typed, **fixed}, timeout_s=timeout_s)
+
+    return handler
 
 
 def json_response(status: int, value: object, content_type: str = "application/json") -> Response:

@@ -94,6 +94,9 @@ def _said(schema: Schema, doc: str) -> Schema:
     return schema
 
 
+PATH_TEXT: Final[Schema] = text(shortest=1, longest=300)  # a path parameter that says nothing else
+
+
 def problems(schema: Schema, value: object, where: str = "") -> list[str]:
     """What is wrong with a value, one sentence each; empty when it fits."""
     found: list[str] = []

@@ -41,6 +41,7 @@ class World:
     text: str = FILE
     accounts: list[Row] = field(default_factory=list)
     tokens: list[Row] = field(default_factory=list)
+    pending: Row | None = None
 
     def populate(self, clients: int) -> None:
         """Fill the tables with what a hotel might have."""
@@ -161,14 +162,14 @@ class World:
         rng = random.Random(2)
         count = 1440 if self.clients else 0
         return {
-            "start_unix": NOW,
+            "first_unix": NOW,
             "step_s": 60,
             "series": {
                 "online": [60 + number % 300 / 5 for number in range(count)],
-                "upload_bps": [
+                "upload_bytes": [
                     rng.randrange(4_000_000) if number < 400 or number > 500 else None for number in range(count)
                 ],
-                "download_bps": [rng.randrange(30_000_000) for _ in range(count)],
+                "download_bytes": [rng.randrange(30_000_000) for _ in range(count)],
                 "logins": [rng.randrange(3) for _ in range(count)],
             },
         }
@@ -389,7 +390,13 @@ class World:
         diff = "\n".join(difflib.unified_diff(self.text.split("\n"), text.split("\n"), "now", "then", lineterm="", n=2))
         problems = ["zone 'guests', option method: 'nonsense' is not a method"] if "nonsense" in text else []
         cuts_off = "cut" in text
-        return {"diff": diff, "problems": problems, "changes": ["zone guests: another ssid"], "cuts_off": cuts_off}
+        return {
+            "diff": diff,
+            "problems": problems,
+            "changes": ["zone guests: another ssid"],
+            "cuts_off": cuts_off,
+            "version": str(len(self.changes)),
+        }
 
     def _wished(self, params: Params) -> str:
         if "text" in params:
@@ -405,9 +412,10 @@ class World:
         text = self._wished(params)
         waits = "cut" in text
         number = len(self.changes) + 1
-        state = "waiting" if waits else "applied"
+        state = "pending" if waits else "applied"
         row = {"change": number, "at_unix": NOW, "by": who, "summary": "zone guests: another ssid", "state": state}
-        self.changes.insert(0, {**row, "left_s": 60 if waits else None})
+        self.changes.insert(0, row)
+        self.pending = {"change": number, "by": who, "left_s": 60} if waits else None
         self.text = text
         return {"change": number, **({"confirm_within_s": 60} if waits else {})}
 
@@ -418,15 +426,17 @@ class World:
         raise ControlError("not_found", f"there is no change {params['change']}")
 
     def config_confirm(self, params: Params, who: str) -> object:
-        self._change(params).update(state="confirmed", left_s=None)
+        self._change(params).update(state="confirmed")
+        self.pending = None
         return {}
 
     def config_revert(self, params: Params, who: str) -> object:
-        self._change(params).update(state="reverted", left_s=None)
+        self._change(params).update(state="reverted")
+        self.pending = None
         return {}
 
     def config_history(self, params: Params, who: str) -> object:
-        return {"rows": self.changes}
+        return {"rows": self.changes, "pending": self.pending}
 
     def config_past(self, params: Params, who: str) -> object:
         self._change(params)
@@ -441,7 +451,7 @@ class World:
         return {"change": 1}
 
     def system_timezones(self, params: Params, who: str) -> object:
-        return {"rows": ["Europe/Paris", "UTC"]}
+        return {"current": "Europe/Paris", "names": ["Europe/Paris", "UTC"]}
 
     def system_timezone(self, params: Params, who: str) -> object:
         return {}
@@ -527,9 +537,9 @@ SCHEMA: list[Row] = [
         "repeated": False,
         "doc": "What concerns the whole gateway.",
         "options": [
-            {"option": "enabled", "kind": "bool", "list": False, "default": "1", "doc": "Start the gateway."},
+            {"name": "enabled", "kind": "switch", "list": False, "default": "1", "doc": "Start the gateway."},
             {
-                "option": "log_level",
+                "name": "log_level",
                 "kind": "choice",
                 "list": False,
                 "default": "info",
@@ -543,10 +553,10 @@ SCHEMA: list[Row] = [
         "repeated": True,
         "doc": "A guest network.",
         "options": [
-            {"option": "ssid", "kind": "text", "list": False, "default": "", "doc": "Name of the Wi-Fi."},
+            {"name": "ssid", "kind": "text", "list": False, "default": "", "doc": "Name of the Wi-Fi."},
             {
-                "option": "lease_time",
-                "kind": "int",
+                "name": "lease_time",
+                "kind": "integer",
                 "list": False,
                 "default": "3600",
                 "unit": "s",
@@ -554,8 +564,8 @@ SCHEMA: list[Row] = [
                 "high": 86400,
                 "doc": "How long an address is a guest's.",
             },
-            {"option": "method", "kind": "text", "list": True, "default": "click", "doc": "How guests log in."},
-            {"option": "radius_secret", "kind": "secret", "list": False, "default": "", "doc": "A shared secret."},
+            {"name": "method", "kind": "text", "list": True, "default": ["click"], "doc": "How guests log in."},
+            {"name": "radius_secret", "kind": "secret", "list": False, "default": "", "doc": "A shared secret."},
         ],
     },
 ]
