@@ -234,13 +234,10 @@ class AdminService:
         self._note(self._place_entry(one.name, address, "admin.login", "", "done"))
         return self._open(one, address, agent)
 
-    def log_out(self, credential: str) -> bool:
+    async def log_out(self, credential: str) -> bool:
         """End a session; False when there is none."""
         session = self._sessions.find(digest_of(credential), self._clock())
-        if session is None:
-            return False
-        self._end([session])
-        return True
+        return session is not None and await self._end_for_good([session]) == 1
 
     def who(self, credential: str, address: str, *, touch: bool = True) -> Holder:
         """Who has this session or token; raises ControlError(unauthenticated). `touch`: it counts as a request."""
@@ -311,7 +308,7 @@ class AdminService:
         async with self._changing:
             self._leave_one(old, replace(old, **changes))  # type: ignore[arg-type]  # of the two fields above
             await self._keep(old, **changes)
-        self._end(session for session in self._sessions if session.owner == old.key)
+        await self._end_for_good(session for session in self._sessions if session.owner == old.key)
         return self.administrator(name)
 
     async def remove(self, name: str) -> None:
@@ -331,7 +328,9 @@ class AdminService:
         one = self.administrator(name)
         hashed = await self._hashed(password, one.name)
         await self._keep(one, password=hashed)
-        self._end(session for session in self._sessions if session.owner == one.key and session.id != but)
+        await self._end_for_good(
+            session for session in self._sessions if session.owner == one.key and session.id != but
+        )
 
     async def confirm_password(self, name: str, password: str, address: str) -> None:
         """Raises ControlError(denied) unless this is the password of somebody who is logged in already."""
@@ -415,10 +414,10 @@ class AdminService:
         names = {key: one.name for key, one in self._administrators.items()}
         return [(one, names.get(one.owner, one.owner), self._sessions.left_s(one, now)) for one in found]
 
-    def revoke(self, session_ids: Iterable[str]) -> int:
+    async def revoke(self, session_ids: Iterable[str]) -> int:
         """End sessions; returns how many there were."""
         wanted = set(session_ids)
-        return self._end(session for session in self._sessions if session.id in wanted)
+        return await self._end_for_good(session for session in self._sessions if session.id in wanted)
 
     async def add_token(
         self, owner: str, name: str, scopes: Iterable[str], expires_unix: float | None
@@ -595,6 +594,15 @@ class AdminService:
         self._forgotten(gone)
         return len(gone)
 
+    async def _end_for_good(self, leaving: Iterable[Session]) -> int:
+        """End sessions, and return when that is written: whoever is told so must not find them alive after a crash."""
+        count = self._end(leaving)
+        try:
+            await self.thread.ask(_nothing)
+        except ControlError:
+            pass  # they are over here; the file is written as soon as it can be
+        return count
+
     def _forgotten(self, gone: list[Session]) -> None:
         """What follows from the end of sessions."""
         if not gone:
@@ -608,6 +616,10 @@ class AdminService:
         for future in self._watchers.pop(acting_id, set()):
             if not future.done():
                 future.set_result(None)
+
+
+def _nothing() -> None:
+    """What is asked of the thread when what was to be written before it is all that matters."""
 
 
 def _can_do_all(one: Administrator) -> bool:

@@ -132,7 +132,7 @@ class AccountsMethods:
         ]
         return {"rows": rows}
 
-    def revoke(self, caller: Caller, params: Params) -> JsonValue:
+    async def revoke(self, caller: Caller, params: Params) -> JsonValue:
         """End one login, or all of an account but the one that asks."""
         read.only(params, "id", "name")
         session_id = read.text(params, "id", None, longest=32)
@@ -144,7 +144,7 @@ class AccountsMethods:
             administers = caller.acting is None or caller.acting.role is Role.ADMINISTRATOR
             within = self._service.sessions(None if administers else caller.name)
             wanted = [session.id for session, _, _ in within if session.id == session_id]
-        return {"ended": self._service.revoke(wanted)}
+        return {"ended": await self._service.revoke(wanted)}
 
     # -- tokens -----------------------------------------------------------------------------------------------------
 

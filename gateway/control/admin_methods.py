@@ -168,10 +168,10 @@ class AdminMethods:
         read.only(params, "credential", "address")
         return _holder_row(self._holder(params))
 
-    def logout(self, caller: Caller, params: Params) -> JsonValue:
+    async def logout(self, caller: Caller, params: Params) -> JsonValue:
         """End a session."""
         read.only(params, "credential")
-        return {"done": self._service.log_out(read.text(params, "credential", longest=LONGEST_CREDENTIAL))}
+        return {"done": await self._service.log_out(read.text(params, "credential", longest=LONGEST_CREDENTIAL))}
 
     # -- on behalf of somebody --------------------------------------------------------------------------------------
 

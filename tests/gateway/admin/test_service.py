@@ -176,8 +176,8 @@ def test_a_login_gives_a_new_session_each_time(tmp_path: Path) -> None:
             wrong, unknown = await one.refused("alice", "wrong"), await one.refused("nobody", "wrong")
             assert (wrong.result, wrong.message) == (unknown.result, unknown.message)
             assert one.service.who(second.value, HERE).acting.name == "alice"
-            assert one.service.log_out(first.value)
-            assert not one.service.log_out(first.value)
+            assert await one.service.log_out(first.value)
+            assert not await one.service.log_out(first.value)
             assert one.is_over(first)
             assert not one.is_over(second)
 
@@ -412,9 +412,9 @@ def test_who_waits_for_the_end_of_a_login_hears_of_it(tmp_path: Path) -> None:
             first = await one.first()
             second = await one.log_in("alice", PASSWORD)
             ends = [one.service.ended(opened.holder.acting) for opened in (first, second)]
-            one.service.log_out(first.value)
+            await one.service.log_out(first.value)
             assert [end.done() for end in ends] == [True, False]
-            assert one.service.revoke([second.holder.acting.id]) == 1
+            assert await one.service.revoke([second.holder.acting.id]) == 1
             assert ends[1].done()
             third = await one.log_in("alice", PASSWORD)
             left = one.service.ended(third.holder.acting)
@@ -510,7 +510,7 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
                 remove(digests)
 
             one.service._store.remove_sessions = on_a_full_disk  # type: ignore[method-assign]
-            one.service.log_out(opened.value)
+            await one.service.log_out(opened.value)
             await one.service.audit.page(who="", method="", search="", offset=0, limit=1)
             one.service.record("root", "console", "", "x", "", "done")
         async with office(tmp_path) as one:
