@@ -27,7 +27,9 @@ PCAP_MAGICS: Final = {
 }
 SECTION, INTERFACE, OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 PACKETS: Final = frozenset({OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET})
+CUSTOM: Final = frozenset({0x0BAD, 0x40000BAD})  # no packets, and yet numbered like them by Wireshark and the engine
 LONGEST_RECORD: Final = 4 << 20
+_SHORTER: Final = 16  # so much shorter is the head of a simple packet block, of which an anchor does not know
 CHUNK: Final = 1 << 20
 GZIP: Final = 31  # zlib's number for a gzip envelope with the largest window
 
@@ -120,7 +122,7 @@ class CaptureFile:
         elif head[:4] == b"\x0a\x0d\x0d\x0a" and len(head) == 24:
             self.is_pcapng = True
             offset = 0
-            while (block := self._block(offset)) is not None and block[0] not in PACKETS:
+            while (block := self._block(offset)) is not None and block[0] not in PACKETS | CUSTOM:
                 self._learn(*block)
                 offset += len(block[1])
                 if offset <= CHUNK:
@@ -149,6 +151,8 @@ class CaptureFile:
 
     def _walk_blocks(self, frame: int, offset: int, first: int, last: int | None) -> Iterator[Record]:
         t_ns = 0
+        if not self._is_packet(offset) and self._is_packet(offset + _SHORTER):
+            offset += _SHORTER
         while last is None or frame <= last:
             block = self._block(offset)
             if block is None:
@@ -162,11 +166,18 @@ class CaptureFile:
                 if frame >= first:
                     yield Record(frame, offset, t_ns, linktype, wire, data, raw)
                 frame += 1
+            elif kind in CUSTOM and len(raw) >= 16:
+                frame += 1
             elif offset >= self._first:
                 self._learn(kind, raw)
                 if kind in {SECTION, INTERFACE} and (not self.described or self.described[-1][0] < offset):
                     self.described.append((offset, raw))
             offset += len(raw)
+
+    def _is_packet(self, offset: int) -> bool:
+        """Whether a packet block lies at an offset, judged by its kind and its two lengths."""
+        block = self._block(offset)
+        return block is not None and block[0] in PACKETS and block[1][4:8] == block[1][-4:]
 
     def _packet(self, kind: int, raw: bytes, last_t_ns: int) -> tuple[int, int, int, bytes] | None:
         """(time, link type, length on the wire, bytes) of a packet block; None if the block is damaged."""

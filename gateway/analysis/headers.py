@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.analysis.link import find_network
+
 IPV4, IPV6 = 0x0800, 0x86DD
 TAGS: Final = frozenset({0x8100, 0x88A8, 0x9100})
 MOST_TAGS, MOST_EXTENSIONS = 4, 8
@@ -89,12 +91,8 @@ def _link(linktype: int, data: bytes) -> tuple[int, int, int, int | None] | None
         return _ppp(data, at, -1, None)
     if linktype == 104:
         return (4, _word(data, 2), -1, None) if size >= 4 else None
-    if linktype == 127:
-        length = int.from_bytes(data[2:4], "little") if size >= 4 else size
-        return _wireless(data, length)
-    if linktype == 105:
-        return _wireless(data, 0)
-    return None
+    found = find_network(data, 0, size, linktype)
+    return (found.start, found.ethertype, -1, found.vlan or None) if found is not None else None
 
 
 def _tagged(data: bytes, at: int, ethertype: int, link: int) -> tuple[int, int, int, int | None]:
@@ -138,16 +136,6 @@ def _nflog(data: bytes) -> tuple[int, int, int, int | None] | None:
             return at + 4, _by_version(data, at + 4), -1, None
         at += (length + 3) & ~3
     return None
-
-
-def _wireless(data: bytes, at: int) -> tuple[int, int, int, int | None] | None:
-    if len(data) < at + 26 or data[at] & 0x0C != 0x08 or data[at + 1] & 0x40:  # a data frame that is not encrypted
-        return None
-    length = 24 + (6 if data[at + 1] & 3 == 3 else 0) + (2 if data[at] & 0x80 else 0)
-    behind = at + length
-    if data[behind : behind + 6] != b"\xaa\xaa\x03\x00\x00\x00":
-        return None
-    return behind + 8, _word(data, behind + 6), -1, None
 
 
 def _ipv4(data: bytes, at: int, link: int, vlan: int | None, wire_bytes: int) -> Packet | None:

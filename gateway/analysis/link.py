@@ -1,8 +1,7 @@
 """Link layers: where the network packet of a record begins, and of which kind it is.
 
 Walked always: any 802.1Q and 802.1ad tags (four at most), PPPoE sessions, MPLS stacks, LLC/SNAP. 802.11 frames are
-followed
-as far as an unencrypted LLC header.
+followed as far as an unencrypted LLC header, behind whatever the recorder has put in front of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,33 @@ _PPPOE: Final = 0x8864
 _PPP: Final = {0x0021: IPV4, 0x0057: IPV6, 0x0281: 0x8847, 0x0283: 0x8848}
 _NULL_IPV6: Final = (10, 24, 28, 30)
 _LLC_SNAP: Final = b"\xaa\xaa\x03"
-DECODED: Final = frozenset({0, 1, 9, 12, 50, 101, 104, 105, 108, 113, 127, 228, 229, 239, 276})
+_RAW: Final = frozenset({12, 14, 101, 228, 229})
+_AVS_MAGIC: Final = b"\x80\x21\x10\x01"
+_FRAME_RELAY: Final = {0xCC: IPV4, 0x8E: IPV6}  # by network layer protocol id (RFC 2427)
+DECODED: Final = _RAW | {
+    0,
+    1,
+    6,
+    9,
+    10,
+    50,
+    51,
+    100,
+    104,
+    105,
+    107,
+    108,
+    109,
+    113,
+    117,
+    119,
+    127,
+    163,
+    192,
+    204,
+    239,
+    276,
+}
 
 OTHER_NAMES: Final = {
     0x0806: "ARP",
@@ -62,7 +87,7 @@ def find_network(buf: bytes, start: int, end: int, linktype: int) -> Found | Non
         if end - start < 20:
             return None
         return _ethertype(buf, start + 20, end, buf[start] << 8 | buf[start + 1], 0)
-    if linktype in (12, 101, 228, 229):
+    if linktype in _RAW:
         return _raw(buf, start, end)
     if linktype in (0, 108):
         if end - start < 5:
@@ -80,10 +105,63 @@ def find_network(buf: bytes, start: int, end: int, linktype: int) -> Found | Non
     if linktype == 127:
         if end - start < 8:
             return None
-        return _wifi(buf, start + int.from_bytes(buf[start + 2 : start + 4], "little"), end)
+        length = int.from_bytes(buf[start + 2 : start + 4], "little")
+        return _wifi(buf, start + length, end, padded=_radiotap_pads(buf, start, start + length))
     if linktype == 105:
         return _wifi(buf, start, end)
+    return _rare(buf, start, end, linktype)
+
+
+def _rare(buf: bytes, start: int, end: int, linktype: int) -> Found | None:
+    """Link layers of other systems, and headers that recorders put before a common one."""
+    if end - start < 16:
+        return None
+    if linktype == 51:
+        return _ethertype(buf, start, end, _PPPOE, 0)
+    if linktype == 100:  # RFC 2684, always with LLC
+        return _ethertype(buf, start, end, 0, 0)
+    if linktype == 10:  # FDDI: frame control, two addresses
+        return _ethertype(buf, start + 13, end, 0, 0)
+    if linktype == 6:  # Token Ring: two control bytes, two addresses, a route where the source address says so
+        routed = buf[start + 8] & 0x80
+        return _ethertype(buf, start + 14 + (buf[start + 14] & 0x1F if routed else 0), end, 0, 0)
+    if linktype == 107:
+        kind = _FRAME_RELAY.get(buf[start + 3], -1)
+        return Found(kind, start + 4, 0, None) if buf[start + 2] == 3 else None
+    if linktype in (109, 117):
+        at, family = (
+            (12, int.from_bytes(buf[start : start + 4], "little"))
+            if linktype == 109
+            else (buf[start] + 3 & ~3, buf[start + 1])
+        )
+        if family > 0xFFFF:
+            family = int.from_bytes(buf[start : start + 4], "big")
+        kind = IPV4 if family == 2 else IPV6 if family in _NULL_IPV6 else -1
+        return Found(kind, start + at, 0, None)
+    if linktype in (119, 163):
+        big = buf[start : start + 4] == _AVS_MAGIC
+        return _wifi(buf, start + int.from_bytes(buf[start + 4 : start + 8], "big" if big else "little"), end)
+    if linktype == 192:
+        inner = int.from_bytes(buf[start + 4 : start + 8], "little")
+        length = int.from_bytes(buf[start + 2 : start + 4], "little")
+        return find_network(buf, start + length, end, inner) if inner != 192 else None
+    if linktype == 204:
+        return _serial(buf, start + 1, end, 9)
     return None
+
+
+def _radiotap_pads(buf: bytes, start: int, end: int) -> bool:
+    """Whether the driver has filled the 802.11 header up to a multiple of four bytes: a bit of the radiotap flags."""
+    present = buf[start + 4]
+    if not present & 2:
+        return False
+    at = start + 4
+    while at + 8 <= end and buf[at + 3] & 0x80:  # another word of what is present follows
+        at += 4
+    at += 4
+    if present & 1:  # a time stamp of eight bytes on a border of eight
+        at += -(at - start) % 8 + 8
+    return at < end and bool(buf[at] & 0x20)
 
 
 def _raw(buf: bytes, start: int, end: int) -> Found | None:
@@ -171,7 +249,7 @@ def _nflog(buf: bytes, start: int, end: int) -> Found | None:
     return None
 
 
-def _wifi(buf: bytes, start: int, end: int) -> Found | None:
+def _wifi(buf: bytes, start: int, end: int, padded: bool = False) -> Found | None:
     if end - start < 24:
         return None
     control = buf[start] | buf[start + 1] << 8
@@ -186,7 +264,7 @@ def _wifi(buf: bytes, start: int, end: int) -> Found | None:
         size += 2
         if control & 0x8000:  # high-throughput control
             size += 4
-    position = start + size
+    position = start + (size + 3 & ~3 if padded else size)
     if aggregated:  # the first frame of an A-MSDU stands for all
         position += 14
     if position + 8 > end or buf[position : position + 3] != _LLC_SNAP:

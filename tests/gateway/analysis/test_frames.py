@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.analysis.frames import Anchor, CaptureFile, unpack
 from gateway.analysis.refusals import AnalysisRefused
 from tests.gateway.analysis.made_packets import CLIENT, SERVER, compressed, pcap, pcapng, udp
+from tests.gateway.analysis.packets import analyse
 
 FRAMES = [udp((CLIENT, 1000 + n), (SERVER, 53), bytes([n]) * n) for n in range(1, 21)]
 
@@ -50,6 +52,59 @@ def test_nothing_before_the_anchor_is_needed(tmp_path: Path) -> None:
         tenth = next(record for record in capture.walk() if record.frame == 10)
     path.write_bytes(data[:24] + b"\xff" * (tenth.offset - 24) + data[tenth.offset :])
     assert _read(path, Anchor(10, tenth.offset), first=10)[0] == (10, FRAMES[9])
+
+
+def mixed(order: str = "<") -> bytes:
+    """A pcapng file with every block that holds a packet or counts as one; frames 2, 3, 4, 6 and 7 are packets."""
+
+    def block(kind: int, body: bytes) -> bytes:
+        size = struct.pack(order + "I", 12 + len(body))
+        return struct.pack(order + "I", kind) + size + body + size
+
+    def padded(data: bytes) -> bytes:
+        return data + bytes(-len(data) % 4)
+
+    def enhanced(t: int, data: bytes) -> bytes:
+        return block(6, struct.pack(order + "IIIII", 0, t >> 32, t & 0xFFFFFFFF, len(data), len(data)) + padded(data))
+
+    custom = block(0x0BAD, struct.pack(order + "I", 32_473) + b"ours")
+    simple = block(3, struct.pack(order + "I", len(FRAMES[2])) + padded(FRAMES[2]))
+    old = struct.pack(order + "HHIIII", 0, 0, 0, 7_000_000, len(FRAMES[3]), len(FRAMES[3])) + padded(FRAMES[3])
+    offset = struct.pack(order + "HHqHH", 14, 8, 1_700_000_000, 0, 0)
+    return b"".join(
+        (
+            block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1)),
+            block(1, struct.pack(order + "HHI", 1, 0, 65_535) + offset),
+            custom,
+            enhanced(1_000_000, FRAMES[1]),
+            simple,
+            block(2, old),
+            custom,
+            enhanced(9_000_000, FRAMES[5]),
+            enhanced(9_500_000, FRAMES[6]),
+        )
+    )
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_frames_are_numbered_as_the_report_numbers_them(tmp_path: Path, order: str) -> None:
+    """Custom blocks count, simple and old blocks are packets, and each flow of the report is found at its offset."""
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(mixed(order))
+    with CaptureFile.open(path) as capture:
+        records = list(capture.walk())
+    assert [(record.frame, record.data) for record in records] == [
+        (2, FRAMES[1]), (3, FRAMES[2]), (4, FRAMES[3]), (6, FRAMES[5]), (7, FRAMES[6])
+    ]  # fmt: skip
+    second = 1_700_000_000 * 10**9
+    assert [record.t_ns - second for record in records] == [10**9, 10**9, 7 * 10**9, 9 * 10**9, 9_500_000_000]
+    report = analyse(path.read_bytes())
+    assert report["capture"]["packets"] == 7
+    for row in report["flows"]["rows"]:
+        found = _read(
+            path, Anchor(row["first_frame"], row["offset"]), first=row["first_frame"], last=row["first_frame"]
+        )
+        assert found == [(row["first_frame"], FRAMES[row["orig_port"] - 1001])]
 
 
 def test_times_are_nanoseconds_of_the_clock(tmp_path: Path) -> None:

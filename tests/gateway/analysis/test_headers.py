@@ -12,6 +12,8 @@ from gateway.analysis.headers import locate
 from tests.gateway.analysis.made_packets import CLIENT, MACS, SERVER, ethernet, ip_packet, udp
 
 PACKET = udp((CLIENT, 1234), (SERVER, 53), b"payload")[14:]
+LLC = bytes.fromhex("aaaa030000000800")
+WIFI_QOS = bytes.fromhex("8801 0000") + bytes(22)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,22 @@ PACKET = udp((CLIENT, 1234), (SERVER, 53), b"payload")[14:]
         ),
         (105, bytes.fromhex("0802 0000") + bytes(20) + bytes.fromhex("aaaa030000000800") + PACKET),
         (127, bytes.fromhex("0000 0800 00000000 0802 0000") + bytes(20) + bytes.fromhex("aaaa030000000800") + PACKET),
+        # A QoS header of 26 bytes, filled up to 28 as the radiotap flags say; a time stamp stands before the flags
+        (127, bytes.fromhex("0000 1100 03000000") + bytes(8) + b"\x20" + WIFI_QOS + bytes(2) + LLC + PACKET),
+        (127, bytes.fromhex("0000 0900 02000000 00") + WIFI_QOS + LLC + PACKET),
+        (119, bytes.fromhex("44000000 90000000") + bytes(136) + WIFI_QOS + LLC + PACKET),
+        (119, bytes.fromhex("80211001 00000040") + bytes(56) + WIFI_QOS + LLC + PACKET),
+        (163, bytes.fromhex("80211001 00000040") + bytes(56) + WIFI_QOS + LLC + PACKET),
+        (192, bytes.fromhex("0000 0800 69000000") + WIFI_QOS + LLC + PACKET),
+        (14, PACKET),
+        (51, bytes.fromhex("1100 0001 002d 0021") + PACKET),
+        (204, b"\1" + bytes.fromhex("ff030021") + PACKET),
+        (109, bytes.fromhex("02000000 01000000 00000000") + PACKET),
+        (117, bytes.fromhex("3d020000") + bytes(60) + PACKET),
+        (100, LLC + PACKET),
+        (10, b"\x50" + MACS + LLC + PACKET),
+        (6, b"\x10\x40" + MACS[:6] + b"\x82" + MACS[7:] + bytes.fromhex("0410 0010") + LLC + PACKET),
+        (107, bytes.fromhex("1841 03cc") + PACKET),
     ],
 )
 def test_every_link_layer_leads_to_the_same_packet(linktype: int, frame: bytes) -> None:
