@@ -52,7 +52,7 @@ ADVICE: Final[dict[str, str]] = {
     "http": "The server answered with an error or late. If the round trip is short, the time is spent in the server.",
     "quic": "QUIC got no answer and the browser fell back to TCP: UDP port 443 is blocked somewhere.",
     "icmp": "A router or host reports that packets cannot be delivered. The reporter is the place to look at.",
-    "icmp.pmtu": "Packets are too large for a link on the way, and the sender does not listen to the message about it. "
+    "ip.pmtu": "Packets are too large for a link on the way, and the sender does not listen to the message about it. "
     "Let ICMP pass, or clamp the MSS on the gateway.",
     "pmtu": "Packets are too large for a link on the way. Let ICMP pass, or clamp the MSS on the gateway.",
     "ip": "Packets travel in pieces; one lost piece loses all. Lower the packet size of the application.",
@@ -60,6 +60,8 @@ ADVICE: Final[dict[str, str]] = {
     "dhcp": "Clients have trouble getting an address. See whether the pool is full, and whether there is a second "
     "server that should not be there.",
     "arp": "Two devices claim one address, or somebody asks for all of them. Find them by the hardware addresses.",
+    "nd": "Two devices claim one IPv6 address, or somebody answers in another's name. Find them by the hardware "
+    "addresses; a switch that guards neighbour discovery keeps strangers from answering.",
     "mdns": "A device announces itself far too often. Restart it, or limit multicast on the radio.",
     "rtp": "Voice or video suffers. Loss above one per cent and jitter above 30 ms are heard; give this traffic "
     "priority at the slow link.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.arp import A_CONFLICTS, A_MACS
+from gateway.analysis.arp import A_CONFLICTS, A_MACS, mac_words
 from gateway.analysis.dhcp import outcome
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import MS, SECOND, graded, is_group, percent, rank, short_s, spread
+from gateway.analysis.measures import MS, SECOND, counted, graded, is_group, percent, rank, short_s, spread
 from gateway.analysis.name_rows import rtp_row, server_rtt
 from gateway.analysis.report import JitterRow, Severity
 from gateway.analysis.sessions import of_connection
@@ -30,6 +30,7 @@ def detect(st: State, out: Findings) -> list[JitterRow]:
     _quic(st, out)
     _dhcp(st, out)
     _arp(st, out)
+    _duplicates(st, out)
     _rtp(st, out)
     _multicast(st, out)
     _cleartext(st, out)
@@ -78,7 +79,7 @@ def _dns(st: State, out: Findings) -> None:
             grade,
             1.0,
             f"Slow answers of DNS server {st.address_text(server)}",
-            f"{len(rows)} answers took longer than {short_s(limits.slow_low_s)}, the longest "
+            f"{counted(len(rows), 'answer')} took longer than {short_s(limits.slow_low_s)}, the longest "
             f"{short_s(worst[0] / SECOND)} for {worst[2]}.",
             frames=sorted(row[1] for row in rows),
             first_ns=st.first_ns or 0,
@@ -146,8 +147,8 @@ def _tls(st: State, out: Findings) -> None:
             "low",
             1.0,
             f"{st.address_text(target)} still speaks {version}",
-            f"{len(rows)} sessions with {rows[0]['sni'] or st.address_text(target)} use {version}, which is no "
-            f"longer safe.",
+            f"{counted(len(rows), 'session')} with {rows[0]['sni'] or st.address_text(target)} "
+            f"{'uses' if len(rows) == 1 else 'use'} {version}, which is no longer safe.",
             frames=[row["server_frame"] for row in rows][: st.frames_cap],
             count=len(rows),
             first_ns=rows[0]["t"],
@@ -170,8 +171,9 @@ def _http(st: State, out: Findings) -> None:
             "http.error",
             "high" if share > limits.error_high and row[0] >= limits.error_min else "medium",
             1.0,
-            f"{row[1]} server errors of {st.address_text(server)}",
-            f"{row[1]} of {row[0]} responses of {row[4].name or st.address_text(server)} were server errors (5xx).",
+            f"{counted(row[1], 'server error')} of {st.address_text(server)}",
+            f"{row[1]} of {counted(row[0], 'response')} of {row[4].name or st.address_text(server)} "
+            f"{'was a server error' if row[1] == 1 else 'were server errors'} (5xx).",
             frames=row[3],
             count=row[1],
             first_ns=row[5],
@@ -196,7 +198,7 @@ def _http(st: State, out: Findings) -> None:
             "medium",
             0.8,
             f"{conn.name or st.address_text(target)} answers slowly",
-            f"{event[0]} responses came later than {short_s(limits.slow_s)} after the request, the longest "
+            f"{counted(event[0], 'response')} came later than {short_s(limits.slow_s)} after the request, the longest "
             f"{short_s(think)} beyond the "
             "round trip: the server, not the network.",
             frames=event[4],
@@ -253,8 +255,8 @@ def _dhcp(st: State, out: Findings) -> None:
             "critical" if many else "high",
             0.8,
             "DHCP pool under attack" if many else "DHCP request flood",
-            f"Up to {table.best[1]} DHCP requests a second, {len(table.all_clients)} different client addresses "
-            f"in all: "
+            f"Up to {table.best[1]} DHCP requests a second, "
+            f"{counted(len(table.all_clients), 'client address', 'different client addresses')} in all: "
             + ("somebody empties the address pool." if many else "one client repeats itself without pause."),
             frames=flood[3],
             count=flood[2],
@@ -306,7 +308,7 @@ def _dhcp(st: State, out: Findings) -> None:
             kind,
             severity,
             1.0,
-            f"{len(found)} DHCP clients {'without offer' if state == 'no-offer' else 'refused'}",
+            f"{counted(len(found), 'DHCP client')} {'without offer' if state == 'no-offer' else 'refused'}",
             f"{found[0].client}{' and others' if len(found) > 1 else ''} {text}.",
             frames=sorted(item.steps[0][1] for item in found)[: st.frames_cap],
             count=len(found),
@@ -320,6 +322,7 @@ def _dhcp(st: State, out: Findings) -> None:
 
 def _arp(st: State, out: Findings) -> None:
     gateways = {target for target, row in st.arp.addresses.items() if target[-1:] in (b"\x01", b"\xfe") and row[1] > 0}
+    gateways |= st.icmp.routers
     for address, row in st.arp.addresses.items():
         conflicts = row[A_CONFLICTS]
         if not conflicts:
@@ -327,11 +330,11 @@ def _arp(st: State, out: Findings) -> None:
         gateway = address in gateways
         macs = [mac.hex(":") for mac in row[A_MACS]]
         out.add(
-            "arp.conflict",
+            "arp.conflict" if len(address) == 4 else "nd.conflict",
             "critical" if gateway else "high",
             0.8,
             f"{st.address_text(address)} is claimed by {len(macs)} devices",
-            f"{', '.join(macs)} all say they are {st.address_text(address)}"
+            f"{', '.join(map(mac_words, row[A_MACS]))} all say they are {st.address_text(address)}"
             + (", which looks like the gateway: traffic may be diverted." if gateway else "."),
             frames=sorted({frame for pair in conflicts for frame in pair[:2]}),
             count=len(conflicts),
@@ -340,8 +343,27 @@ def _arp(st: State, out: Findings) -> None:
             target=address,
             evidence={"macs": macs, "address": st.address_text(address)},
             threshold={"within_s": st.settings.arp.conflict_s},
-            advice="arp.conflict",
+            advice="arp.conflict" if len(address) == 4 else "nd.conflict",
             group="security",
+        )
+
+
+def _duplicates(st: State, out: Findings) -> None:
+    """IPv6 addresses that were asked for and defended: somebody else has them already (RFC 4862 section 5.4)."""
+    for address, (owner, t, frames) in st.icmp.defended.items():
+        out.add(
+            "nd.duplicate",
+            "medium",
+            0.8,
+            f"{st.address_text(address)} is taken already",
+            f"A host was about to take the address {st.address_text(address)}, and "
+            f"{mac_words(owner) if owner else 'another one'} said that it has it: one of the two has to take another.",
+            frames=frames,
+            first_ns=t,
+            last_ns=t,
+            target=address,
+            evidence={"address": st.address_text(address), "owner": owner.hex(":")},
+            advice="nd.conflict",
         )
 
 
@@ -397,21 +419,20 @@ def _rtp(st: State, out: Findings) -> None:
 
 
 def _multicast(st: State, out: Findings) -> None:
-    span = max(1.0, (st.max_ns - (st.first_ns or 0)) / SECOND)
-    for address, count in st.dns.multicast.items():
-        if count / span > st.settings.mdns.rate_per_s and count > 5 * st.settings.mdns.rate_per_s:
+    for address, (count, _, _, most, frames, _, best) in st.dns.multicast.items():
+        if most > st.settings.mdns.rate_per_s:
             out.add(
                 "mdns.flood",
                 "low",
                 0.8,
                 f"{st.address_text(address)} announces itself without pause",
-                f"{count} multicast name messages of {st.address_text(address)} in {short_s(span)}.",
-                frames=[],
-                count=count,
-                first_ns=st.first_ns or 0,
-                last_ns=st.max_ns,
+                f"{st.address_text(address)} sent up to {most} multicast name messages a second, {count} in all.",
+                frames=frames,
+                count=most,
+                first_ns=best // SECOND * SECOND,
+                last_ns=best,
                 source=address,
-                evidence={"per_s": count / span},
+                evidence={"per_s": most, "messages": count},
                 threshold={"per_s": st.settings.mdns.rate_per_s},
                 advice="mdns.flood",
             )
@@ -434,7 +455,7 @@ def _cleartext(st: State, out: Findings) -> None:
             "low",
             1.0,
             f"Passwords in clear to {st.address_text(target)}:{port}",
-            f"{count} log-ins to {st.address_text(target)}:{port} "
+            f"{counted(count, 'log-in')} to {st.address_text(target)}:{port} "
             f"({conn.service[0] if conn.service else 'unknown'}) sent the password unencrypted.",
             frames=sorted(frames)[: st.frames_cap],
             count=count,

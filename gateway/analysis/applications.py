@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis import dns, http, tls
-from gateway.analysis.flows import APP, CONN, HALF, MASK, Connection, Direction, reverse_key
+from gateway.analysis.flows import APP, CONN, HALF, ISN, MASK, Connection, Direction, reverse_key
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -24,6 +24,8 @@ _UNDECIDED: Final = 64  # bytes without a known beginning before a direction is 
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
 _MAX_PIECES: Final = 32
+_OVERTAKEN: Final = 8  # segments that wait for the first of all before it is given up
+_LONGEST_DNS: Final = 65_537  # a message over TCP with its length
 
 LINE_PORTS: Final = {21: "ftp", 23: "telnet", 25: "smtp", 110: "pop3", 143: "imap", 587: "smtp"}
 _FAILURES: Final = {
@@ -72,7 +74,10 @@ def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, lengt
     from_orig = d is conn.orig
     part = app.orig if from_orig else app.resp
     if part is None:
-        part = Payload(seq)
+        # Behind the SYN, if that was seen: what comes first may have been overtaken.
+        isn = d[ISN]
+        begin = seq if isn is None or (seq - isn - 1 & MASK) >= _LIMIT else isn + 1 & MASK
+        part = Payload(begin)
         if from_orig:
             app.orig = part
         else:
@@ -93,20 +98,28 @@ def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, lengt
             return
     data = buf[at : min(end, at + _LIMIT)]
     if ahead:
-        if ahead < _LIMIT and len(part.pieces) < _MAX_PIECES and part.kind in (None, "tls"):
+        if ahead < _LIMIT and len(part.pieces) < _MAX_PIECES and part.kind in (None, "tls", "dns"):
             part.pieces[seq] = (data, t, frame)
+            if part.kind is None and not part.rest and len(part.pieces) >= _OVERTAKEN:
+                _begin_anew(part)
         elif part.kind != "lines":
             d[APP] = IGNORE
-        if part.kind != "lines":
+        if part.kind != "lines" and part.next not in part.pieces:
             return
-    part.next = seq + length & MASK
-    _in_order(st, conn, d, app, part, data, len(data) < length, t, frame, from_orig)
+    if not ahead or part.kind == "lines":
+        part.next = seq + length & MASK
+        _in_order(st, conn, d, app, part, data, len(data) < length, t, frame, from_orig)
     while part.pieces and d[APP]:
         later = part.pieces.pop(part.next, None)
         if later is None:
             break
         part.next = part.next + len(later[0]) & MASK
         _in_order(st, conn, d, app, part, later[0], False, later[1], later[2], from_orig)
+
+
+def _begin_anew(part: Payload) -> None:
+    """The first segment was never recorded: what follows it is all there is to recognise the direction by."""
+    part.next = min(part.pieces, key=lambda seq: seq - part.next & MASK)
 
 
 def _in_order(
@@ -135,7 +148,7 @@ def _in_order(
         _lines(st, conn, d, app, data, frame, from_orig)
     if cut and part.kind != "lines":
         d[APP] = IGNORE
-    if part.seen > _LIMIT and d[APP] == ALL:
+    if part.seen > _LIMIT and d[APP] == ALL and part.kind != "dns":
         d[APP] = IGNORE
 
 
@@ -299,7 +312,7 @@ def _dns(
         if dns.message(st, part.rest, 2, 2 + size, False, key, t, frame, "tcp"):
             conn.service = ("dns", 1.0, "payload")
         part.rest = part.rest[2 + size :]
-    if len(part.rest) > _LIMIT:
+    if len(part.rest) > _LONGEST_DNS:
         d[APP] = IGNORE
         part.rest = b""
 

@@ -1,4 +1,6 @@
-"""ARP: who claims which address, who asks in vain, who asks for everybody (RFC 826, RFC 5227)."""
+"""ARP and neighbour discovery: who claims which address, who asks in vain, who asks for everybody (RFC 826, RFC 5227,
+RFC 4861).
+"""
 
 from __future__ import annotations
 
@@ -63,6 +65,26 @@ def packet(st: State, buf: bytes, at: int, end: int, t: int, frame: int) -> None
         return
     if source != _ZERO:
         _claim(st, source, mac, t, frame)
+
+
+def mac_words(mac: bytes) -> str:
+    """A hardware address for a sentence, with what can be told from it: phones make theirs up (IEEE 802c)."""
+    return mac.hex(":") + (" (made up)" if is_local(mac) else "")
+
+
+def is_local(mac: bytes) -> bool:
+    """Whether a hardware address was not given by a maker but chosen by the device, often anew for each network."""
+    return bool(mac[0] & 2)
+
+
+def neighbour(st: State, address: bytes, mac: bytes, t: int, frame: int) -> None:
+    """Take the claim of a neighbour advertisement: `mac` says it has the IPv6 address."""
+    row = _row(st.arp, address)
+    if row is not None:
+        row[A_REPLIES] += 1
+        if len(row[A_FRAMES]) < 20:
+            row[A_FRAMES].append(frame)
+        _claim(st, address, mac, t, frame)
 
 
 def _row(table: ArpTable, address: bytes) -> list[Any] | None:

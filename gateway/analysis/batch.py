@@ -101,11 +101,15 @@ def run(buf: bytes, records: list[Record], st: State) -> None:
     for frame, (start, end, wire, t, interface) in enumerate(records, st.frame + 1):
         wire_total += wire
         if end - start != wire:
-            st.cut += end - start < wire
+            if end - start < wire:
+                st.cut += 1
+                st.cut_frame = st.cut_frame or frame
             st.captured_bytes += end - start - wire
         if not previous <= t < bin_high:  # the packet before was in the running bin
             if t < previous:
                 st.backwards += 1
+                if previous - t > st.backwards_ns:
+                    st.backwards_ns = previous - t
                 if st.backwards == 1:
                     st.notes.add("clock-backwards", "the clock runs backwards between two packets", None, frame, 0)
             if not st.bin_low <= t < bin_high:
@@ -340,7 +344,7 @@ def _next_bin(st: State, t: int, previous: int, frame: int, wire_before: int) ->
         row = st.bins.get(number)
         packets, octets = frame - 1 - st.bin_frame, wire_before - st.bin_bytes
         if row is None:
-            st.bins[number] = [packets, octets]
+            st.bins[number] = [packets, octets, st.bin_frame + 1]
         else:
             row[0] += packets
             row[1] += octets
@@ -352,8 +356,8 @@ def _next_bin(st: State, t: int, previous: int, frame: int, wire_before: int) ->
     if len(st.bins) > 20_000:
         st.bin_ns *= 2
         merged: dict[int, list[int]] = {}
-        for number, (packets, octets) in st.bins.items():
-            row = merged.setdefault(number // 2, [0, 0])
+        for number, (packets, octets, first) in st.bins.items():
+            row = merged.setdefault(number // 2, [0, 0, first])
             row[0] += packets
             row[1] += octets
         st.bins = merged

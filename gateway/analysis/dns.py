@@ -117,7 +117,9 @@ class DnsTable:
         self.expected_nxdomain = 0
         self.malformed = 0
         self.addresses: dict[bytes, str] = {}  # answer address -> name that was asked for
-        self.multicast: dict[bytes, int] = {}
+        # source -> [messages, running second, messages in it, most in a second, their frames, frames of the running
+        # second, time of the best]
+        self.multicast: dict[bytes, list[Any]] = {}
         self.amplified: dict[tuple[bytes, bytes], list[int]] = {}
 
 
@@ -201,7 +203,7 @@ def message(
     else:
         source, target, sport, dport = key[:16], key[16:32], key[32:34], key[34:36]
     if transport in ("mdns", "llmnr"):
-        table.multicast[source] = table.multicast.get(source, 0) + 1
+        announced(st, source, t, frame)
     if response:
         table.responses += 1
         _rcode(table, flags & 15)
@@ -213,6 +215,25 @@ def message(
     _count_name(st, name)
     _query(st, (source + sport, ident, name.lower(), kind), source, key, t, frame, transport, name, kind, end - at)
     return True
+
+
+def announced(st: State, source: bytes, t: int, frame: int) -> None:
+    """Count a multicast name message (mDNS, LLMNR, SSDP) of `source`, by seconds."""
+    rows = st.dns.multicast
+    row = rows.get(source)
+    second = t // SECOND
+    if row is None:
+        if len(rows) < st.settings.tables.hosts:
+            rows[source] = [1, second, 1, 1, [frame], [frame], t]
+        return
+    row[0] += 1
+    if row[1] != second:
+        row[1], row[2], row[5] = second, 0, []
+    row[2] += 1
+    if len(row[5]) < st.frames_cap:
+        row[5].append(frame)
+    if row[2] > row[3]:
+        row[3], row[4], row[6] = row[2], row[5], t
 
 
 def _count_name(st: State, name: str) -> None:

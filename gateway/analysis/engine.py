@@ -55,6 +55,7 @@ from gateway.analysis.state import State
 __all__ = ["AnalysisRefused", "Progress", "Report", "Settings", "analyze"]
 
 _PROGRESS_S = 0.25
+_CLOCK_STEP_NS = 1_000_000
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
 _PLAIN = frozenset((int, str, bool, type(None)))
 # How much a limit of the recording takes away from which findings
@@ -223,7 +224,8 @@ def _weakening(st: State, totals: summary.TcpTotals) -> dict[str, tuple[str, ...
         "capture-drops": st.drops > 0.001 * st.frame,
         "duplicates": summary.copies(st) > 1,
         "one-sided": totals.one_sided > st.settings.asymmetry.one_sided_share * max(1, len(st.connections)),
-        "clock-backwards": st.backwards > 0,
+        # Two processors of one recorder differ by microseconds: that disturbs nothing that is told in milliseconds.
+        "clock-backwards": st.backwards_ns > _CLOCK_STEP_NS,
         "offload": st.offload > 0,
         "cut-packets": st.cut > 0.1 * st.frame,
         "truncated": "truncated" in st.notes.counts,

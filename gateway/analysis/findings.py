@@ -56,8 +56,12 @@ class Findings:
         signals: Iterable[str] = (),
         advice: str = "",
         group: FindingClass = "performance",
+        display_filter: str = "",
     ) -> Finding:
-        """Add a finding; `flow` is the first frame of its flow, times are in nanoseconds, `frames` rise."""
+        """Add a finding; `flow` is the first frame of its flow, times are in nanoseconds, `frames` rise.
+
+        `display_filter` stands where one says more than addresses and times.
+        """
         st = self._st
         cap = st.settings.tables.frames
         first_frame = frames[0] if frames else 0
@@ -92,7 +96,7 @@ class Findings:
             "advice": advice or kind.rpartition(".")[0],
             "muted": None,
         }
-        finding["filter"] = self._filter(finding, total, source, target, port)
+        finding["filter"] = display_filter or self._filter(finding, total, source, target, port)
         if len(self.rows) < st.settings.tables.rows * 4:
             self.rows.append(finding)
         else:

@@ -32,7 +32,7 @@ from gateway.analysis.flows import (
 from gateway.analysis.fold import attempt_traffic, split_key
 from gateway.analysis.measures import MS, SECOND, rank, stats_ms
 from gateway.analysis.report import DirectionRow, FlowRow, Flows, HandshakeRow, Side
-from gateway.analysis.services import service_of
+from gateway.analysis.services import service_of, shape_of_tcp, shape_of_udp
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
 from gateway.analysis.tcp import unacked
 from gateway.analysis.udp import U_BYTES, U_LAST, U_LAST_FRAME, U_PACKETS, U_PAYLOAD, UdpFlow
@@ -190,7 +190,8 @@ def _tcp_row(st: State, session: Session) -> FlowRow:
     orig, resp = conn.orig, conn.resp
     share = st.settings.window.limited_share
     up, down = direction_row(conn, orig, share), direction_row(conn, resp, share)
-    service, confidence, why = service_of(st, conn.service, conn.name, "tcp", port)
+    shape = shape_of_tcp(conn.orig, conn.resp)
+    service, confidence, why = service_of(st, conn.service, conn.name, "tcp", port, shape=shape)
     rtt = median_rtt(conn)
     reset = conn.reset
     vlan = orig[VLAN] if orig is not None else (resp[VLAN] if resp is not None else 0)
@@ -306,7 +307,8 @@ def _udp_row(st: State, flow: UdpFlow) -> FlowRow:
     source, target, sport, port = split_key(flow.key)
     orig, resp = flow.orig, flow.resp
     last = max(d[U_LAST] for d in (orig, resp) if d is not None)
-    service, confidence, why = service_of(st, flow.service, flow.name, "udp", port, sport)
+    shape = shape_of_udp(flow.orig, flow.resp)
+    service, confidence, why = service_of(st, flow.service, flow.name, "udp", port, sport, shape)
     return {
         "uid": f"C{flow.frame}",
         "proto": "udp",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.analysis import arp
 from gateway.analysis.udp import count_target, target_row
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class IcmpTable:
         self.echo: dict[bytes, list[Any]] = {}  # source -> [targets, answered, first frame, last frame, first, last]
         self.unreachable_ports: dict[bytes, set[bytes]] = {}  # asker -> keys of flows told "port unreachable"
         self.prefixes: set[bytes] = set()  # IPv6 networks on this link, by neighbour discovery
+        self.routers: set[bytes] = set()  # IPv6 addresses that advertise themselves as routers
+        self.wanted: dict[bytes, tuple[int, int]] = {}  # address somebody is about to take -> time and frame
+        self.defended: dict[bytes, tuple[bytes, int, list[int]]] = {}  # address -> who has it already, when, frames
 
 
 def packet(
@@ -104,10 +108,48 @@ def packet(
         prefix = buf[at + 8 : at + 16]
         if prefix[0] & 0xE0 == 0x20:  # a global address that neighbour discovery asks for is on this link
             table.prefixes.add(prefix)
+    if six and 134 <= kind <= 136:
+        _neighbour(st, buf, at, end, kind, t, frame, source)
     if kind in (_ERRORS6 if six else _ERRORS4):
         _error(st, buf, at, end, t, frame, source, destination, six, kind, code)
     elif kind in ((128, 129) if six else (8, 0)):
         _echo(table, source, destination, kind in (8, 128), t, frame)
+
+
+def _neighbour(st: State, buf: bytes, at: int, end: int, kind: int, t: int, frame: int, source: bytes) -> None:
+    """Neighbour discovery: claims of addresses, and addresses that two hosts want (RFC 4861, RFC 4862)."""
+    table = st.icmp
+    if kind == 134:
+        if len(table.routers) < _MAX_PREFIXES:
+            table.routers.add(source)
+        return
+    if at + 24 > end:
+        return
+    address = buf[at + 8 : at + 24]
+    unspecified = not any(source)
+    if kind == 135:
+        if unspecified and (address in table.wanted or len(table.wanted) < _MAX_ERRORS):
+            table.wanted[address] = (t, frame)
+        return
+    # An answer without the override flag comes from a proxy, from a router that shares the address, or from the host
+    # itself that uses an address before it is sure of it (RFC 4861 section 4.4, RFC 4429).
+    if not buf[at + 4] & 0x20:
+        return
+    mac = _link_address(buf, at + 24, end, 2)
+    asked = table.wanted.get(address)
+    if asked is not None and 0 <= t - asked[0] <= SECOND and len(table.defended) < _MAX_ERRORS:
+        table.defended.setdefault(address, (mac, t, [asked[1], frame]))
+    if mac:
+        arp.neighbour(st, address, mac, t, frame)
+
+
+def _link_address(buf: bytes, at: int, end: int, wanted: int) -> bytes:
+    """The hardware address among the options of neighbour discovery, empty where there is none."""
+    while at + 8 <= end and buf[at + 1]:
+        if buf[at] == wanted and buf[at + 1] == 1:
+            return buf[at + 2 : at + 8]
+        at += buf[at + 1] * 8
+    return b""
 
 
 def _echo(table: IcmpTable, source: bytes, destination: bytes, request: bool, t: int, frame: int) -> None:

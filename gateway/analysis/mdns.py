@@ -22,9 +22,8 @@ def ssdp(st: State, buf: bytes, at: int, end: int, key: bytes) -> bool:
     if device is None:
         if len(st.devices) >= _MAX_DEVICES:
             return True
-        device = st.devices[source] = (set(), set(), [0])
-    names, services, packets = device
-    packets[0] += 1
+        device = st.devices[source] = (set(), set())
+    names, services = device
     for line in buf[at : min(end, at + 1024)].split(b"\r\n")[1:24]:
         field, _, value = line.partition(b":")
         text = value.strip().decode("utf-8", "replace")[:120]

@@ -356,13 +356,12 @@ def devices(st: State) -> list[DeviceRow]:
     def row(host: str) -> Any:
         return found.setdefault(host, {"host": host, "names": set(), "services": set(), "packets": 0})
 
-    for address, (names, services, packets) in st.devices.items():
+    for address, (names, services) in st.devices.items():
         entry = row(st.address_text(address))
         entry["names"] |= names
         entry["services"] |= services
-        entry["packets"] += packets[0]
-    for address, count in st.dns.multicast.items():
-        row(st.address_text(address))["packets"] += count
+    for address, messages in st.dns.multicast.items():
+        row(st.address_text(address))["packets"] += messages[0]
     for item in st.dns.rows:
         if item[R_STATUS] == "announcement":
             entry = row(st.address_text(split_key(item[R_KEY])[0]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
 from gateway.analysis.icmp import E_COUNT, E_FIRST, E_FLOW, E_FRAMES, E_LAST, E_LAST_FRAME, E_PROTOCOL, NAMES4, NAMES6
-from gateway.analysis.measures import SECOND, graded, percent, short_s
+from gateway.analysis.measures import SECOND, counted, graded, percent, short_s
 from gateway.analysis.report import BurstRow, Severity
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _icmp(st: State, out: Findings, scanners: set[bytes]) -> None:
             grade,
             1.0,
             f"{st.address_text(reporter)}: {name}",
-            f"{st.address_text(reporter)} reported {name!r} {count} times, about "
+            f"{st.address_text(reporter)} reported {name!r} {counted(count, 'time')}, about "
             f"{', '.join(targets[:3]) or 'unknown targets'}"
             + (f" and {len(targets) - 3} more." if len(targets) > 3 else "."),
             frames=frames[: st.frames_cap],
@@ -159,19 +159,39 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
     first, last = st.first_ns or 0, st.max_ns
 
     def note(
-        kind: str, severity: Severity, title: str, sentence: str, frames: list[int], count: int, **evidence: Any
+        kind: str,
+        severity: Severity,
+        title: str,
+        sentence: str,
+        frames: list[int],
+        count: int,
+        display_filter: str = "",
+        **evidence: Any,
     ) -> None:
         out.add(
-            f"capture.{kind}", severity, 1.0, title, sentence, frames=frames, count=count, first_ns=first, last_ns=last,
-            evidence=evidence, advice=f"capture.{kind}", group="capture",
-        )  # fmt: skip
+            f"capture.{kind}",
+            severity,
+            1.0,
+            title,
+            sentence,
+            frames=frames,
+            count=count,
+            first_ns=first,
+            last_ns=last,
+            last_frame=None if count == len(frames) else st.frame,
+            display_filter=display_filter,
+            evidence=evidence,
+            advice=f"capture.{kind}",
+            group="capture",
+        )
 
     if st.drops:
         note(
             "drops",
             "medium" if st.drops >= 5 and st.drops > 0.001 * st.frame else "low",
-            f"The recording lost packets ({st.drops} places)",
-            f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in {st.drops} places: "
+            f"The recording lost packets ({counted(st.drops, 'place')})",
+            f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in "
+            f"{counted(st.drops, 'place')}: "
             f"the capture "
             "lost them, not the network.",
             st.drop_first,
@@ -198,28 +218,47 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             "info",
             "Packets were cut when recorded",
             f"{st.cut} of {st.frame} packets hold less than was on the wire; payload could be read only in part.",
-            [],
+            [st.cut_frame],
             st.cut,
+            "frame.cap_len < frame.len",
             share=st.cut / st.frame,
         )
     if st.offload:
-        note("offload", "info", "Packets were joined before they were recorded",
-             f"{st.offload} packets are larger than a wire carries (offload): loss rates count segments, not wire "
-             f"packets.",
-             [st.offload_frame], st.offload)  # fmt: skip
+        note(
+            "offload",
+            "info",
+            "Packets were joined before they were recorded",
+            f"{counted(st.offload, 'packet is', 'packets are')} larger than a wire carries (offload): loss rates count "
+            "segments, not wire packets.",
+            [st.offload_frame],
+            st.offload,
+        )
     if st.backwards:
-        note("clock", "low", "The clock runs backwards",
-             f"{st.backwards} packets are older than the one before; times across them mean little.",
-             [st.notes.frames.get("clock-backwards") or 1], st.backwards)  # fmt: skip
+        disturbing = "clock-backwards" in out.limits
+        note(
+            "clock",
+            "low" if disturbing else "info",
+            "The clock runs backwards",
+            f"{counted(st.backwards, 'packet is', 'packets are')} older than the one before, by up to "
+            f"{short_s(st.backwards_ns / SECOND)}"
+            + (
+                "; times across them mean little."
+                if disturbing
+                else ": no more than two processors of one recorder may differ by."
+            ),
+            [st.notes.frames.get("clock-backwards") or 1],
+            st.backwards,
+            "frame.time_delta < 0",
+        )
     connections = len(st.connections)
     if totals.one_sided and totals.one_sided > st.settings.asymmetry.one_sided_share * connections:
         note(
             "one_sided",
             "medium",
             "Only one direction was recorded",
-            f"{totals.one_sided} of {connections} connections show one direction only: the other takes another "
-            f"path, or the tap is wrong.",
-            [],
+            f"{totals.one_sided} of {counted(connections, 'connection shows', 'connections show')} one direction only: "
+            f"the other takes another path, or the tap is wrong.",
+            [conn.frame for conn in totals.one_way],
             totals.one_sided,
             share=totals.one_sided / connections,
         )
@@ -249,7 +288,7 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
     rows: list[BurstRow] = []
     last = None
     for number in sorted(st.bins):
-        packets, size = st.bins[number]
+        packets, size, frame = st.bins[number]
         if packets < least:
             continue
         start = max(0, number * st.bin_ns - (st.first_ns or 0)) / SECOND  # whole numbers: a date leaves no room for µs
@@ -267,7 +306,7 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
                     "packets": packets,
                     "bytes": size,
                     "peak_ratio": packets / mean,
-                    "frame": 0,
+                    "frame": frame,
                 }
             )
         last = number
@@ -275,10 +314,13 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
         worst = max(rows, key=lambda row: row["peak_ratio"])
         begin = int(worst["start"] * SECOND) + (st.first_ns or 0)
         out.add(
-            "traffic.burst", "info" if len(rows) < 3 else "low", 0.5, f"{len(rows)} bursts of packets",
+            "traffic.burst", "info" if len(rows) < 3 else "low", 0.5, f"{counted(len(rows), 'burst')} of packets",
             f"The strongest burst carried {worst['packets']} packets in {short_s(worst['duration'])}, "
             f"{worst['peak_ratio']:.0f} times the mean.",
-            frames=[], count=len(rows), first_ns=begin, last_ns=begin + int(worst["duration"] * SECOND),
+            frames=[worst["frame"]], count=len(rows), last_frame=worst["frame"] + worst["packets"] - 1,
+            first_ns=begin, last_ns=begin + int(worst["duration"] * SECOND),
+            display_filter=f"frame.number >= {worst['frame']} && "
+            f"frame.number < {worst['frame'] + worst['packets']}",
             evidence={"bursts": len(rows), "peak_ratio": worst["peak_ratio"], "packets": worst["packets"]},
             threshold={"ratio": limits.ratio, "packets": limits.min_packets}, advice="traffic.burst",
         )  # fmt: skip

@@ -76,11 +76,9 @@ def _measures(st: State, totals: TcpTotals, scanned: int) -> dict[str, tuple[flo
     else:
         why = f"{totals.segments} TCP data segments, {MIN_SEGMENTS} needed"
         found["tcp_loss"] = found["reorder"] = why
-    if totals.rtts:
-        middle = rank(sorted(totals.rtts), 0.5) / SECOND
-        if totals.irtts:
-            middle = max(middle, rank(sorted(totals.irtts), 0.5) / SECOND)
-        found["rtt"] = (middle, len(totals.rtts), penalty("rtt", middle))
+    path = totals.path_rtt
+    if path is not None:
+        found["rtt"] = (path / SECOND, len(totals.rtts), penalty("rtt", path / SECOND))
     else:
         found["rtt"] = "no round trip was seen"
     shakes = totals.handshakes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.analysis.flows import BYTES, PACKETS
+from gateway.analysis.flows import BYTES, FIRST, LAST, PACKETS, PAYLOAD, SEGMENTS, Direction
 from gateway.analysis.fold import split_key
 from gateway.analysis.report import ServiceRow
-from gateway.analysis.udp import U_BYTES, U_PACKETS
+from gateway.analysis.udp import U_BYTES, U_FIRST, U_LAST, U_PACKETS, U_PAYLOAD
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -71,16 +71,55 @@ PORTS: Final = {
 }
 
 
+Guess = tuple[str, float, str]
+SECOND: Final = 1_000_000_000
+# What a flow on an unknown port looks like
+_BULK_BYTES, _BULK_SEGMENT = 100_000, 800
+_TYPED_SEGMENTS, _TYPED_SEGMENT, _TYPED_S = 20, 200, 5
+_STREAM_PACKETS, _STREAM_PER_S, _STREAM_LEAST = 100, 10, 60
+
+
+def shape_of_tcp(orig: Direction | None, resp: Direction | None) -> Guess | None:
+    """A guess by size and pace: much in large pieces one way, or little in small pieces both ways for a while."""
+    ways = [(d[PAYLOAD], d[SEGMENTS], d[LAST] - d[FIRST]) for d in (orig, resp) if d is not None and d[SEGMENTS]]
+    if not ways:
+        return None
+    octets, segments, _ = max(ways)
+    if octets >= _BULK_BYTES and octets >= _BULK_SEGMENT * segments:
+        return "bulk", 0.4, "shape"
+    small = all(octets <= _TYPED_SEGMENT * segments for octets, segments, _ in ways)
+    if small and len(ways) == 2 and sum(way[1] for way in ways) >= _TYPED_SEGMENTS:
+        return ("interactive", 0.3, "shape") if max(way[2] for way in ways) >= _TYPED_S * SECOND else None
+    return None
+
+
+def shape_of_udp(orig: Direction | None, resp: Direction | None) -> Guess | None:
+    """A guess by size and pace: many datagrams of some size at a steady rate."""
+    for d in (orig, resp):
+        if d is None or d[U_PACKETS] < _STREAM_PACKETS:
+            continue
+        lasted = (d[U_LAST] - d[U_FIRST]) / SECOND
+        if lasted >= 2 and d[U_PACKETS] >= _STREAM_PER_S * lasted and d[U_PAYLOAD] >= _STREAM_LEAST * d[U_PACKETS]:
+            return "stream", 0.3, "shape"
+    return None
+
+
 def service_of(
-    st: State, seen: tuple[str, float, str] | None, name: str | None, proto: str, port: int, other: int = 0
+    st: State,
+    seen: Guess | None,
+    name: str | None,
+    proto: str,
+    port: int,
+    other: int = 0,
+    shape: Guess | None = None,
 ) -> tuple[str | None, float | None, str | None]:
-    """Service, confidence and reason of a flow whose server has `port`."""
+    """Service, confidence and reason of a flow whose server has `port`; its shape where nothing else tells."""
     if seen is not None:
         return seen
     known = PORTS.get((proto, port)) or (PORTS.get((proto, other)) if other and other < 1024 else None)
     if known is not None:
         return known, 0.7, "port"
-    return None, None, None
+    return shape if shape is not None else (None, None, None)
 
 
 def build(st: State) -> list[ServiceRow]:
@@ -89,10 +128,10 @@ def build(st: State) -> list[ServiceRow]:
     reasons: dict[tuple[str, str, int], tuple[str, float]] = {}
 
     def take(
-        proto: str, key: bytes, seen: tuple[str, float, str] | None, name: str | None, packets: int, size: int
+        proto: str, key: bytes, seen: Guess | None, name: str | None, packets: int, size: int, shape: Guess | None
     ) -> None:
         _, _, sport, port = split_key(key)
-        service, confidence, why = service_of(st, seen, name, proto, port, sport)
+        service, confidence, why = service_of(st, seen, name, proto, port, sport, shape)
         if service is None:
             service, confidence, why = "other", 0.0, "none"
             port = 0
@@ -105,11 +144,11 @@ def build(st: State) -> list[ServiceRow]:
     for conn in st.connections:
         packets = sum(d[PACKETS] for d in (conn.orig, conn.resp) if d is not None)
         size = sum(d[BYTES] for d in (conn.orig, conn.resp) if d is not None)
-        take("tcp", conn.key, conn.service, conn.name, packets, size)
+        take("tcp", conn.key, conn.service, conn.name, packets, size, shape_of_tcp(conn.orig, conn.resp))
     for flow in st.udp_flows:
         packets = sum(d[U_PACKETS] for d in (flow.orig, flow.resp) if d is not None)
         size = sum(d[U_BYTES] for d in (flow.orig, flow.resp) if d is not None)
-        take("udp", flow.key, flow.service, flow.name, packets, size)
+        take("udp", flow.key, flow.service, flow.name, packets, size, shape_of_udp(flow.orig, flow.resp))
     ordered = sorted(table.items(), key=lambda item: (-item[1][2], item[0]))[:100]
     return [
         {

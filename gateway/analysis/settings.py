@@ -88,6 +88,10 @@ class Rtt:
     bufferbloat_s: float = _at_least(0.2, 0)
     bufferbloat_load: float = _share(0.5)
     min_samples: int = _at_least(5, 1)
+    spike_s: float = _at_least(0.1, 0)  # above the median, and
+    spike_ratio: float = _at_least(3.0, 1)  # times the median
+    spike_min: int = _at_least(3, 1)
+    spike_share: float = _share(0.2)  # more than these are no exception but how the path is
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -163,6 +167,8 @@ class Dns:
 class Icmp:
     loop_min: int = _at_least(10, 2)
     pmtu_grace_s: float = _at_least(1.0, 0)
+    black_hole_bytes: int = _at_least(1_000, 1)  # a segment this large may be too large for the path
+    black_hole_repeats: int = _at_least(3, 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

@@ -53,12 +53,14 @@ class State:
         self.wire_bytes = 0
         self.captured_bytes = 0
         self.cut = 0
+        self.cut_frame = 0
         self.first_ns: int | None = None
         self.last_ns = 0  # of the packet before, in file order
         self.max_ns = 0
         self.backwards = 0
+        self.backwards_ns = 0  # the largest step back
         self.undecoded = 0
-        # Bins of 100 ms (doubled when too many): [packets, bytes] by number of the bin
+        # Bins of 100 ms (doubled when too many): [packets, bytes, first frame] by number of the bin
         self.bin_ns = SECOND // 10
         self.bins: dict[int, list[int]] = {}
         self.bin_low = 1
@@ -123,7 +125,7 @@ class State:
         self.fragments = FragmentTable()
         self.rtp: list[RtpStream] = []
         self.rtp_known: set[RtpStream] = set()
-        self.devices: dict[bytes, tuple[set[str], set[str], list[int]]] = {}
+        self.devices: dict[bytes, tuple[set[str], set[str]]] = {}  # names and services told by SSDP
         self.waits: dict[int, list[int]] = {}  # connection -> [n, sum in ns, slowest, its frame]
         self.wait_samples: list[int] = []
         self.watch_mtu = False
@@ -227,7 +229,8 @@ class State:
 
     def record_offset(self, packet_offset: int) -> int:
         """Where the record of a packet begins, given where the packet begins in the unpacked file."""
-        return packet_offset - (self.interfaces[0].header if self.interfaces else 0)
+        header = max(self.interfaces, key=lambda item: item.packets).header if self.interfaces else 0
+        return packet_offset - header
 
     def flow_frame(self, key: bytes, protocol: int) -> int | None:
         """The first frame, and so the name, of the flow with these addresses and ports; None if it is not in a

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.flow_rows import handshake_state, one_sided, side_of
 from gateway.analysis.flows import PACKETS, RTTS, SEGMENTS, TROUBLE
 from gateway.analysis.link import DECODED
-from gateway.analysis.measures import SECOND, stats_ms
+from gateway.analysis.measures import SECOND, rank, stats_ms
 from gateway.analysis.report import (
     Capture,
     CaptureHealth,
@@ -25,6 +25,7 @@ from gateway.analysis.report import (
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt
 
 if TYPE_CHECKING:
+    from gateway.analysis.flows import Connection
     from gateway.analysis.reader import Reader
     from gateway.analysis.state import State
 
@@ -43,9 +44,10 @@ class TcpTotals:
         self.states: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
         self.sides: Counter[str] = Counter()
-        self.rtts: list[int] = []
+        self.rtts: list[tuple[int, int]] = []  # median of the larger side of a flow, its samples
         self.irtts: list[int] = []
         self.one_sided = self.large = 0
+        self.one_way: list[Connection] = []  # the first of those
         self.towards_client = self.towards_server = 0  # segments lost on either side of the capture point
         least = st.settings.asymmetry.min_packets
         for conn in st.connections:
@@ -75,17 +77,23 @@ class TcpTotals:
         last = max(d[11] for d in (conn.orig, conn.resp) if d is not None)
         self.handshakes[handshake_state(conn, (st.max_ns - last) / SECOND, st.settings.handshake.unanswered_s)] += 1
         self.sides[side_of(conn)] += 1
-        self.one_sided += one_sided(conn, least)
+        if one_sided(conn, least):
+            self.one_sided += 1
+            if len(self.one_way) < st.frames_cap:
+                self.one_way.append(conn)
         if conn.irtt and len(self.irtts) < _SAMPLES:
             self.irtts.append(conn.irtt)
         self.active_ns += max(0, last - conn.time)
+        path = samples = 0
         for d in (conn.orig, conn.resp):
             if d is None:
                 continue
             self.segments += d[SEGMENTS]
             self.acks += d[PACKETS]
-            if d[RTTS] and len(self.rtts) < 16 * _SAMPLES:
-                self.rtts.extend(d[RTTS][:64])
+            if d[RTTS]:
+                middle = rank(sorted(d[RTTS]), 0.5)
+                if middle > path:
+                    path, samples = middle, len(d[RTTS])
             trouble = d[TROUBLE]
             if trouble is None:
                 continue
@@ -100,6 +108,18 @@ class TcpTotals:
             upwards = d is conn.orig
             self.towards_server += trouble.lost_behind if upwards else trouble.lost_before
             self.towards_client += trouble.lost_before if upwards else trouble.lost_behind
+        if samples:
+            self.rtts.append((path, samples))
+
+    @property
+    def path_rtt(self) -> int | None:
+        """The round trip that half of all samples do not exceed, each flow counted by its larger side."""
+        left = sum(count for _, count in self.rtts) / 2
+        for path, count in sorted(self.rtts):
+            left -= count
+            if left <= 0:
+                return path
+        return None
 
     @property
     def side(self) -> Side:
@@ -209,7 +229,7 @@ def tcp(st: State, totals: TcpTotals) -> TcpSummary:
         "loss_rate": totals.lost / totals.segments if totals.segments else None,
         "handshakes": dict(sorted(totals.handshakes.items())),
         "conn_states": dict(sorted(totals.states.items())),
-        "rtt_ms": stats_ms(totals.rtts),
+        "rtt_ms": stats_ms([path for path, _ in totals.rtts]),
         "irtt_ms": stats_ms(totals.irtts),
         "sack": {"blocks": totals.sack_blocks, "dsack": totals.dsack, "reneged": totals.reneged},
         "unit": "of segments" if st.offload else "of packets",
@@ -263,7 +283,7 @@ def series(st: State, findings: list[Finding]) -> Series:
         width *= 10 if width == SECOND // 10 else 2
     size = int(span // width) + 1
     packets, octets = [0] * size, [0] * size
-    for number, (count, amount) in st.bins.items():
+    for number, (count, amount, _) in st.bins.items():
         # Bins count from the epoch: one that begins before the first packet belongs to the first bin.
         index = min(size - 1, max(0, (number * st.bin_ns - first) // width))
         packets[index] += count

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.findings import Findings
 from gateway.analysis.flow_rows import active_ns, limited_by
-from gateway.analysis.flows import FIN, LAST, LAST_FRAME, PAYLOAD, PEAK, RTTS, SEGMENTS, TROUBLE, Connection, Direction
+from gateway.analysis.flows import (
+    BASE,
+    FIN,
+    LA,
+    LAST,
+    LAST_FRAME,
+    MASK,
+    NSEQ_TIME,
+    PAYLOAD,
+    PEAK,
+    RTTS,
+    SEGMENTS,
+    TROUBLE,
+    Connection,
+    Direction,
+)
 from gateway.analysis.fold import split_key
-from gateway.analysis.measures import SECOND, graded, many_bytes, percent, rank, short_s
+from gateway.analysis.measures import SECOND, counted, graded, many_bytes, percent, rank, short_s
 from gateway.analysis.report import Severity
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
+from gateway.analysis.settings import Rtt
 from gateway.analysis.tcp import unacked
 
 if TYPE_CHECKING:
@@ -24,13 +42,15 @@ def detect(st: State, out: Findings, totals: TcpTotals, scanners: set[bytes]) ->
     """All detectors of this module; attempts of `scanners` are reported as scans and not again here."""
     answering = {of_connection(conn).target for conn in st.connections if conn.syn_ack_time is not None}
     _attempts(st, out, scanners, answering)
+    _repeated_syns(st, out, scanners)
     for conn in st.connections:
         session = of_connection(conn)
-        _handshake(st, out, conn, session, scanners)
+        _handshake(st, out, conn, session)
         for d in (conn.orig, conn.resp):
             if d is not None:
                 if d[TROUBLE] is not None:
                     _loss(st, out, conn, session, d)
+                    _black_hole(st, out, conn, session, d)
                 _rtt(st, out, conn, session, d)
                 if d[TROUBLE] is not None:
                     _window(st, out, conn, session, d)
@@ -80,8 +100,9 @@ def _attempts(st: State, out: Findings, scanners: set[bytes], answering: set[byt
             "tcp.connect.refused",
             "medium" if bad else "info",
             1.0,
-            f"{len(sessions)} connections refused by {st.address_text(target)}:{port}",
-            f"{len(sessions)} of {total} attempts to {_who(st, sessions[0])} were refused with a reset.",
+            f"{counted(len(sessions), 'connection')} refused by {st.address_text(target)}:{port}",
+            f"{len(sessions)} of {counted(total, 'attempt')} to {_who(st, sessions[0])} "
+            f"{'was' if len(sessions) == 1 else 'were'} refused with a reset.",
             frames=[item.last_frame for item in sessions],
             first_ns=sessions[0].start,
             last_ns=sessions[-1].last,
@@ -116,8 +137,9 @@ def _attempts(st: State, out: Findings, scanners: set[bytes], answering: set[byt
             severity,
             1.0,
             f"No answer from {st.address_text(target)}:{port}",
-            f"{len(waiting)} attempts of {st.address_text(source)} to reach {_who(st, session)} were never answered; "
-            f"the SYN was sent {repeats + len(waiting)} times"
+            f"{counted(len(waiting), 'attempt')} of {st.address_text(source)} to reach {_who(st, session)} "
+            f"{'was' if len(waiting) == 1 else 'were'} never answered; "
+            f"the SYN was sent {counted(repeats + len(waiting), 'time')}"
             + (", though the host answered others." if target in answering else "."),
             frames=[item.frame for item, _ in waiting],
             first_ns=session.start,
@@ -139,36 +161,67 @@ def _attempts(st: State, out: Findings, scanners: set[bytes], answering: set[byt
         )
 
 
-def _handshake(st: State, out: Findings, conn: Connection, session: Session, scanners: set[bytes]) -> None:
+def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
+    """SYNs that were answered in the end: one finding for each client and service, however many connections it made."""
     limits = st.settings.handshake
-    times = conn.syn_times
-    if conn.syn_ack_time is None or not times:
-        return
-    repeats = len(times) - 1
-    if repeats and session.source not in scanners:
+    groups: dict[tuple[bytes, bytes, int], list[Connection]] = defaultdict(list)
+    for conn in st.connections:
+        session = of_connection(conn)
+        if conn.syn_ack_time is not None and len(conn.syn_times) > 1 and session.source not in scanners:
+            groups[session.source, session.target, session.port].append(conn)
+    for (source, target, port), rows in groups.items():
+        worst = max(rows, key=lambda conn: len(conn.syn_times))
+        times = worst.syn_times
+        repeats = len(times) - 1
         severity: Severity = (
             "high" if repeats >= limits.syn_high else "medium" if repeats >= limits.syn_medium else "low"
         )
-        waits = [(later - before) / SECOND for before, later in pairwise(times)]
+        frames = sorted(frame for conn in rows for frame in conn.syn_frames)
+        lost = sum(conn.syn_times[-1] - conn.syn_times[0] for conn in rows) / SECOND
+        who = _who(st, of_connection(worst))
+        if len(rows) == 1:
+            title = f"SYN to {st.address_text(target)}:{port} sent {repeats + 1} times"
+            text = (
+                f"The SYN to {who} had to be sent {repeats + 1} times before it was answered; "
+                f"{short_s(lost)} were lost."
+            )
+        else:
+            title = f"{len(rows)} connections to {st.address_text(target)}:{port} needed more than one SYN"
+            text = (
+                f"{len(rows)} connections of {st.address_text(source)} to {who} were answered only after the SYN had "
+                f"been sent again, at worst {counted(repeats, 'time')}; {short_s(lost)} were lost together."
+            )
         out.add(
             "tcp.syn.retransmission",
             severity,
             1.0,
-            f"SYN to {st.address_text(session.target)}:{session.port} sent {repeats + 1} times",
-            f"The SYN to {_who(st, session)} had to be sent {repeats + 1} times before it was answered; "
-            f"{short_s((times[-1] - times[0]) / SECOND)} were lost.",
-            frames=list(conn.syn_frames),
-            first_ns=times[0],
-            last_ns=times[-1],
-            flow=conn.frame,
-            source=session.source,
-            target=session.target,
-            port=session.port,
-            evidence={"attempts": repeats + 1, "intervals_s": waits[:16], "answered_by": conn.syn_ack_frame},
+            title,
+            text,
+            frames=frames,
+            first_ns=min(conn.syn_times[0] for conn in rows),
+            last_ns=max(conn.syn_times[-1] for conn in rows),
+            flow=worst.frame,
+            source=source,
+            target=target,
+            port=port,
+            evidence={
+                "connections": len(rows),
+                "attempts": repeats + 1,
+                "intervals_s": [(later - before) / SECOND for before, later in pairwise(times)][:16],
+                "answered_by": worst.syn_ack_frame,
+                "lost_s": lost,
+            },
             threshold={"medium": limits.syn_medium, "high": limits.syn_high},
             signals=["syn-repeated"],
             advice="tcp.syn",
         )
+
+
+def _handshake(st: State, out: Findings, conn: Connection, session: Session) -> None:
+    limits = st.settings.handshake
+    times = conn.syn_times
+    if conn.syn_ack_time is None or not times:
+        return
     if conn.syn_ack_count > 1:
         out.add(
             "tcp.syn_ack.retransmission",
@@ -267,9 +320,10 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             kind,
             grade,
             1.0,
-            f"{genuine} retransmissions towards {st.address_text(receiver)}",
-            f"{genuine} of {d[SEGMENTS]} data segments from {st.address_text(sender)} to {st.address_text(receiver)} "
-            f"({percent(rate)}) were lost and sent again, {timeouts} of them after a timeout; they were lost {where}.",
+            f"{counted(genuine, 'retransmission')} towards {st.address_text(receiver)}",
+            f"{genuine} of {counted(d[SEGMENTS], 'data segment')} from {st.address_text(sender)} to "
+            f"{st.address_text(receiver)} ({percent(rate)}) were lost and sent again, {timeouts} of them after a "
+            f"timeout; they were lost {where}.",
             frames=frames[: st.frames_cap],
             count=genuine,
             first_ns=min(row[1] for row in rows) if rows else conn.time,
@@ -298,10 +352,9 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             "tcp.retransmission.spurious",
             "low",
             1.0,
-            f"{trouble.dsack} needless retransmissions by {st.address_text(sender)}",
-            f"{st.address_text(receiver)} reported {trouble.dsack} segments it already had (D-SACK): "
-            "they were sent again "
-            "too early, or the network doubled them.",
+            f"{counted(trouble.dsack, 'needless retransmission')} by {st.address_text(sender)}",
+            f"{st.address_text(receiver)} reported {counted(trouble.dsack, 'segment')} it already had (D-SACK): "
+            f"{'it was' if trouble.dsack == 1 else 'they were'} sent again too early, or doubled by the network.",
             frames=_frames(events, "needless-" + ("up" if d is conn.orig else "down")) or [conn.frame],
             count=trouble.dsack,
             first_ns=conn.time,
@@ -319,7 +372,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             "tcp.reordering",
             "low",
             0.8,
-            f"{trouble.reordered} segments overtaken on the way to {st.address_text(receiver)}",
+            f"{counted(trouble.reordered, 'segment')} overtaken on the way to {st.address_text(receiver)}",
             f"{trouble.reordered} of {d[SEGMENTS]} segments from {st.address_text(sender)} arrived here out of order, "
             "without having been sent again.",
             frames=row[4] if row is not None else [conn.frame],
@@ -366,8 +419,8 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
     limits = st.settings.rtt
     if samples is None or len(samples) < limits.min_samples:
         return
-    if max(samples) < min(limits.low_s, limits.bufferbloat_s) * SECOND:
-        return  # neither far away nor queued, whatever their order
+    if max(samples) < min(limits.low_s, limits.bufferbloat_s, limits.spike_s) * SECOND:
+        return  # neither far away nor queued nor uneven, whatever their order
     ordered = sorted(samples)
     middle, high, least = rank(ordered, 0.5), rank(ordered, 0.95), ordered[0]
     _, receiver = _ends_of(conn, session, d)
@@ -396,6 +449,20 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             advice="tcp.rtt",
             **common,
         )
+    spikes = rtt_spikes(ordered, limits)
+    if spikes >= limits.spike_min and spikes <= limits.spike_share * len(ordered):
+        out.add(
+            "tcp.rtt.spikes",
+            "low",
+            0.5,
+            f"Round trip to {st.address_text(receiver)} jumps",
+            f"{spikes} of {len(ordered)} round trips to {st.address_text(receiver)} took far longer than the usual "
+            f"{short_s(middle / SECOND)}, up to {short_s(ordered[-1] / SECOND)}.",
+            evidence={"spikes": spikes, "n": len(ordered), "median_s": middle / SECOND, "max_s": ordered[-1] / SECOND},
+            threshold={"above_s": limits.spike_s, "ratio": limits.spike_ratio, "count": limits.spike_min},
+            advice="tcp.rtt",
+            **common,
+        )
     peak = d[PEAK] * 8.0
     active = active_ns(d) / SECOND
     mean = d[PAYLOAD] * 8 / active if active >= 1 else 0.0
@@ -412,6 +479,65 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             advice="tcp.bufferbloat",
             **common,
         )
+
+
+def rtt_spikes(ordered: Sequence[int], limits: Rtt) -> int:
+    """How many of some sorted round trips are far above their median."""
+    middle = rank(ordered, 0.5)
+    limit = max(limits.spike_ratio * middle, middle + limits.spike_s * SECOND)
+    return len(ordered) - bisect_right(ordered, limit)
+
+
+def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
+    """A large segment that never arrives while small ones do, and no router says why (RFC 2923 section 2.1)."""
+    trouble = d[TROUBLE]
+    limits = st.settings.icmp
+    other = conn.resp if d is conn.orig else conn.orig
+    if len(trouble.resent) < limits.black_hole_repeats or other is None or other[LA] is None or d[BASE] is None:
+        return
+    sender, receiver = _ends_of(conn, session, d)
+    if receiver in st.icmp.mtu:
+        return  # somebody does say why
+    again: dict[int, list[Any]] = defaultdict(list)
+    for entry in trouble.resent:
+        if entry[1] - entry[0] & MASK >= limits.black_hole_bytes:
+            again[entry[0]].append(entry)
+    for begin, entries in again.items():
+        size = entries[0][1] - begin & MASK
+        before = begin - d[BASE] & MASK
+        arrived = d[SEGMENTS] - len(trouble.resent)
+        if (
+            len(entries) < limits.black_hole_repeats
+            or conn.ack_time is None
+            or not (
+                other[LA] == begin or any(item[0] == begin and item[1] - begin & MASK < size for item in trouble.resent)
+            )
+            # What went through before was smaller, and the receiver is still there to say so.
+            or before > size * max(1, arrived) / 2
+            or other[LAST] < entries[0][3]
+        ):
+            continue
+        out.add(
+            "ip.pmtu.black_hole",
+            "high",
+            0.5,
+            f"Large packets to {st.address_text(receiver)} vanish",
+            f"A segment of {size} bytes from {st.address_text(sender)} was sent {len(entries) + 1} times without ever "
+            f"being acknowledged, while smaller packets pass and no router says that it is too large: somewhere on the "
+            "way the packet size is limited and the message about it is dropped.",
+            frames=[entry[2] for entry in entries],
+            first_ns=entries[0][3],
+            last_ns=entries[-1][3],
+            flow=conn.frame,
+            source=sender,
+            target=receiver,
+            port=session.port,
+            evidence={"bytes": size, "transmissions": len(entries) + 1},
+            threshold={"repeats": limits.black_hole_repeats, "bytes": limits.black_hole_bytes},
+            signals=["large-lost", "small-pass", "no-icmp"],
+            advice="ip.pmtu",
+        )
+        return
 
 
 def _window(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
@@ -490,13 +616,35 @@ def _slow(st: State, out: Findings, conn: Connection, session: Session, d: Direc
 
 def _reset(st: State, out: Findings, conn: Connection, session: Session, scanners: set[bytes]) -> None:
     reset = conn.reset
-    if reset is None or reset[3] in ("after FIN", "SYN"):
+    if reset is None or reset[3] == "after FIN":
         return
     by_orig, frame, t, phase, plausible, jump, sent = reset
     sender = session.source if by_orig else session.target
-    injected = not plausible and jump > st.settings.handshake.ttl_jump
+    d = conn.orig if by_orig else conn.resp
+    # Who resets a connection sends no more of it: new data, a SYN-ACK or a FIN afterwards come from the real owner.
+    went_on = d is not None and d[NSEQ_TIME] is not None and d[NSEQ_TIME] > t
+    signals = [
+        name
+        for name, found in (
+            ("sequence", not plausible),
+            ("ttl", jump > st.settings.handshake.ttl_jump),
+            ("went-on", went_on and jump > 0),
+        )
+        if found
+    ]
+    injected = "went-on" in signals or len(signals) > 1
     if not injected and (phase != "after data" or session.source in scanners):
         return
+    phase = "in answer to its SYN" if phase == "SYN" else phase
+    strange = " and ".join(
+        {
+            "sequence": "its sequence number does not fit",
+            "ttl": f"its TTL differs by {jump}",
+            "went-on": f"{st.address_text(sender)} went on as if nothing had happened (TTL other by {jump})",
+        }[name]
+        for name in signals
+        if name != "ttl" or "went-on" not in signals
+    )
     out.add(
         "tcp.reset.injected" if injected else "tcp.reset",
         "high" if injected else "low",
@@ -504,8 +652,7 @@ def _reset(st: State, out: Findings, conn: Connection, session: Session, scanner
         f"Connection to {st.address_text(session.target)}:{session.port} reset"
         + (" by somebody else" if injected else f" by {'client' if by_orig else 'server'}"),
         f"A reset {'in the name of' if injected else 'by'} {st.address_text(sender)} "
-        f"ended the connection with {_who(st, session)} {phase}"
-        + (f"; its sequence number does not fit and its TTL differs by {jump}." if injected else "."),
+        f"ended the connection with {_who(st, session)} {phase}" + (f"; {strange}." if injected else "."),
         frames=[frame],
         first_ns=t,
         last_ns=t,
@@ -519,8 +666,10 @@ def _reset(st: State, out: Findings, conn: Connection, session: Session, scanner
             "bytes_before": sent,
             "ttl_delta": jump,
             "plausible": plausible,
+            "went_on": went_on,
         },
         threshold={"ttl_jump": st.settings.handshake.ttl_jump},
+        signals=signals if injected else [],
         advice="tcp.reset",
         group="security" if injected else "performance",
     )

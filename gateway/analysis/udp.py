@@ -209,4 +209,5 @@ def _read(
         elif d[U_PACKETS] > _UNKNOWN_PACKETS:
             d[U_APP] = NOTHING
     elif app == SSDP and mdns.ssdp(st, buf, at, end, key):
+        dns.announced(st, key[:4] if len(key) < 36 else key[:16], t, frame)
         flow.service = ("ssdp", 1.0, "payload")

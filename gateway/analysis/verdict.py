@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.analysis.measures import SECOND, percent, rank, short_s
+from gateway.analysis.measures import SECOND, counted, percent, rank, short_s
 from gateway.analysis.report import SEVERITIES, Finding, VerdictSentence
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def verdict(st: State, totals: TcpTotals, findings: list[Finding]) -> list[Verdi
     found.sort(key=lambda item: -item[0])
     chosen = [sentence for _, sentence in found[:3]]
     if not chosen:
-        chosen.append(_fine(st, totals))
+        chosen.append(_fine(st, totals, findings))
     return chosen
 
 
@@ -71,7 +71,8 @@ def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
             where = "on both sides of the capture point"
         weight = max(map(_weight, rows))
         text = (
-            f"Network: {lost} lost segments in {len(rows)} transfers ({percent(rate)} of all data segments), most "
+            f"Network: {counted(lost, 'lost segment')} in {counted(len(rows), 'transfer')} "
+            f"({percent(rate)} of all data segments), most "
             f"towards {worst['hosts'].get('target', 'several hosts')}; the loss is {where}."
         )
         return weight * 10 + 5, _sentence(
@@ -150,7 +151,7 @@ def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     if not rows:
         return None
     worst = max(rows, key=_weight)
-    more = f" {len(rows) - 1} more security findings." if len(rows) > 1 else ""
+    more = f" {counted(len(rows) - 1, 'more security finding')}." if len(rows) > 1 else ""
     ordered = [worst, *(row for row in rows if row is not worst)]
     return _weight(worst) * 10 + 6, _sentence(
         "security", f"Security: {worst['sentence']}{more}", ordered, {"findings": len(rows)}
@@ -165,7 +166,7 @@ def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     return 19, _sentence("capture", f"Recording: {worst['sentence']}", rows, {"count": worst["count"]})
 
 
-def _fine(st: State, totals: TcpTotals) -> VerdictSentence:
+def _fine(st: State, totals: TcpTotals, findings: list[Finding]) -> VerdictSentence:
     if totals.segments < 20 and not st.dns.total:
         text = f"Too little traffic for a verdict: {st.frame} packets, {totals.segments} of them TCP data."
     else:
@@ -175,4 +176,8 @@ def _fine(st: State, totals: TcpTotals) -> VerdictSentence:
         if totals.irtts:
             text += f", connections opened within {short_s(rank(sorted(totals.irtts), 0.5) / SECOND)} (median)"
         text += "."
-    return _sentence("none", text, [], {"packets": st.frame, "segments": totals.segments})
+    minor = [row for row in findings if _weight(row) == 1 and row["muted"] is None]
+    if minor:
+        text = text.replace("Nothing wrong", "Nothing serious")
+        text += f" {counted(len(minor), 'minor finding')}: {minor[0]['title']}."
+    return _sentence("none", text, minor, {"packets": st.frame, "segments": totals.segments})

@@ -2,48 +2,8 @@
 
 from __future__ import annotations
 
-from tests.gateway.analysis.packets import ACK, FIN, RST, SYN, Trace, tcp
-
-CLIENT, SERVER = "192.168.7.10", "198.51.100.20"
-SCALE = bytes.fromhex("020405b4" + "01030307")  # MSS 1460, window scale 7
-PLAIN = bytes.fromhex("020405b4")
-
-
-class Wire:
-    """One connection, written packet by packet; times in milliseconds, numbers relative to the SYNs."""
-
-    def __init__(self) -> None:
-        self.trace = Trace()
-
-    def up(
-        self, ms: float, flags: int, seq: int, ack: int, size: int = 0, win: int = 500, options: bytes = b""
-    ) -> None:
-        """A segment of the client."""
-        self._add(ms, (CLIENT, 40_000, SERVER, 443), flags, seq, ack, size, win, options)
-
-    def down(
-        self, ms: float, flags: int, seq: int, ack: int, size: int = 0, win: int = 500, options: bytes = b""
-    ) -> None:
-        """A segment of the server."""
-        self._add(ms, (SERVER, 443, CLIENT, 40_000), flags, seq, ack, size, win, options)
-
-    def _add(
-        self,
-        ms: float,
-        ends: tuple[str, int, str, int],
-        flags: int,
-        seq: int,
-        ack: int,
-        size: int,
-        win: int,
-        opt: bytes,
-    ) -> None:
-        packet = tcp(*ends, flags, seq, ack, bytes(size), win=win, options=opt, ip_id=self.trace.next_id())
-        self.trace.add(ms / 1000, packet)
-
-    def labels(self) -> dict[str, list[int]]:
-        """The frames of each label."""
-        return self.trace.report()["tcp"]["label_frames"]
+from tests.gateway.analysis.packets import ACK, FIN, RST, SYN
+from tests.gateway.analysis.wire import PLAIN, SCALE, Wire
 
 
 def test_the_window_of_a_syn_is_compared_as_the_field_says() -> None:
