@@ -27,6 +27,8 @@ REASONS: Final = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     409: "Conflict",
+    410: "Gone",
+    411: "Length Required",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     417: "Expectation Failed",

@@ -14,7 +14,7 @@ from tests.webui.wire import LOOPS, read_answer, run
 from webui.listener import Listener
 from webui.messages import Endpoint, Request, RequestError, Response, plain
 from webui.parsing import DEFAULT_PARSER
-from webui.server import HttpServer, ServerLimits
+from webui.server import HttpServer, ServerLimits, serialize
 
 
 @pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
@@ -201,6 +201,11 @@ def test_a_client_that_goes_away_ends_its_handler(how: str) -> None:
             writer.close()
 
     run(story())
+
+
+def test_every_status_is_an_answer() -> None:
+    """One without words too: a fault there would end the process for everybody."""
+    assert serialize(Response(418), b"", keep=True, head_only=False).startswith(b"HTTP/1.1 418 \r\n")
 
 
 def test_a_body_is_asked_for_only_when_the_handler_wants_it() -> None:
