@@ -55,6 +55,7 @@ from gateway.radius.breaker import BreakerState
 from gateway.radius.dynauth_sockets import DynamicAuthorization
 from gateway.radius.session_keys import SessionFacts, SessionKeys, matches
 from gateway.radius.sockets import RadiusClient
+from gateway.resources import disk_bytes, memory_bytes
 from gateway.resume import accounting_records, lease_records, sort_out, usage_records
 from gateway.session.actions import AllowTraffic, BindAddress
 from gateway.session.events import ChangeRequested, ClockSet, LeaseBound, LeaseEnded, LogoutRequested
@@ -355,6 +356,20 @@ class Gateway:
         yield from self.accounts.warnings()
         yield from self.admin.warnings()
         yield from self.guests.warnings()
+
+    def resources(self) -> dict[str, JsonValue]:
+        """Memory and disk of the box, and what all guests together carried in the last minute."""
+        memory_total, memory_available = memory_bytes()
+        disk_total, disk_free = disk_bytes(self._state_dir)
+        rate_up_bps, rate_down_bps = self.history.rates_bps()
+        return {
+            "memory_total_bytes": memory_total,
+            "memory_available_bytes": memory_available,
+            "disk_total_bytes": disk_total,
+            "disk_free_bytes": disk_free,
+            "rate_up_bps": rate_up_bps,
+            "rate_down_bps": rate_down_bps,
+        }
 
     def rate_limiters(self) -> dict[str, Callable[[], dict[str, JsonValue]]]:
         """Every limiter of the daemon with its state, for `postern debug rate-limiters`."""

@@ -79,6 +79,12 @@ class HistoryKeeper:
             load=os.getloadavg()[0],
         )
 
+    def rates_bps(self) -> tuple[int, int]:
+        """Upload and download of all guests in the last whole minute, in bit/s."""
+        now = self._unix() - MINUTE_S
+        carried = self.history.sums(now, MINUTE_S)
+        return carried["upload_bytes"] * 8 // MINUTE_S, carried["download_bytes"] * 8 // MINUTE_S
+
     def save(self) -> None:
         """Write the file; what fails is a line in the log, for a curve is not worth more."""
         if not self._persist:

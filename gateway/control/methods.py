@@ -20,9 +20,11 @@ from gateway.control.guest_methods import LIMIT_NAMES, GuestMethods
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
+from gateway.control.system_methods import SystemMethods
 from gateway.control.theme_methods import ThemeMethods
 from gateway.control.views import SORTS, lease_row, matches, option_rows, session_details, session_row
 from gateway.debug import Debugger, resident_bytes
+from gateway.platform import platform
 from gateway.session.actions import ReadCounters
 from gateway.session.events import AuthorizeRequested, LogoutRequested
 from gateway.session.model import (
@@ -88,6 +90,7 @@ class Methods:
             **self.portal.table(),
             **self._guests.table(),
             **ThemeMethods(self._gateway).table(),
+            **SystemMethods(self._gateway.system).table(),
         }
 
     # -- the whole --------------------------------------------------------------------------------------------------
@@ -114,6 +117,7 @@ class Methods:
         sessions = gateway.machine.sessions
         return {
             **gateway.sources.build(),
+            "device": platform(),
             "uptime_s": int(gateway.now() - gateway.started_at),
             "zones": zones,
             "sessions": {"online": sessions.online_count, "total": len(sessions)},
@@ -127,6 +131,7 @@ class Methods:
             },
             "warnings": list(gateway.warnings()),
             "memory_rss_bytes": resident_bytes(),
+            **gateway.resources(),
             "clock_set": gateway.hub.unix_offset_s is not None,
         }
 
