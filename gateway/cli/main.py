@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "leases": Command("gateway.cli.leases", "addresses given out by DHCP"),
     "events": Command("gateway.cli.events", "what happened to clients, in order and in words"),
     "users": Command("gateway.cli.users", "local accounts"),
+    "vouchers": Command("gateway.cli.vouchers", "codes that let guests in"),
     "admins": Command("gateway.cli.admins", "who may administer through the web interface"),
     "setup-code": Command("gateway.cli.setup_code", "the code for the first administrator"),
     "config": Command("gateway.cli.config", "check, show or reload the configuration"),

@@ -299,6 +299,11 @@ class Hotspot:
         """The JSON answer of a `postern` command; Any, because each command has its own shape."""
         return json.loads(self.postern(*words, "--json").stdout)
 
+    def call(self, method: str, **params: Any) -> Any:
+        """The answer of a control method; Any, because each has its own shape."""
+        with SyncControlClient(self.socket) as client:
+            return client.call(method, params)
+
     def add_user(self, name: str, password: str, *options: str) -> None:
         """Make a local account."""
         self.postern("users", "add", name, *options, stdin=f"{password}\n")

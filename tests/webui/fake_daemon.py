@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import socket
 import sys
 import time
@@ -46,6 +47,7 @@ class FakeClient:
     download_bytes: int = 0
     reply_message: str = ""
     redirection_url: str = ""
+    method: str = ""
 
 
 @dataclass
@@ -69,6 +71,12 @@ class FakeDaemon:
     without_lease: set[str] = field(default_factory=set)
     login_delay_s: float = 0.0
     login_result: str = ""  # forces a result
+    login_reason: str = ""
+    login_wait_s: int = 0
+    theme: str = ""
+    theme_files: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, JsonValue] = field(default_factory=dict)
+    remember: int = 0
     reachable: bool = True
     clients: dict[str, FakeClient] = field(default_factory=dict)
     calls: list[tuple[str, Params]] = field(default_factory=list)
@@ -132,6 +140,10 @@ class FakeDaemon:
                     "ssid": self.ssid,
                     "redirect_url": self.redirect_url,
                     "language": self.language,
+                    "theme": self.theme,
+                    "theme_version": "1" if self.theme else "",
+                    "texts": self.texts,
+                    "remember": self.remember,
                 }
             ],
         }
@@ -155,7 +167,14 @@ class FakeDaemon:
             "bytes_left": client.bytes_left,
             "reply_message": client.reply_message,
             "redirection_url": client.redirection_url,
+            "upload_bps": 512_000 if client.method == "voucher" else None,
+            "download_bps": 10_000_000 if client.method == "voucher" else None,
+            "method": client.method,
         }
+
+    def theme_answer(self) -> JsonValue:
+        """The answer of `portal.theme`."""
+        return {"files": {name: base64.b64encode(data).decode("ascii") for name, data in self.theme_files.items()}}
 
     async def login(self, params: Params) -> JsonValue:
         """The answer of `client.login`."""
@@ -164,10 +183,11 @@ class FakeDaemon:
         await asyncio.sleep(self.login_delay_s)
         result = self.login_result
         if not result:
-            good = params["method"] == "click" or self.users.get(username) == params["password"]
+            good = params["method"] in ("click", "voucher") or self.users.get(username) == params["password"]
             result = "success" if good else "reject"
         if result == "success":
-            client.username = username
+            client.method = str(params["method"])
+            client.username = "voucher-3-17" if client.method == "voucher" else username
             client.seconds_left = self.grant.get("seconds_left")
             client.bytes_left = self.grant.get("bytes_left")
             client.reply_message = self.reply_message
@@ -178,6 +198,8 @@ class FakeDaemon:
             "message": self.reject_message if result == "reject" else "",
             "redirection_url": self.redirection_url if result == "success" else "",
             "seconds_left": client.seconds_left,
+            "reason": self.login_reason,
+            "wait_s": self.login_wait_s,
         }
 
     def logout(self, ip: str) -> JsonValue:
@@ -232,6 +254,10 @@ class FakeConnection:
         match method:
             case "portal.config":
                 return self.daemon.config()
+            case "portal.theme":
+                if not self.daemon.theme_files:
+                    raise ControlError("not_found", "there is no such theme")
+                return self.daemon.theme_answer()
             case "client.lookup":
                 return self.daemon.lookup(str(params["ip"]))
             case "client.login":

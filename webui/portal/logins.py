@@ -12,7 +12,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.addresses import MacAddress
@@ -116,7 +116,7 @@ class Logins:
         if attempt.method is LoginMethod.PASSWORD:
             if reply.outcome is Outcome.REJECT:
                 wait_s = self.throttle.failed(attempt.mac, attempt.username, now)
-                reply = LoginReply(reply.outcome, reply.message, wait_s=math.ceil(wait_s))
+                reply = replace(reply, wait_s=math.ceil(wait_s))
             elif reply.outcome is Outcome.SUCCESS:
                 self.throttle.succeeded(attempt.mac, attempt.username)
         if reply.outcome in ONLINE_OUTCOMES:
