@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.control.blocking import SyncControlClient
+from tests.netns.captures import Captures
 from tests.netns.freeradius import FreeRadius, user_entry
 from tests.netns.harness import INTERNET4, UPLINK4, Guest, Lab
 from tests.netns.hotspot import Hotspot
@@ -73,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             hotspot = _hotspot(stack, lab, radius=arguments.radius)
             print(f"hotspot up after {time.monotonic() - began:.1f} s: guest, gateway and Internet in namespaces\n")
             walk = Walk()
-            _visit(walk, hotspot, lab.guest)
+            captures = stack.enter_context(Captures(hotspot))
+            _visit(walk, hotspot, lab.guest, captures)
             print(f"\n{'all steps held' if not walk.failed else f'{walk.failed} steps did not hold'}")
             if walk.failed and os.environ.get("POSTERN_KEEP_LOGS"):
                 print(hotspot.log())
@@ -98,13 +101,27 @@ def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
     return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section, user=DAEMON_USER))
 
 
-def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
+def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> None:
     """The life of a phone, from its first DHCP packet to the door that is shut again."""
     portal = hotspot.portal
+    recordings: list[str] = []
 
     def lease() -> tuple[bool, str]:
         address = hotspot.lease(guest)
         return True, f"dhclient got {address}"
+
+    def record() -> tuple[bool, str]:
+        with SyncControlClient(hotspot.socket) as daemon:
+            started = daemon.call("captures.record", {"client": str(guest.mac), "seconds": 600})
+        assert isinstance(started, dict)
+        recordings.append(str(started["id"]))
+        return started["status"] == "recording", f"on {started['interface']}, {started['filter']}"
+
+    def analysed() -> tuple[bool, str]:
+        with SyncControlClient(hotspot.socket) as daemon:
+            daemon.call("captures.stop", {"id": recordings[0]})
+        state = captures.analysed()
+        return state.status == "completed", f"{state.packets} packets, {state.findings} findings"
 
     def probe_redirected(url: str) -> Callable[[], tuple[bool, str]]:
         def look() -> tuple[bool, str]:
@@ -172,6 +189,7 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
         )
 
     walk.step("the phone asks for an address", lease)
+    walk.step("its packets are recorded", record)
     for name, url in PROBES:
         walk.step(f"{name} probes for the Internet", probe_redirected(url))
     walk.step("HTTPS to the Internet", https_refused)
@@ -185,6 +203,7 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest) -> None:
     walk.step("the probe is redirected again", probe_redirected(PROBES[0][1]))
     walk.step("HTTPS is refused again", https_refused)
     walk.step("the timeline has it all", events)
+    walk.step("the recording is analysed", analysed)
 
 
 def _stay(hotspot: Hotspot, lab: Lab) -> None:
