@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
+import pwd
+import re
 import signal
 import stat
 import subprocess
@@ -165,3 +169,49 @@ def test_a_configuration_that_is_not_confirmed_is_taken_back(daemon: Daemon) -> 
     apply("session_idle", "900", None)
     daemon.ask("backup.restore", passphrase="a long passphrase", data=backup["data"])
     assert daemon.ask("admin.config")["session_idle_s"] == 600
+
+
+_CALLS_AS_SOMEBODY = """
+import json, os, socket, sys
+uid, gid, group, path = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+os.setgroups([group]); os.setgid(gid); os.setuid(uid)
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(path)
+refused = {}
+for number, method in enumerate(sys.argv[5:]):
+    body = json.dumps({"id": number, "method": method, "params": {"nonsense": 1}}).encode()
+    peer.sendall(len(body).to_bytes(4, "big") + body)
+    length = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
+    answer = json.loads(peer.recv(length, socket.MSG_WAITALL))
+    refused[method] = (answer.get("error") or {}).get("code")
+print(json.dumps(refused))
+"""
+
+
+def test_each_web_process_has_its_own_list_and_nothing_else(daemon: Daemon) -> None:
+    """Every documented method, asked by the portal's user and by the administration's, both in the socket's group."""
+    page = (Path(__file__).resolve().parents[2] / "docs/control-protocol.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z]+(?:\.[a-z_]+)?)` \|", page, re.MULTILINE)
+    methods = sorted({name for name in rows if "." in name} | {"status"})
+    assert len(methods) > 60
+    daemon.stop()
+    portal, web = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
+    users = "\toption group 'nogroup'\n\toption portal_user 'nobody'\n\toption admin_user 'daemon'\n"
+    daemon.config.write_text(daemon.config.read_text().replace("config metrics", f"{users}config metrics"))
+    for directory in (daemon.directory, daemon.directory / "run"):
+        directory.chmod(0o755)
+    daemon.start()
+    for user, own in ((portal, ("client.", "portal.")), (web, ("admin.",))):
+        words = [str(user.pw_uid), str(user.pw_gid), str(grp.getgrnam("nogroup").gr_gid)]
+        path = str(daemon.directory / "run/control.sock")
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", _CALLS_AS_SOMEBODY, *words, path, *methods],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for method, code in json.loads(done.stdout).items():
+            theirs = method.startswith(own) and method != "admin.setup_code"
+            assert (code == "denied") is not theirs, f"{user.pw_name} {method}: {code}"
