@@ -237,7 +237,8 @@ class GuestAccounts:
         if self._charging or not self._to_charge:
             return
         together = list(self._to_charge.values())[:MAX_TOGETHER]
-        self._charging = self._accounts.submit(partial(self._charge, together), urgent=True)
+        # In the queue of logins: after a device was remembered, and before whoever asks next is answered.
+        self._charging = self._accounts.submit(partial(self._charge, together))
         if not self._charging:
             self._loop.call_later(RETRY_S, self._charge_soon)
 

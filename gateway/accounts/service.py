@@ -285,10 +285,9 @@ class AccountService:
         ends = user.granted().terminate_unix
         return EXPIRED if ends is not None and EARLIEST_UNIX <= self._unix_clock() >= ends else ""
 
-    def submit(self, work: Callable[[], None], *, urgent: bool = False) -> bool:
+    def submit(self, work: Callable[[], None]) -> bool:
         """Have something quick done in the thread, before passwords; False when too much waits."""
-        guarded = partial(self._guarded, work)
-        return self._worker.submit(guarded, urgent=True) if urgent else self._worker.submit_quick(guarded)
+        return self._worker.submit_quick(partial(self._guarded, work))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
