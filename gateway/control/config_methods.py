@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import os
 import secrets
 import time
@@ -181,10 +180,10 @@ class ConfigMethods:
         try:
             data = base64.b64decode(read.text(params, "data", longest=MAX_BYTES), validate=True).decode()
             text = await asyncio.to_thread(unseal, data, passphrase)
-        except (binascii.Error, UnicodeDecodeError) as err:
-            raise ControlError(BAD_PARAMS, "data is not a backup in base64") from err
         except BackupError as err:
             raise ControlError(BAD_PARAMS, str(err)) from err
+        except ValueError as err:  # not base64, or not text
+            raise ControlError(BAD_PARAMS, "data is not a backup in base64") from err
         return await self._apply(caller, text, self._changes.version(self._changes.text()), confirm_s)
 
     # -- time zone --------------------------------------------------------------------------------------------------
