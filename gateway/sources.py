@@ -27,6 +27,7 @@ from gateway.figures import (
     TimelineFigures,
 )
 from gateway.journal import msgpack_flavour
+from gateway.platform import build_id
 from gateway.radius.breaker import BreakerState
 from gateway.radius.channel import Purpose
 from gateway.radius.tallies import BUCKETS_S
@@ -174,6 +175,7 @@ class GatewaySources:
         """What is running."""
         return {
             "version": __version__,
+            "build_id": build_id(),
             "python": platform.python_version(),
             "loop": self._gateway.loop_name,
             "msgpack": msgpack_flavour(),

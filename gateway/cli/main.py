@@ -61,6 +61,11 @@ COMMANDS: Final = {
     "debug": Command("gateway.cli.debug", "profile, heap, tasks and rate limiters of posternd"),
     "analyze": Command("gateway.cli.analyze", "analyse a capture file"),
     "capture": Command("gateway.cli.capture", "record packets to a file"),
+    "backup": Command("gateway.cli.backup", "write the configuration to a file, secrets sealed"),
+    "restore": Command("gateway.cli.restore", "take back what a backup holds"),
+    "upgrade": Command("gateway.cli.upgrade", "install an upgrade bundle and start anew"),
+    "restart": Command("gateway.cli.restart", "start the device anew"),
+    "factory-reset": Command("gateway.cli.factory_reset", "remove everything that was set on this device"),
     "completion": Command("gateway.cli.completion", "completion for the shell"),
 }
 

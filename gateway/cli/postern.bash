@@ -7,7 +7,7 @@
 _postern_words() {
     # The options and verbs of a command, as `postern COMMAND --help` has them.
     case "$1" in
-        "") echo "status sessions leases events users admins setup-code config ruleset radius metrics debug analyze capture completion" ;;
+        "") echo "status sessions leases events vouchers users admins setup-code config ruleset radius metrics debug analyze capture backup restore upgrade restart factory-reset completion" ;;
         sessions) echo "list show kick authorize" ;;
         "sessions list") echo "--zone --state --search --limit" ;;
         "sessions show") _postern_clients ;;
@@ -17,6 +17,10 @@ _postern_words() {
         "leases list") echo "--zone" ;;
         "leases release") _postern_clients ;;
         events) echo "--client --follow --limit" ;;
+        vouchers) echo "create batches list revoke remove" ;;
+        "vouchers create") echo "--letters --length --devices --valid-for --expires-in --zone --note $_postern_limits" ;;
+        "vouchers list") echo "--batch --state --search --limit" ;;
+        "vouchers revoke") echo "--end-sessions" ;;
         users) echo "add list passwd remove" ;;
         "users add") echo "--devices --valid-for --note $_postern_limits" ;;
         admins) echo "list add passwd remove reset-totp" ;;
@@ -28,6 +32,8 @@ _postern_words() {
         debug) echo "profile heap tasks rate-limiters" ;;
         "debug profile") echo "--seconds" ;;
         "debug heap") echo "--trace" ;;
+        upgrade) echo "--older --place" ;;
+        factory-reset) echo "--confirm" ;;
         completion) echo "bash" ;;
     esac
 }
@@ -59,7 +65,7 @@ _postern() {
                 case "$command" in
                     "") command=$word ;;
                     *\ *) ;;
-                    sessions | leases | users | admins | config | ruleset | radius | debug) command="$command $word" ;;
+                    sessions | leases | vouchers | users | admins | config | ruleset | radius | debug) command="$command $word" ;;
                 esac
                 ;;
         esac
@@ -86,7 +92,7 @@ _postern() {
         --client)
             mapfile -t COMPREPLY < <(compgen -W "$(_postern_clients)" -- "$current")
             ;;
-        --zone | --search | --limit | --minutes | --devices | --valid-for | --note | --username | --seconds | --session-time | --idle-time | --upload | \
+        --zone | --search | --limit | --length | --expires-in | --batch | --confirm | --minutes | --devices | --valid-for | --note | --username | --seconds | --session-time | --idle-time | --upload | \
             --download | --total | --upload-rate | --download-rate)
             return # a value of the user's own
             ;;

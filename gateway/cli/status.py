@@ -37,6 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _slots(device: dict[str, JsonValue]) -> list[tuple[str, str]]:
+    """Which slot of an image runs, and what became of the last upgrade."""
+    if not device.get("slot"):
+        return []
+    found = [
+        ("slot", f"{text(device.get('slot'))}, start {text(device.get('start'))}, board {text(device.get('board'))}")
+    ]
+    if upgrade := object_of(device, "upgrade"):
+        words = f"{text(upgrade.get('version'))} {text(upgrade.get('state'))} {text(upgrade.get('text'))}"
+        found.append(("upgrade", words.strip()))
+    return found
+
+
 def _print(output: Output, answer: JsonValue) -> None:
     status = object_of(answer)
     sessions = object_of(answer, "sessions")
@@ -44,7 +57,8 @@ def _print(output: Output, answer: JsonValue) -> None:
         f"{name} {text(status[name])}" for name in ("python", "loop", "msgpack", "parser") if status.get(name)
     )
     pairs = [
-        ("postern", f"{text(status.get('version'))} ({libraries})"),
+        ("postern", f"{text(status.get('version'))}, build {text(status.get('build_id'))} ({libraries})"),
+        *_slots(dict(object_of(answer, "device"))),
         ("up for", duration(status.get("uptime_s"))),
         ("sessions", f"{text(sessions.get('online'))} online, {text(sessions.get('total'))} known"),
         ("memory", octets(status.get("memory_rss_bytes"))),

@@ -7,7 +7,7 @@ pages, because it is too large for a frame.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.control import params as read
 from gateway.control.protocol import CONFLICT, ControlError, JsonValue, Params
@@ -15,17 +15,13 @@ from gateway.control.server import Access, Caller, Method
 from gateway.platform import platform
 from gateway.system.client import System
 
-if TYPE_CHECKING:
-    from gateway.daemon import Gateway
-
 UPGRADE_LIMIT_S: Final = 900.0  # a slow card takes minutes for a slot
 
 
 class SystemMethods:
     """The device as a whole."""
 
-    def __init__(self, gateway: Gateway, system: System) -> None:
-        self._gateway = gateway
+    def __init__(self, system: System) -> None:
         self._system = system
 
     def table(self) -> dict[str, Method]:

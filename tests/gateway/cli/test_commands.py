@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -427,4 +428,4 @@ def test_version_and_help_need_no_daemon() -> None:
     assert run_process("--version").stdout.startswith("postern ")
     overview = run_process("--help")
     assert overview.returncode == 0
-    assert all(f"    {name} " in overview.stdout for name in COMMANDS)
+    assert all(re.search(rf"^    {name}\b", overview.stdout, re.MULTILINE) for name in COMMANDS)
