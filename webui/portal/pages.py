@@ -218,8 +218,9 @@ class Pages:
             rows.append(self._left(say("status_data_left"), left, client.bytes_left, used, ""))
         rows.append(render("row", label=say("status_download"), value=language.size(client.download_bytes)))
         rows.append(render("row", label=say("status_upload"), value=language.size(client.upload_bytes)))
-        if client.download_bps or client.upload_bps:
-            rows.append(render("row", label=say("status_speed"), value=_speed(language, client)))
+        for key, bps in (("status_speed_down", client.download_bps), ("status_speed_up", client.upload_bps)):
+            if bps:
+                rows.append(render("row", label=say(key), value=say("status_speed", rate=language.rate(bps))))
         message = client.reply_message.strip()[:_MAX_SHOWN_MESSAGE]
         onward = way_on(client.redirection_url) or way_on(visit.zone.redirect_url) or way_on(visit.url)
         content = render(
@@ -389,13 +390,6 @@ class Pages:
         if retry_after_s:
             headers.append(("Retry-After", str(retry_after_s)))
         return Response(status, body, "text/html; charset=utf-8", headers)
-
-
-def _speed(language: Language, client: Client) -> str:
-    """The rates that a session may have: download first, as people know them; an open one is left out."""
-    say = language.say
-    parts = [("status_speed_down", client.download_bps), ("status_speed_up", client.upload_bps)]
-    return ", ".join(say(key, rate=language.rate(bps)) for key, bps in parts if bps)
 
 
 class _Composed:

@@ -59,7 +59,8 @@ def test_a_code_goes_to_the_daemon_as_it_was_typed() -> None:
             assert call["code"] == "48219-0736 5"
             status = await get(daemon.port, "/status", client=GUEST)
             assert "<dt>Voucher</dt><dd>3-17</dd>" in status.text
-            assert "up to 10 Mbit/s down, up to 512 kbit/s up" in status.text
+            assert "<dt>Download speed</dt><dd>up to 10 Mbit/s</dd>" in status.text
+            assert "<dt>Upload speed</dt><dd>up to 512 kbit/s</dd>" in status.text
             assert 'href="http://status.postern.lan/"' in status.text
             assert "same code again" in status.text
             assert "48219" not in status.text
