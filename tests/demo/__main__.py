@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
     """The gateway, with a local user or with a RADIUS server in the Internet's namespace."""
-    zone = "\toption title 'Welcome to the demonstration'\n\tlist method 'password'\n"
+    methods = "\tlist method 'password'\n\tlist method 'voucher'\n"
+    zone = f"\toption title 'Welcome to the demonstration'\n{methods}"
     if not radius:
         hotspot = stack.enter_context(Hotspot(lab, zone_options=zone, user=DAEMON_USER))
         hotspot.add_user(USER, PASSWORD, "--session-time", "1h")
@@ -105,6 +106,7 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> No
     """The life of a phone, from its first DHCP packet to the door that is shut again."""
     portal = hotspot.portal
     recordings: list[str] = []
+    codes: list[str] = []
 
     def lease() -> tuple[bool, str]:
         address = hotspot.lease(guest)
@@ -180,6 +182,20 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> No
         answer = hotspot.post_form(guest, f"{portal}/logout", [("token", token)])
         return answer.status == 303, f"{answer.status} to {answer.location}"
 
+    def voucher() -> tuple[bool, str]:
+        codes.extend(hotspot.postern("vouchers", "create", "3", "--valid-for", "7d", "--total", "2G").stdout.split())
+        token = hotspot.curl(guest, f"{portal}/").field("token")
+        fields = [("method", "voucher"), ("token", token), ("code", codes[0].replace("-", " "))]
+        answer = hotspot.post_form(guest, f"{portal}/login", fields)
+        page = hotspot.curl(guest, f"{portal}/status")
+        return answer.status == 303 and "Data left" in page.body, f"{codes[0]} of 3 lets in, and shows what is left"
+
+    def revoke() -> tuple[bool, str]:
+        done = hotspot.postern("vouchers", "revoke", "1-1", "--end-sessions").stdout.strip()
+        return "ended 1 session" in done and hotspot.curl(
+            guest, PROBES[0][1]
+        ).status == 302, f"{done}; back at the door"
+
     def events() -> tuple[bool, str]:
         rows = hotspot.ask("events", "--client", str(guest.mac))["rows"]
         kinds = [row["kind"] for row in rows]
@@ -202,6 +218,8 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> No
     walk.step("logout", log_out)
     walk.step("the probe is redirected again", probe_redirected(PROBES[0][1]))
     walk.step("HTTPS is refused again", https_refused)
+    walk.step("a voucher from the printer", voucher)
+    walk.step("the voucher is revoked", revoke)
     walk.step("the timeline has it all", events)
     walk.step("the recording is analysed", analysed)
 
@@ -209,6 +227,7 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> No
 def _stay(hotspot: Hotspot, lab: Lab) -> None:
     """Say how to look around and wait for Ctrl-C."""
     enter = f"sudo ip netns exec {lab.guest.netns}"
+    spare = hotspot.ask("vouchers", "list", "--state", "unused")["rows"][0]["code"]
     print(f"""
 The hotspot stays up; Ctrl-C ends it. To look around, in another terminal in this folder:
 
@@ -216,6 +235,7 @@ The hotspot stays up; Ctrl-C ends it. To look around, in another terminal in thi
   sudo .venv/bin/python -m gateway.cli --socket {hotspot.socket} events --follow
   {enter} curl -i http://example.com/          (redirected to the portal)
   {enter} curl {hotspot.portal}/                the portal; log in as {USER}, password {PASSWORD}
+  {" " * len(enter)} {" " * len(f"curl {hotspot.portal}/")}                or with the voucher {spare}
 """)
     try:
         signal.pause()
