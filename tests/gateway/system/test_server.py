@@ -136,6 +136,13 @@ def test_without_it_a_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     assert caught.value.code == UNAVAILABLE
 
 
+def test_the_time_zone_is_asked_for_where_etc_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root within a service that may not write /etc is no better off than others."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ControlError, match=r"may not set the time zone itself.*postern-system"):
+        asyncio.run(System(tmp_path / "postern", tmp_path).set_timezone("UTC"))
+
+
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
     """It makes its socket, says that it is ready, and removes the socket when it is told to stop."""
     (tmp_path / "postern").write_text("")
