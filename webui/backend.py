@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from gateway.analysis import job
 from gateway.analysis.job import Progress, Retention, State
-from gateway.analysis.worker import BEAT
 from webui.jobs import Room
 
 _UNPACK_LIMIT: Final = 1 << 30
@@ -175,7 +174,7 @@ class LocalBackend:
 
     def _beat(self) -> dict[str, Any]:  # Any: JSON
         try:
-            found = json.loads((self._spool / BEAT).read_bytes())
+            found = json.loads((self._spool / job.BEAT).read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

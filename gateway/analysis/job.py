@@ -23,7 +23,6 @@ import os
 import re
 import shutil
 import stat
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -36,6 +35,7 @@ FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
 
 STATE, CAPTURE, PROGRESS, CANCEL = "state.json", "capture", "progress", "cancel"
 WAKE: Final = "wake"
+BEAT: Final = "worker.json"  # of the spool, not of a job: that the worker lives, and how long it keeps what
 DIRECTORY_MODE, FILE_MODE = 0o2770, 0o660
 UNPACKED: Final = "unpacked"  # the capture without compression, made when somebody looks into it
 REPORT, REPORT_HTML = "report.json", "report.html"
@@ -132,7 +132,8 @@ def display_name(name: str) -> str:
 
 def create(spool: Path, name: str, *, owner: str = "", now_unix: float, settings: dict[str, str] | None = None) -> Path:
     """Make the directory of a new job, without a state: the caller fills `capture` and then calls `submit`."""
-    directory = spool / str(uuid.uuid4())
+    # The kernel's own, for the library's is no part of a router's Python.
+    directory = spool / Path("/proc/sys/kernel/random/uuid").read_text(encoding="ascii").strip()
     directory.mkdir(mode=0o700)
     directory.chmod(DIRECTORY_MODE)  # mkdir leaves out what the umask forbids, and the group's bit always
     state = State(directory.name, display_name(name), owner=owner, created_unix=now_unix, settings=settings or {})

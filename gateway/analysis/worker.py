@@ -28,7 +28,7 @@ from gateway.analysis.job import Retention, State
 from gateway.analysis.supervise import Bounds, run_job
 
 SPOOL: Final = Path("/var/lib/postern/spool")
-BEAT: Final = "worker.json"
+BEAT: Final = job.BEAT
 BEAT_EVERY_S: Final = 5.0
 LOOK_EVERY_S: Final = 2.0  # for what could not wake us
 CANCELLED_EVERY_S: Final = 1.0  # how often waiting jobs are looked at while another runs

@@ -23,6 +23,7 @@ from webui.uploads import Uploads
 
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"
+_HEALTH_S: Final = 2.0  # anybody may ask for health; the spool is looked through no more often than this
 _END_WAIT_S: Final = 5.0  # for a running analysis to stop before it is removed
 
 
@@ -70,6 +71,8 @@ class CaptureDesk:
         self._looks = Looks()
         self._reports = Reports(clock)
         self._wall = wall
+        self._clock = clock
+        self._health: tuple[float, dict[str, Any] | None] = (float("-inf"), None)
 
     def close(self) -> None:
         """End the tasks."""
@@ -84,6 +87,25 @@ class CaptureDesk:
             return Overview(self.backend.states(), self.backend.retention(), self.backend.room(), age)
 
         return await asyncio.to_thread(look)
+
+    async def health(self) -> dict[str, Any] | None:  # Any: JSON
+        """How captures are doing, at most two seconds old; None where the spool was taken away."""
+        looked_at, row = self._health
+        if self._clock() - looked_at > _HEALTH_S:
+            self._health = (self._clock(), row)  # before the look, so that many who ask at once make one
+            found = await self.overview()
+            row = None
+            if found.room.disk_bytes:
+                row = jobs.health_row(
+                    self.limits,
+                    found.retention,
+                    found.states,
+                    self.uploads.active,
+                    found.room,
+                    beat_age_s=found.beat_age_s,
+                )
+            self._health = (self._clock(), row)
+        return row
 
     async def visible(self, caller: Caller) -> list[State]:
         """The jobs that the caller may see."""

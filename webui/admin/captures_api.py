@@ -428,19 +428,7 @@ async def queue_status(call: ApiCall) -> object:
 
 async def captures_health(app: AdminApp) -> dict[str, Any] | None:
     """How captures are doing, for the health of the whole; None where they are not served."""
-    if app.captures is None:
-        return None
-    found = await app.captures.overview()
-    if not found.room.disk_bytes:  # the spool was taken away: no captures here
-        return None
-    return jobs.health_row(
-        app.captures.limits,
-        found.retention,
-        found.states,
-        app.captures.uploads.active,
-        found.room,
-        beat_age_s=found.beat_age_s,
-    )
+    return None if app.captures is None else await app.captures.health()
 
 
 async def _job(call: ApiCall, *, expired: bool = False) -> tuple[CaptureDesk, State]:
