@@ -92,8 +92,8 @@ def test_faults_and_unknown_verbs_do_not_end_it(server: Path) -> None:
 
 
 @pytest.mark.root
-def test_others_are_refused_by_the_kernels_word(server: Path, config: Path) -> None:
-    """Whoever may reach the socket is still not posternd."""
+def test_others_are_refused_by_the_kernels_word(server: Path, config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may reach the socket is still not posternd; what they hear of it depends on who is quicker."""
     server.parent.chmod(0o755)
     for parent in server.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o111)
@@ -102,13 +102,16 @@ def test_others_are_refused_by_the_kernels_word(server: Path, config: Path) -> N
         "os.setgid(65534); os.setuid(65534)\n"
         "peer = socket.socket(socket.AF_UNIX); peer.connect(sys.argv[1])\n"
         'body = b\'{"id":1,"method":"write_config","params":{"text":"config x"}}\'\n'
-        "peer.sendall(len(body).to_bytes(4, 'big') + body)\n"
-        "print(peer.recv(4096).decode('utf-8', 'replace'))\n"
+        "try:\n"
+        "    peer.sendall(len(body).to_bytes(4, 'big') + body)\n"
+        "    print(peer.recv(4096).decode('utf-8', 'replace'))\n"
+        "except OSError as err: print(err)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(server)], capture_output=True, text=True, timeout=30, check=True
     )
-    assert "answers root and user no-such-user only" in done.stdout
+    assert "written" not in done.stdout
+    assert "caller refused uid=65534" in caplog.text
     assert config.read_text() == "config postern\n"
 
 
