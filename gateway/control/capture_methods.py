@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.addresses import MacAddress
 from gateway.admin.roles import Role
-from gateway.capture import recorder, recording
-from gateway.capture.expression import FilterError
+from gateway.capture import recording
 from gateway.capture.recording import Bounds, Recording
-from gateway.capture.tap import TapError
 from gateway.control import params as read
 from gateway.control.protocol import BAD_PARAMS, BUSY, NOT_FOUND, UNAVAILABLE, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
@@ -84,6 +82,11 @@ class CaptureMethods:
         running = sum(found.status == "recording" for found in await asyncio.to_thread(recording.listing, spool))
         if running >= AT_ONCE:
             raise ControlError(BUSY, f"{running} recordings run already; end one of them first")
+        # Filters, sockets and jobs for a recording now and then: they need not be in memory for months.
+        from gateway.capture import recorder
+        from gateway.capture.expression import FilterError
+        from gateway.capture.tap import TapError
+
         try:
             started = await asyncio.to_thread(
                 recorder.start,

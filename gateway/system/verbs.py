@@ -17,8 +17,6 @@ from gateway.control.protocol import BAD_PARAMS, CONFLICT, UNAVAILABLE, ControlE
 from gateway.system.files import replace_file
 from gateway.system.timezones import set_timezone
 from gateway.uci import UciSyntaxError, parse
-from gateway.upgrade import perform
-from gateway.upgrade.bundle import BundleRefused
 from gateway.upgrade.slots import NoSlots
 
 LONGEST_CONFIG: Final = 1 << 19
@@ -68,6 +66,9 @@ def timezone(place: Place, params: Params) -> JsonValue:
 def upgrade(place: Place, params: Params) -> JsonValue:
     """Install the bundle that lies in its place, and start the system anew to try it."""
     read.only(params, "older")
+    from gateway.upgrade import perform  # the daemon knows the verbs, too, and never upgrades by itself
+    from gateway.upgrade.bundle import BundleRefused
+
     try:
         story = perform.install(place.root / BUNDLE, older=read.flag(params, "older"))
         perform.restart()
@@ -81,6 +82,8 @@ def upgrade(place: Place, params: Params) -> JsonValue:
 def factory_reset(place: Place, params: Params) -> JsonValue:
     """Remove everything that was set on this device, by starting it anew."""
     read.only(params)
+    from gateway.upgrade import perform
+
     try:
         perform.factory_reset()
         perform.restart()
@@ -94,6 +97,8 @@ def factory_reset(place: Place, params: Params) -> JsonValue:
 def restart(place: Place, params: Params) -> JsonValue:
     """Start the system anew."""
     read.only(params)
+    from gateway.upgrade import perform
+
     try:
         perform.restart()
     except (OSError, subprocess.CalledProcessError) as err:

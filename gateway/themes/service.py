@@ -18,7 +18,6 @@ from typing import Final
 
 from gateway.accounts.service import AccountService
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, ControlError
-from gateway.themes.archive import read_archive
 
 MAX_THEMES: Final = 20
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -82,6 +81,8 @@ class ThemeService:
             raise ControlError(CONFLICT, f"there are {len(self._rows)} themes; remove one first")
 
         def work() -> ThemeRow:
+            from gateway.themes.archive import read_archive  # zip and HTML parsers, for one upload in a year
+
             self._write(name, read_archive(archive))
             return self._row(name)
 

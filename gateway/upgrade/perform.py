@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import gateway
-from gateway.upgrade import slots
+from gateway.upgrade import slots, writing
 from gateway.upgrade.bundle import BundleRefused, newer, verify
 from gateway.upgrade.story import Story, tell
 
@@ -34,9 +34,9 @@ def install(path: Path, *, older: bool = False) -> Story:
     story = Story("verified", manifest.version, manifest.build_id, here.other)
     tell(here.data, story)
     LOG.info("upgrade verified version=%s build=%s slot=%s", manifest.version, manifest.build_id, here.other)
-    slots.write(here, path, manifest)
+    writing.write(here, path, manifest)
     tell(here.data, Story("installed", manifest.version, manifest.build_id, here.other))
-    slots.arm(here)
+    writing.arm(here)
     story = Story("trial", manifest.version, manifest.build_id, here.other)
     tell(here.data, story)
     LOG.info("upgrade installed, its trial is the next start")

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 
 from gateway.control.blocking import SyncControlClient
 from gateway.control.protocol import ControlError
-from gateway.upgrade import slots
+from gateway.upgrade import slots, writing
 from gateway.upgrade.story import Story, tell, told
 
 LIMIT_S: Final = 180.0
@@ -53,7 +53,7 @@ def main() -> int:
         _LOG.error("the new version does not work: %s", error)
         tell(here.data, Story("trial", story.version, story.build_id, story.slot, str(error)))
         return 1
-    slots.commit(here)
+    writing.commit(here)
     tell(here.data, Story("committed", story.version, story.build_id, here.running))
     _LOG.info("the new version works and stays")
     return 0
