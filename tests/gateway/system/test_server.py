@@ -108,7 +108,7 @@ def test_others_are_refused_by_the_kernels_word(server: Path, config: Path, capl
         "except OSError as err: print(err)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(server)], capture_output=True, text=True, timeout=30, check=True
+        ["/usr/bin/python3", "-c", script, str(server)], capture_output=True, text=True, timeout=30, check=True
     )
     assert "written" not in done.stdout
     assert "caller refused uid=65534" in caplog.text
