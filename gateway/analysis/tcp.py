@@ -202,7 +202,8 @@ def segment(
             st.label("retransmission", conn, frame, t)
         _sent(d, r, seq, end, t, frame, ip_id, checksum)
     # 12
-    if lost_before and nseq is not None:
+    # A SYN behind a stray packet of an older connection begins anew: nothing is missing in between.
+    if lost_before and nseq is not None and not flags & 2:
         _open_hole(st, d, nseq, seq, frame, t, stamp, ip_id)
     if nseq is None:
         if not rst:
@@ -411,7 +412,9 @@ def _acknowledged(
     if 0 < beyond < HALF:
         known = r[ACKED] if r[ACKED] is not None and 0 < (r[ACKED] - r[NSEQ] & MASK) < HALF else r[NSEQ]
         more = ack - known & MASK
-        if 0 < more < HALF and more < 1 << 30:
+        # Who answers a bare SYN with any other number than its own speaks of an older connection (RFC 5961 section 4).
+        stray = conn.syn_ack_time is None and r[ISN] is not None and not r[SEGMENTS]
+        if 0 < more < 1 << 30 and not stray:
             r[ACKED] = ack
             st.drop_proved(conn, frame, t, more)
             trouble = trouble_of(r)

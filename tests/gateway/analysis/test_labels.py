@@ -84,3 +84,18 @@ def test_a_reset_without_ack_acknowledges_nothing() -> None:
     wire.up(24, RST, 1, 0, win=0)
     wire.down(400, ACK, 1, 1, size=1000)
     assert wire.labels() == {"retransmission": [7]}
+
+
+def test_a_stray_acknowledgement_before_the_syn_ack_loses_nothing() -> None:
+    """A server that answers a SYN by its memory of an older connection is reset, and then opens the new one."""
+    wire = Wire()
+    wire.up(0, SYN, 1_000, 0, options=PLAIN)
+    wire.down(20, ACK, 5_000, 777_000)
+    wire.up(21, RST, 777_000, 0, win=0)
+    wire.up(3000, SYN, 1_000, 0, options=PLAIN)
+    wire.down(3020, SYN | ACK, 900_000, 1_001, options=PLAIN)
+    wire.up(3021, ACK, 1_001, 900_001)
+    wire.up(3022, ACK, 1_001, 900_001, size=100)
+    report = wire.trace.report()
+    assert report["capture_health"]["drops_proved"] == 0
+    assert report["tcp"]["label_frames"] == {"retransmission": [4], "lost_segment": [5]}
