@@ -56,11 +56,13 @@ class Findings:
         signals: Iterable[str] = (),
         advice: str = "",
         group: FindingClass = "performance",
+        only: str = "",
         display_filter: str = "",
     ) -> Finding:
         """Add a finding; `flow` is the first frame of its flow, times are in nanoseconds, `frames` rise.
 
-        `display_filter` stands where one says more than addresses and times.
+        Where there are too many frames to name them all, `only` narrows the filter by addresses and times;
+        `display_filter` takes its place in any case.
         """
         st = self._st
         cap = st.settings.tables.frames
@@ -96,7 +98,7 @@ class Findings:
             "advice": advice or kind.rpartition(".")[0],
             "muted": None,
         }
-        finding["filter"] = display_filter or self._filter(finding, total, source, target, port)
+        finding["filter"] = display_filter or self._filter(finding, total, source, target, port, only)
         if len(self.rows) < st.settings.tables.rows * 4:
             self.rows.append(finding)
         else:
@@ -104,19 +106,25 @@ class Findings:
         return finding
 
     def _filter(
-        self, finding: Finding, total: int, source: bytes | None, target: bytes | None, port: int | None
+        self,
+        finding: Finding,
+        total: int,
+        source: bytes | None,
+        target: bytes | None,
+        port: int | None,
+        only: str,
     ) -> str:
         frames = finding["frames"]
         if frames and (total <= len(frames)) and len(frames) <= _FILTER_FRAMES:
             return "frame.number in {" + ",".join(map(str, frames)) + "}"
-        parts = []
-        for address in (source, target):
+        parts = [only] if only else []
+        for address in dict.fromkeys((source, target)):
             if address is not None and len(address) in (4, 16):
                 parts.append(f"{'ip' if len(address) == 4 else 'ipv6'}.addr == {self._st.address_text(address)}")
         if port is not None:
             parts.append(f"(tcp.port == {port} || udp.port == {port})")
         begin, end = finding["first"]["t"], finding["last"]["t"]
-        parts.append(f"frame.time_relative >= {max(0.0, begin - 1e-6):.6f}")
+        parts.append(f"frame.time_relative >= {begin - 1e-6:.6f}")
         parts.append(f"frame.time_relative <= {end + 1e-6:.6f}")
         return " && ".join(parts)
 

@@ -194,7 +194,7 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             f"{counted(st.drops, 'place')}: "
             f"the capture "
             "lost them, not the network.",
-            st.drop_first,
+            sorted(set(st.drop_first)),
             st.drops,
             missing_bytes=st.missing_bytes,
         )
@@ -220,7 +220,7 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             f"{st.cut} of {st.frame} packets hold less than was on the wire; payload could be read only in part.",
             [st.cut_frame],
             st.cut,
-            "frame.cap_len < frame.len",
+            "frame.cap_len < frame.len" if st.cut > 1 else "",
             share=st.cut / st.frame,
         )
     if st.offload:
@@ -248,7 +248,7 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             ),
             [st.notes.frames.get("clock-backwards") or 1],
             st.backwards,
-            "frame.time_delta < 0",
+            "frame.time_delta < 0" if st.backwards > 1 else "",
         )
     connections = len(st.connections)
     if totals.one_sided and totals.one_sided > st.settings.asymmetry.one_sided_share * connections:

@@ -93,7 +93,7 @@ class _PcapngWalk(Walk):
                 self._old(buffer, position, length, base, append)
             elif kind in _CUSTOM and length >= 16:
                 # Wireshark lists custom blocks as frames; ours are counted alike so that frame numbers agree.
-                append((position + 16, end - 4, length - 16, self._last_ns, self._custom()))
+                append((position + 12, end - 4, length - 16, self._last_ns, self._custom()))
             if self.stopped:
                 break
             position = end
@@ -166,7 +166,7 @@ class _PcapngWalk(Walk):
     def _custom(self) -> int:
         if self._custom_index is None:
             self._custom_index = len(self.interfaces)
-            self.interfaces.append(Interface("custom blocks", CUSTOM_BLOCK, "pcapng custom block", "us", 0, 16))
+            self.interfaces.append(Interface("custom blocks", CUSTOM_BLOCK, "pcapng custom block", "us", 0, 12))
         return self._custom_index
 
     def _twin(self, index: int, header: int) -> int:

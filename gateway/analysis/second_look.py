@@ -76,6 +76,12 @@ def frames(path: Path, first: int, last: int, report: ReportLike | None = None) 
     return found
 
 
+def first_time(path: Path) -> int | None:
+    """When a capture begins, in nanoseconds since 1970: times are told from there, as Wireshark tells them."""
+    with CaptureFile.open(path) as capture:
+        return next((record.t_ns for record in capture.walk(last=1)), None)
+
+
 def flow_records(capture: CaptureFile, report: ReportLike, row: Mapping[str, Any]) -> Iterator[Record]:
     """The records of one flow, in file order, read from its first to its last frame."""
     key = FlowKey.of_row(row)

@@ -512,7 +512,13 @@ def _needless(d: Direction, conn: Connection, trouble: Trouble, entry: list[Any]
         row[1] = times.get(row[4][0], row[1])
         if row[2] == frame:
             row[2], row[3] = row[4][-1], times.get(row[4][-1], row[3])
+    before = events.get("needless-" + way)
+    last = (before[2], before[3]) if before is not None else (frame, entry[_R_TIME])
     conn.event("needless-" + way, frame, entry[_R_TIME])
+    row = (conn.events or {})["needless-" + way]
+    row[1] = min(row[1], entry[_R_TIME])  # told in the order of the reports, which is not that of the frames
+    row[2], row[3] = max(last, (frame, entry[_R_TIME]))
+    row[4].sort()
 
 
 def _resent(trouble: Trouble, seq: int, end: int, frame: int, t: int, stamp: int | None, ip_id: int) -> list[Any]:

@@ -214,6 +214,7 @@ def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
             threshold={"medium": limits.syn_medium, "high": limits.syn_high},
             signals=["syn-repeated"],
             advice="tcp.syn",
+            only="tcp.flags.syn == 1 && tcp.flags.ack == 0",
         )
 
 
@@ -347,6 +348,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             signals=sorted(trouble.cause),
             advice="tcp.loss",
         )
+    needless = events.get("needless-up" if d is conn.orig else "needless-down")
     if trouble.dsack and trouble.dsack > limits.dsack_share * segments:
         out.add(
             "tcp.retransmission.spurious",
@@ -355,10 +357,11 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             f"{counted(trouble.dsack, 'needless retransmission')} by {st.address_text(sender)}",
             f"{st.address_text(receiver)} reported {counted(trouble.dsack, 'segment')} it already had (D-SACK): "
             f"{'it was' if trouble.dsack == 1 else 'they were'} sent again too early, or doubled by the network.",
-            frames=_frames(events, "needless-" + ("up" if d is conn.orig else "down")) or [conn.frame],
+            frames=needless[4] if needless is not None else [conn.frame],
             count=trouble.dsack,
-            first_ns=conn.time,
-            last_ns=session.last,
+            first_ns=needless[1] if needless is not None else conn.time,
+            last_ns=needless[3] if needless is not None else session.last,
+            last_frame=needless[2] if needless is not None else session.last_frame,
             flow=conn.frame,
             source=sender,
             target=receiver,
@@ -579,6 +582,7 @@ def _window(st: State, out: Findings, conn: Connection, session: Session, d: Dir
         threshold={"low_s": limits.zero_low_s, "medium_s": limits.zero_medium_s, "high_s": limits.zero_high_s},
         signals=["zero-window"],
         advice="tcp.window",
+        only="tcp.window_size == 0",
     )
 
 

@@ -191,7 +191,10 @@ class _Follower:
             window <<= min(sender.scale, 14)
         trace.scaled = trace.scaled or self._both_scale
         length = max(0, packet.payload_bytes - header)
-        if flags & RST and sender.first is not None:
+        if flags & SYN and sender.first is not None and not sender.seen and sender.relative(seq_raw):
+            sender.first = None  # what came before the SYN was of an older connection
+            sender.last = sender.end = 0
+        if flags & RST:
             seq = sender.end  # resets carry numbers of their own making; the picture needs none of them
         else:
             seq = sender.relative(seq_raw)

@@ -319,10 +319,10 @@ def _look(args: argparse.Namespace, report: Any, shown: Any) -> None:  # Any: Re
 
 
 def _print_decoded(args: argparse.Namespace, records: Any, style: Style, report: Any) -> None:  # Any: records, a Report
-    from gateway.analysis import dissect
+    from gateway.analysis import dissect, second_look
     from gateway.analysis.packet_text import packets_text, plain_text
 
-    first = report["capture"]["first_unix_ns"] if report is not None else None
+    first = report["capture"]["first_unix_ns"] if report is not None else second_look.first_time(Path(args.file))
     try:
         packets = dissect.dissect(records)
     except (dissect.DissectorMissing, dissect.DissectorFailed) as err:
