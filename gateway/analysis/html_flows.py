@@ -129,7 +129,7 @@ def _ladder_title(around: Sequence[Segment], trace: Trace) -> str:
 def _figure(title: str, plot: str, legend: str) -> Safe:
     if not plot:
         return Safe("")
-    return Safe(f'<figure><figcaption>{markup(title)}</figcaption><div class="plotbox">{plot}</div>{legend}</figure>')
+    return Safe(f'<figure><figcaption>{markup(title)}</figcaption><div class="plotbox" tabindex="0">{plot}</div>{legend}</figure>')
 
 
 def _legend(*entries: tuple[str, str]) -> str:

@@ -245,7 +245,7 @@ def traffic(report: ReportLike) -> Safe:
         ],
         total=len(temporal["periodic"]),
     )
-    body = [f'<div class="plotbox">{graph}</div>{legend}']
+    body = [f'<div class="plotbox" tabindex="0">{graph}</div>{legend}']
     for title, part in (("Bursts", bursts), ("Silences inside transfers", gaps), ("What repeats", periodic)):
         if part:
             body.append(f'<details class="more"><summary>{title}</summary>{part}</details>')
