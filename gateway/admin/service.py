@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,14 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.accounts.users import name_key
-from gateway.admin import codes, totp
-from gateway.admin.administrators import (
-    MAX_ADMINISTRATORS,
-    RECOVERY_CODES,
-    Administrator,
-    check_new_name,
-    check_new_password,
-)
+from gateway.admin import codes
+from gateway.admin.administrators import Administrator
 from gateway.admin.audit import Entry
 from gateway.admin.audit_log import AuditLog
 from gateway.admin.credentials import (
@@ -41,8 +36,9 @@ from gateway.admin.credentials import (
     session_value,
     token_value,
 )
+from gateway.admin.factors import SecondFactors
 from gateway.admin.roles import Acting, Role, read_scopes
-from gateway.admin.store import Field
+from gateway.admin.roster import Roster
 from gateway.admin.thread import AdminThread
 from gateway.admin.throttle import Throttle, place_of
 from gateway.config import Admin
@@ -57,15 +53,11 @@ from gateway.control.protocol import (
 )
 
 DATABASE: Final = "admin.db"
-EARLIEST_UNIX: Final = 1_735_689_600  # 2025; a clock before that was never set
 SWEEP_S: Final = 10.0
 RETRY_S: Final = 30.0
 SAVED_PER_IDLE: Final = 8  # how often a session's latest request is written in one idle time: flash wears
-TOTP_BEGUN_S: Final = 600.0  # how long a new second factor waits for its first code
-ISSUER: Final = "Postern"
 _SETUP: Final = "setup_code"
 _AGENT_CHARACTERS: Final = 200
-_NEVER: Final = ControlError(UNAUTHENTICATED, "This login is over or was never made; log in again.")
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -118,15 +110,14 @@ class AdminService:
         self._store = self.thread.store
         self.audit = AuditLog(self.thread, lambda: self._settings.audit_entries, clock)
         self._loaded = False
-        self._changing = asyncio.Lock()  # one at a time looks who is there and changes it
         self._setup_code = ""
-        self._administrators: dict[str, Administrator] = {}
+        self._roster = Roster(self.thread, unix_clock)
         self._tokens: dict[bytes, Token] = {}
         self._sessions = Sessions(settings.session_idle, settings.session_lifetime)
         self._saved_at: dict[bytes, float] = {}  # when a session was last written
         self._places: set[tuple[str, str]] = set()
         self._throttle = Throttle(settings.login_attempts, settings.login_backoff)
-        self._factors: dict[str, tuple[bytes, float]] = {}  # second factors begun and not confirmed, with when
+        self.factors = SecondFactors(self._roster, clock, unix_clock)
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -170,7 +161,7 @@ class AdminService:
     @property
     def setup_needed(self) -> bool:
         """Whether there is no administrator yet."""
-        return self._loaded and not self._administrators
+        return self._loaded and not len(self._roster)
 
     def setup_code(self) -> str:
         """The code that the first administrator needs; raises ControlError when it is not needed any more."""
@@ -191,11 +182,8 @@ class AdminService:
             self._note(self._place_entry("(setup)", address, "admin.setup", "", "reject"), failure=True)
             return Refused("reject", "This is not the set-up code; `postern setup-code` on the gateway prints it.")
         self._throttle.succeeded(_SETUP, place, now)
-        one = await self._new(name, password, Role.ADMINISTRATOR)
-        async with self._changing:
-            if not self.setup_needed:
-                raise ControlError(CONFLICT, "Somebody else has set the gateway up meanwhile; log in.")
-            await self._insert(one)
+        one = await self._roster.add(name, password, Role.ADMINISTRATOR, first=True)
+        self._forget_setup_code()
         self._note(self._place_entry(one.name, address, "admin.setup", f"name={one.name}", "done"))
         return self._open(one, address, agent)
 
@@ -209,14 +197,14 @@ class AdminService:
         wait = self._throttle.admit(account, place, now, known=known)
         if wait:
             return Refused("wait", f"Too many wrong attempts; wait {_words(wait)}.", wait)
-        one = self._administrators.get(account)
+        one = self._roster.get(account)
         stored = None if one is None or one.disabled else one.password
         try:
             right = await self.thread.verify(password, stored)
         except ControlError:
             self._throttle.not_judged(account, place, now)
             raise
-        one = self._administrators.get(account)  # as it is now: much may have happened while the password was checked
+        one = self._roster.get(account)  # as it is now: much may have happened while the password was checked
         if one is None or one.disabled or not right or one.password != stored:
             self._note(self._place_entry(name[:64], address, "admin.login", "", "reject"), failure=True)
             return Refused("reject", "The name or the password is wrong.")
@@ -224,9 +212,9 @@ class AdminService:
             if not second:
                 self._throttle.not_judged(account, place, now)
                 return Refused("totp", "Give the six digits of the second factor, or a recovery code.")
-            if not self._use_second(one, one.totp_secret, second):
+            if not self.factors.use(one, one.totp_secret, second):
                 self._note(self._place_entry(one.name, address, "admin.login", "second factor", "reject"), failure=True)
-                return Refused("reject", self._second_is_wrong())
+                return Refused("reject", self.factors.wrong())
         self._throttle.succeeded(account, place, now)
         if not known:
             self._places.add((account, place))
@@ -247,9 +235,9 @@ class AdminService:
             return self._token_holder(digest, address)
         now = self._clock()
         session = self._sessions.find(digest, now)
-        one = self._administrators.get(session.owner) if session is not None else None
+        one = self._roster.get(session.owner) if session is not None else None
         if session is None or one is None or one.disabled:
-            raise _NEVER
+            raise ControlError(UNAUTHENTICATED, "This login is over or was never made; log in again.")
         if touch:
             session.seen_at, session.address = now, address
             if now - self._saved_at.get(digest, -1e9) >= self._settings.session_idle / SAVED_PER_IDLE:
@@ -276,48 +264,32 @@ class AdminService:
     def administrators(self) -> list[tuple[Administrator, int]]:
         """All of them by name, with the number of their sessions."""
         self._require()
-        counts = dict.fromkeys(self._administrators, 0)
-        for session in self._sessions:
-            counts[session.owner] = counts.get(session.owner, 0) + 1
-        return [(one, counts[key]) for key, one in sorted(self._administrators.items())]
+        counts = Counter(session.owner for session in self._sessions)
+        return [(one, counts[one.key]) for one in self._roster]
 
     def administrator(self, name: str) -> Administrator:
         """One of them; raises ControlError(not_found)."""
         self._require()
-        one = self._administrators.get(name_key(name))
-        if one is None:
-            raise ControlError(NOT_FOUND, f"there is no administrator {name[:64]!r}")
-        return one
+        return self._roster.find(name)
 
     async def add(self, name: str, password: str, role: Role) -> Administrator:
         """Make an administrator."""
         self._require()
-        one = await self._new(name, password, role)
-        async with self._changing:
-            self._free(one.name)
-            await self._insert(one)
+        one = await self._roster.add(name, password, role)
+        self._forget_setup_code()
         return one
 
     async def change(self, name: str, *, role: Role | None, disabled: bool | None) -> Administrator:
         """Change a role, or switch an account off or on; that ends its sessions."""
-        old = self.administrator(name)
-        wanted: dict[str, Field] = {"role": role, "disabled": disabled}
-        changes = {name: value for name, value in wanted.items() if value not in (None, getattr(old, name))}
-        if not changes:
-            return old
-        async with self._changing:
-            self._leave_one(old, replace(old, **changes))  # type: ignore[arg-type]  # of the two fields above
-            await self._keep(old, **changes)
-        await self._end_for_good(session for session in self._sessions if session.owner == old.key)
+        one = self.administrator(name)
+        if await self._roster.change(one, role, disabled):
+            await self._end_for_good(session for session in self._sessions if session.owner == one.key)
         return self.administrator(name)
 
     async def remove(self, name: str) -> None:
         """Remove an administrator with sessions and tokens."""
         one = self.administrator(name)
-        async with self._changing:
-            self._leave_one(one, None)
-            await self.thread.ask(partial(self._store.remove_administrator, one.name))
-            self._administrators.pop(one.key, None)
+        await self._roster.remove(one)
         self._places = {(owner, place) for owner, place in self._places if owner != one.key}
         self._end(session for session in self._sessions if session.owner == one.key)
         for token in [token for token in self._tokens.values() if token.owner == one.key]:
@@ -326,8 +298,7 @@ class AdminService:
     async def set_password(self, name: str, password: str, *, but: str = "") -> None:
         """Set a password; it ends the account's sessions except the one with the id `but`."""
         one = self.administrator(name)
-        hashed = await self._hashed(password, one.name)
-        await self._keep(one, password=hashed)
+        await self._roster.set_password(one, password)
         await self._end_for_good(
             session for session in self._sessions if session.owner == one.key and session.id != but
         )
@@ -347,61 +318,6 @@ class AdminService:
             raise ControlError(DENIED, "The current password is wrong.")
         self._throttle.succeeded(one.key, place, now)
 
-    # -- the second factor ------------------------------------------------------------------------------------------
-
-    def begin_factor(self, name: str) -> tuple[str, str]:
-        """A new secret as text and as otpauth URI; it takes effect when its first code is confirmed."""
-        one = self.administrator(name)
-        if one.totp_secret is not None:
-            raise ControlError(CONFLICT, "There is a second factor already; remove it first.")
-        secret = secrets.token_bytes(totp.SECRET_BYTES)
-        self._factors[one.key] = secret, self._clock()
-        return totp.written(secret), totp.uri(secret, one.name, ISSUER)
-
-    async def confirm_factor(self, name: str, typed: str) -> list[str]:
-        """Switch the second factor on, if its app shows the right code; returns the recovery codes, told this once."""
-        one = self.administrator(name)
-        secret, begun_at = self._factors.get(one.key, (b"", 0.0))
-        if not secret or self._clock() - begun_at > TOTP_BEGUN_S:
-            raise ControlError(CONFLICT, "No second factor was begun in the last ten minutes; begin again.")
-        step = totp.matching_step(secret, typed, self._unix(), -1)
-        if step is None:
-            raise ControlError(BAD_PARAMS, self._second_is_wrong())
-        recovery = [codes.make_code(secrets.token_bytes(codes.RECOVERY_CHARACTERS)) for _ in range(RECOVERY_CODES)]
-        digests = tuple(codes.digest(code) for code in recovery)
-        await self._keep(one, totp_secret=secret, totp_last_step=step, recovery=digests)
-        self._factors.pop(one.key, None)
-        return recovery
-
-    async def remove_factor(self, name: str) -> bool:
-        """Switch the second factor off; False when there is none."""
-        one = self.administrator(name)
-        if one.totp_secret is None:
-            return False
-        await self._keep(one, totp_secret=None, totp_last_step=-1, recovery=())
-        return True
-
-    def _use_second(self, one: Administrator, secret: bytes, typed: str) -> bool:
-        """Whether a code of the app, or a recovery code, is right; it is used up at once."""
-        step = totp.matching_step(secret, typed, self._unix(), one.totp_last_step) if self._clock_is_set() else None
-        digest = codes.digest(typed)
-        changes: dict[str, Field]
-        if step is not None:
-            changes = {"totp_last_step": step}
-        elif digest in one.recovery:
-            changes = {"recovery": tuple(code for code in one.recovery if code != digest)}
-        else:
-            return False
-        # Before anything is waited for: a second use is refused from now on.
-        self._administrators[one.key] = replace(one, **changes)  # type: ignore[arg-type]  # of the two fields above
-        self.thread.later(partial(self._store.change_administrator, one.key, changes))
-        return True
-
-    def _second_is_wrong(self) -> str:
-        if not self._clock_is_set():
-            return "The gateway's clock was never set, so no code of an app can be right; give a recovery code."
-        return "The code is wrong or was used already; are the clocks of the phone and the gateway right?"
-
     # -- sessions and tokens ----------------------------------------------------------------------------------------
 
     def sessions(self, owner: str | None) -> list[tuple[Session, str, float]]:
@@ -411,8 +327,7 @@ class AdminService:
         self._end(self._sessions.over(now))
         found = [session for session in self._sessions if key in (None, session.owner)]
         found.sort(key=lambda session: -session.seen_at)
-        names = {key: one.name for key, one in self._administrators.items()}
-        return [(one, names.get(one.owner, one.owner), self._sessions.left_s(one, now)) for one in found]
+        return [(one, self._roster.name_of(one.owner), self._sessions.left_s(one, now)) for one in found]
 
     async def revoke(self, session_ids: Iterable[str]) -> int:
         """End sessions; returns how many there were."""
@@ -442,11 +357,8 @@ class AdminService:
         """Tokens of one account (None: of all), with the owner's name."""
         self._require()
         key = None if owner is None else name_key(owner)
-        names = {key: one.name for key, one in self._administrators.items()}
         return [
-            (token, names.get(token.owner, token.owner))
-            for token in self._tokens.values()
-            if key in (None, token.owner)
+            (token, self._roster.name_of(token.owner)) for token in self._tokens.values() if key in (None, token.owner)
         ]
 
     async def remove_token(self, token_id: str) -> None:
@@ -463,7 +375,7 @@ class AdminService:
 
     def _token_holder(self, digest: bytes, address: str) -> Holder:
         token = self._tokens.get(digest)
-        one = self._administrators.get(token.owner) if token is not None else None
+        one = self._roster.get(token.owner) if token is not None else None
         if token is None or one is None or one.disabled:
             raise ControlError(UNAUTHENTICATED, "This token is not one of ours, or was revoked.")
         left = None if token.expires_unix is None else token.expires_unix - self._unix()
@@ -502,11 +414,11 @@ class AdminService:
         except ControlError as err:
             LOG.error("%s", err)
             return
-        self._administrators = {one.key: one for one in people}
+        self._roster.load(people)
         self._tokens = {token.digest: token for token in tokens}
         self._places = set(places)
         for session in sessions:
-            if session.owner in self._administrators:
+            if self._roster.get(session.owner) is not None:
                 self._sessions.add(session)
                 self._saved_at[session.digest] = session.seen_at
         self._setup_code = "" if people else code
@@ -522,51 +434,10 @@ class AdminService:
         if not self._loaded:
             raise ControlError(UNAVAILABLE, self.thread.trouble or "The administrators are being read; try again.")
 
-    def _clock_is_set(self) -> bool:
-        return self._unix() >= EARLIEST_UNIX
-
-    async def _new(self, name: str, password: str, role: Role) -> Administrator:
-        name = name.strip()
-        try:
-            check_new_name(name)
-        except ValueError as err:
-            raise ControlError(BAD_PARAMS, str(err)) from err
-        self._free(name)
-        return Administrator(name, role, await self._hashed(password, name), self._unix())
-
-    def _free(self, name: str) -> None:
-        if name_key(name) in self._administrators:
-            raise ControlError(CONFLICT, f"There is an administrator {name!r} already.")
-        if len(self._administrators) >= MAX_ADMINISTRATORS:
-            raise ControlError(CONFLICT, f"There are {MAX_ADMINISTRATORS} administrators already; remove one first.")
-
-    def _leave_one(self, old: Administrator, new: Administrator | None) -> None:
-        """Somebody must stay who may do everything."""
-        others = (one for one in self._administrators.values() if one.key != old.key)
-        if any(_can_do_all(one) for one in others) or not _can_do_all(old) or (new is not None and _can_do_all(new)):
-            return
-        raise ControlError(CONFLICT, f"{old.name} is the last one with the role administrator; make another one first.")
-
-    async def _insert(self, one: Administrator) -> None:
-        await self.thread.ask(partial(self._store.add_administrator, one))
-        self._administrators[one.key] = one
+    def _forget_setup_code(self) -> None:
         if self._setup_code:
             self._setup_code = ""
             self.thread.later(lambda: self._store.keep_fact(_SETUP, None))
-
-    async def _keep(self, one: Administrator, **changes: Field) -> None:
-        """Change fields of an administrator, in the file and then here."""
-        await self.thread.ask(partial(self._store.change_administrator, one.key, changes))
-        current = self._administrators.get(one.key)
-        if current is not None:
-            self._administrators[one.key] = replace(current, **changes)  # type: ignore[arg-type]  # names of fields
-
-    async def _hashed(self, password: str, name: str) -> str:
-        try:
-            check_new_password(password, name)
-        except ValueError as err:
-            raise ControlError(BAD_PARAMS, str(err)) from err
-        return await self.thread.hashed(password)
 
     def _open(self, one: Administrator, address: str, agent: str) -> Opened:
         value = session_value(secrets.token_bytes(VALUE_BYTES))
@@ -620,10 +491,6 @@ class AdminService:
 
 def _nothing() -> None:
     """What is asked of the thread when what was to be written before it is all that matters."""
-
-
-def _can_do_all(one: Administrator) -> bool:
-    return one.role is Role.ADMINISTRATOR and not one.disabled
 
 
 def _words(seconds: float) -> str:

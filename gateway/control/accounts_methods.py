@@ -93,13 +93,14 @@ class AccountsMethods:
     def totp_begin(self, caller: Caller, params: Params) -> JsonValue:
         """A secret for an authenticator app."""
         read.only(params)
-        secret, uri = self._service.begin_factor(_self(caller))
+        secret, uri = self._service.factors.begin(self._service.administrator(_self(caller)))
         return {"secret": secret, "uri": uri}
 
     async def totp_confirm(self, caller: Caller, params: Params) -> JsonValue:
         """Switch the second factor on with its first code."""
         read.only(params, "totp")
-        recovery = await self._service.confirm_factor(_self(caller), read.text(params, "totp", longest=32))
+        one = self._service.administrator(_self(caller))
+        recovery = await self._service.factors.confirm(one, read.text(params, "totp", longest=32))
         return {"recovery": list[JsonValue](recovery)}
 
     async def totp_remove(self, caller: Caller, params: Params) -> JsonValue:
@@ -107,7 +108,7 @@ class AccountsMethods:
         read.only(params, "name", "current")
         name, own = self._whose(caller, params)
         await self._confirmed(caller, params, name, own=own)
-        return {"name": name, "removed": await self._service.remove_factor(name)}
+        return {"name": name, "removed": await self._service.factors.remove(self._service.administrator(name))}
 
     def sessions(self, caller: Caller, params: Params) -> JsonValue:
         """Logins that are alive: one's own, somebody else's, or (`all`) everybody's."""

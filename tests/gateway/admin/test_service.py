@@ -63,9 +63,9 @@ class Office:
 
     async def add_factor(self, name: str = "alice") -> tuple[bytes, list[str]]:
         """A second factor; its secret and recovery codes."""
-        self.service.begin_factor(name)
-        secret = self.service._factors[name][0]
-        return secret, await self.service.confirm_factor(name, self.code(secret))
+        self.service.factors.begin(self.service.administrator(name))
+        secret = self.service.factors.begun[name][0]
+        return secret, await self.service.factors.confirm(self.service.administrator(name), self.code(secret))
 
     def code(self, secret: bytes, steps: int = 0) -> str:
         """What the app shows."""
@@ -306,7 +306,7 @@ def test_a_recovery_code_is_good_once_and_without_a_clock(tmp_path: Path) -> Non
             assert (await one.refused("alice", PASSWORD, recovery[3])).result == "reject"
             await one.log_in("alice", PASSWORD, recovery[4])
             assert len(one.service.administrator("alice").recovery) == 8
-            assert await one.service.remove_factor("alice")
+            assert await one.service.factors.remove(one.service.administrator("alice"))
             await one.log_in("alice", PASSWORD)
 
     asyncio.run(story())
@@ -318,16 +318,17 @@ def test_a_second_factor_takes_effect_with_its_first_code(tmp_path: Path) -> Non
     async def story() -> None:
         async with office(tmp_path) as one:
             await one.first()
-            await expect(CONFLICT, one.service.confirm_factor("alice", "123456"))
-            one.service.begin_factor("alice")
-            await expect(BAD_PARAMS, one.service.confirm_factor("alice", "abcdef"))
+            alice, factors = one.service.administrator("alice"), one.service.factors
+            await expect(CONFLICT, factors.confirm(alice, "123456"))
+            factors.begin(alice)
+            await expect(BAD_PARAMS, factors.confirm(alice, "abcdef"))
             await one.log_in("alice", PASSWORD)
             one.now += 601
-            secret = one.service._factors["alice"][0]
-            await expect(CONFLICT, one.service.confirm_factor("alice", one.code(secret)))
+            secret = factors.begun["alice"][0]
+            await expect(CONFLICT, factors.confirm(alice, one.code(secret)))
             await one.add_factor()
             with pytest.raises(ControlError):
-                one.service.begin_factor("alice")
+                factors.begin(one.service.administrator("alice"))
 
     asyncio.run(story())
 
