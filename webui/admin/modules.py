@@ -16,6 +16,7 @@ from webui.admin import (
     config,
     dashboard,
     devices,
+    guest_pages,
     health,
     log,
     own,
@@ -26,7 +27,21 @@ from webui.admin import (
 from webui.admin.rest import ApiRoute
 from webui.admin.site import NavEntry, Route
 
-_PAGES: Final = (dashboard, clients, vouchers, users, devices, captures, report, config, health, log, accounts, own)
+_PAGES: Final = (
+    dashboard,
+    clients,
+    vouchers,
+    users,
+    devices,
+    guest_pages,
+    captures,
+    report,
+    config,
+    health,
+    log,
+    accounts,
+    own,
+)
 _API: Final = (api_system, api_guests, api_gateway, captures_api)
 
 NAV: Final = (
@@ -35,6 +50,7 @@ NAV: Final = (
     NavEntry("/vouchers", "Vouchers", "vouchers"),
     NavEntry("/users", "Users", "users"),
     NavEntry("/devices", "Devices", "devices"),
+    NavEntry("/pages", "Guest pages", "themes"),
     NavEntry("/captures", "Captures", "captures", "operator"),
     NavEntry("/config", "Configuration", "config"),
     NavEntry("/health", "Health", "health"),

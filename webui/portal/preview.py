@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Final
 
 from gateway.addresses import MacAddress
@@ -11,7 +13,7 @@ from webui.messages import Response
 from webui.portal.language import Languages
 from webui.portal.model import Client, LoginMethod, LoginReply, Outcome, SessionState, Zone
 from webui.portal.pages import Pages, Visit
-from webui.portal.theme import Theme
+from webui.portal.theme import MEDIA_TYPES, Theme
 
 PAGES: Final = ("login", "login_failed", "status", "logout", "logged_out", "terms", "moment", "no_lease")
 _ZONE: Final = Zone(
@@ -45,9 +47,10 @@ def preview(
 ) -> Response:
     """One of PAGES in a theme (no files: our own), in a language, with the operator's sentences.
 
-    Raises KeyError for another page, ValueError for a theme that cannot be used.
+    The theme's files are put into the page, so that it can be shown from anywhere, and in a sandbox: its forms are sent
+    nowhere. Raises KeyError for another page, ValueError for a theme that cannot be used.
     """
-    pages = Pages(Theme(files), Languages(own=own))
+    pages = Pages(Theme(_inlined(files)), Languages(own=own))
     visit = Visit(_ZONE, pages.languages.get(language) or pages.languages.choose(language))
     refused = pages.refused_login(visit.language, LoginMethod.VOUCHER, LoginReply(Outcome.REJECT, reason="wrong"))
     made = {
@@ -60,4 +63,22 @@ def preview(
         "moment": lambda: pages.moment(visit),
         "no_lease": lambda: pages.no_lease(visit),
     }
-    return made[page]()
+    response = made[page]()
+    policy = f"{pages.theme.content_security_policy}; font-src data:; sandbox".replace("form-action 'self'; ", "")
+    kept = [(name, value) for name, value in response.headers if name != "Content-Security-Policy"]
+    response.headers = [*kept, ("Content-Security-Policy", f"{policy}; form-action 'none'")]
+    return response
+
+
+def _inlined(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same files, with `data:` in place of the addresses of those that are images and fonts."""
+    out = dict(files)
+    for name, data in files.items():
+        media_type = MEDIA_TYPES.get(Path(name).suffix, "")
+        if not media_type.startswith(("image/", "font/")):
+            continue
+        url = f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+        for page, content in out.items():
+            if page.endswith((".html", ".css")):
+                out[page] = content.replace(f"/static/{name}".encode(), url.encode())
+    return out

@@ -18,7 +18,7 @@ from typing import Final
 
 _WEBUI: Final = Path(__file__).parent.parent
 _STYLE: Final = "style.css"
-_MEDIA_TYPES: Final = {
+MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".png": "image/png",
@@ -56,7 +56,7 @@ class Theme:
         self.files = {
             name: (media_type, data)
             for name, data in sorted(files.items())
-            if (media_type := _MEDIA_TYPES.get(Path(name).suffix)) is not None
+            if (media_type := MEDIA_TYPES.get(Path(name).suffix)) is not None
         }
         style = files[_STYLE].decode("utf-8")
         if "</" in style:

@@ -42,6 +42,9 @@ class World:
     accounts: list[Row] = field(default_factory=list)
     tokens: list[Row] = field(default_factory=list)
     pending: Row | None = None
+    themes: dict[str, dict[str, str]] = field(default_factory=dict)
+    theme: str = ""
+    texts: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     def populate(self, clients: int) -> None:
         """Fill the tables with what a hotel might have."""
@@ -324,6 +327,46 @@ class World:
         self.batches = [row for row in self.batches if row["batch"] != params["batch"]]
         self.vouchers = [row for row in self.vouchers if row["batch"] != params["batch"]]
         return {"batch": params["batch"], "ended": 0}
+
+    def themes_list(self, params: Params, who: str) -> object:
+        rows = [
+            {"theme": name, "version": "1", "size_bytes": 9, "files": [*files], "zones": []}
+            for name, files in self.themes.items()
+        ]
+        return {"rows": rows, "zones": {"guests": self.theme}}
+
+    def themes_preview(self, params: Params, who: str) -> object:
+        if params["theme"] not in self.themes:
+            raise ControlError("not_found", f"there is no theme {params['theme']!r}")
+        return {"files": self.themes[str(params["theme"])]}
+
+    def themes_store(self, params: Params, who: str) -> object:
+        if params["data"] == base64.b64encode(b"bad").decode():
+            raise ControlError("bad_params", "layout.html: has <script>\nstyle.css: imports another sheet")
+        self.themes[str(params["theme"])] = {"style.css": str(params["data"])}
+        return {"theme": params["theme"], "version": "1", "size_bytes": 9, "files": ["style.css"], "zones": []}
+
+    def themes_remove(self, params: Params, who: str) -> object:
+        del self.themes[str(params["theme"])]
+        return {"theme": params["theme"]}
+
+    def themes_activate(self, params: Params, who: str) -> object:
+        self.theme = str(params["theme"])
+        return {"zone": params["zone"], "theme": self.theme}
+
+    def themes_reset(self, params: Params, who: str) -> object:
+        self.theme = ""
+        return {"zone": params["zone"], "theme": ""}
+
+    def themes_texts(self, params: Params, who: str) -> object:
+        return {"texts": self.texts}
+
+    def themes_text(self, params: Params, who: str) -> object:
+        language = self.texts.setdefault(str(params.get("zone", "")), {}).setdefault(str(params["language"]), {})
+        language.pop(str(params["key"]), None)
+        if "text" in params:
+            language[str(params["key"])] = params["text"]
+        return {"text": params.get("text")}
 
     def users_add(self, params: Params, who: str) -> object:
         if any(row["username"] == params["username"] for row in self.users):
