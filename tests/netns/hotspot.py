@@ -29,6 +29,7 @@ from tests.netns.harness import RESOLVER4, UPLINK, Guest, Lab, wait_for
 
 WEB_USER: Final = "nobody"  # on a fresh machine there is no user of ours; the portal needs no power at all
 WEB_GROUP: Final = "nogroup"
+ADMIN_USER: Final = "sync"  # of the same group, so that it reaches the control socket; every Debian has it
 START_LIMIT_S: Final = 30.0
 DHCLIENT_SCRIPT: Final = """\
 #!/bin/sh
@@ -132,7 +133,8 @@ class Hotspot:
         )
         self.config_path.write_text(
             f"config postern\n\toption state_dir '{self.directory}/state'\n\toption run_dir '{self.directory}/run'\n"
-            f"\toption portal_user '{WEB_USER}'\n\toption group '{WEB_GROUP}'\n\toption log_level '{self.log_level}'\n"
+            f"\toption portal_user '{WEB_USER}'\n\toption admin_user '{ADMIN_USER}'\n"
+            f"\toption group '{WEB_GROUP}'\n\toption log_level '{self.log_level}'\n"
             f"config network\n\tlist uplink '{UPLINK}'\n"
             f"config dns\n\tlist upstream '{RESOLVER4}'\n"
             f"{zones}\n{self.sections}\n",

@@ -130,7 +130,7 @@ class AdminApp:
             return self._secured(answer or plain(404, "no such file"))
         method = "GET" if request.method == "HEAD" else request.method
         if path.startswith("/api/"):
-            return self._route_api(path, method)
+            return self._route_api(request, path, method)
         handler = self._anonymous.get((method, path))
         if handler is not None:
             return Endpoint(self._answering(partial(handler, self)), 0 if method == "GET" else login.LIMIT_BYTES)
@@ -145,7 +145,7 @@ class AdminApp:
             return Endpoint(self._answering(partial(self._page, route, params)), limit, route.streams)
         return Endpoint(self._answering(self._not_found))
 
-    def _route_api(self, path: str, method: str) -> Response | Endpoint:
+    def _route_api(self, request: Request, path: str, method: str) -> Response | Endpoint:
         for pattern, by_method in self._api:
             params = pattern.match(path)
             if params is None:
@@ -156,6 +156,8 @@ class AdminApp:
                 response.headers.append(("Allow", ", ".join(by_method)))
                 return self._secured(response)
             limit = route.body_limit if route.body is not None else 0
+            if int(request.header("content-length") or 0) > limit and not route.streams:
+                return self._secured(problem_response(Problem(413, f"a body of at most {limit} octets is taken")))
             return Endpoint(self._answering(partial(self._operation, route, params)), limit, route.streams)
         return self._secured(problem_response(Problem(404, "there is no such path in the API")))
 

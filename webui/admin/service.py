@@ -116,6 +116,7 @@ class AdminService:
         self._listening: dict[Place, Listener] = {}
         self._failed: set[Place] = set()
         self._refused: set[str] = set()
+        self._settled = False
         self._certificate: tuple[Path, Path] | None = None
         self._context: ssl.SSLContext | None = None
         self._context_until = 0.0
@@ -129,6 +130,11 @@ class AdminService:
     def places(self) -> list[Place]:
         """Where the administration listens now."""
         return list(self._listening)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it listens where it was last told to, as far as that is possible."""
+        return self._settled
 
     async def stop(self, grace_s: float) -> None:
         """Stop listening, let what is under way be answered for `grace_s` seconds, then end everything."""
@@ -161,6 +167,7 @@ class AdminService:
             # Without the daemon's word we keep what we have: it may be restarting.
             if self._options.listen or config or not self._listening:
                 await self._apply(self._wanted(config), config)
+                self._settled = True
             await asyncio.sleep(_LOOK_S)
 
     def _wanted(self, config: Answer) -> list[Place]:

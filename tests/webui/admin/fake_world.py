@@ -119,7 +119,10 @@ class World:
         handler: Callable[[Params, str], object] | None = getattr(self, method.replace(".", "_"), None)
         if handler is None:
             raise ControlError("unknown_method", f"there is no method {method}")
-        return cast(JsonValue, handler(params, who))
+        try:
+            return cast(JsonValue, handler(params, who))
+        except KeyError as err:
+            raise ControlError("bad_params", f"{err.args[0]} must be given") from None
 
     # -- the whole --------------------------------------------------------------------------------------------------
 

@@ -252,12 +252,15 @@ def test_schemathesis_finds_no_fault(tmp_path: Path) -> None:
         fake.world.populate(5)
         port = free_port()
         async with running_admin(fake, port, tmp_path):
+            # Methods that HTTP itself does not know are answered with 501, as they should be (RFC 9110 §15.6.2).
+            methods = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
+            (tmp_path / "schemathesis.toml").write_text(f"[phases.coverage]\nunexpected-methods = {methods}\n")
             command = [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"https://127.0.0.1:{port}/api/v1/openapi.json"),
                 *("--header", f"Authorization: Bearer {fake.token(*ALL_SCOPES)}", "--tls-verify", "false"),
-                *("--max-examples", "12", "--phases", "examples,coverage,fuzzing", "--seed", "1", "--no-color"),
+                *("--max-examples", "6", "--phases", "examples,coverage,fuzzing", "--seed", "1", "--no-color"),
                 *("--checks", "not_a_server_error,response_schema_conformance,content_type_conformance"),
-                *("--exclude-path-regex", "stream|captures|analysis|jobs|queue|reports", "--workers", "1"),
+                *("--exclude-path-regex", "stream", "--exclude-tag", "Captures", "--workers", "1"),
                 *("--generation-database", "none", "--request-timeout", "20"),
             ]
             process = await asyncio.create_subprocess_exec(
@@ -268,7 +271,7 @@ def test_schemathesis_finds_no_fault(tmp_path: Path) -> None:
                 stderr=subprocess.STDOUT,
             )
             out, _ = await process.communicate()
-            assert process.returncode == 0, out.decode()[-6000:]
+            assert process.returncode == 0, out.decode()[:8000]
 
     with asyncio.Runner() as runner:
         runner.run(story())

@@ -1,0 +1,197 @@
+"""The administration in a real browser, with the real daemon, a real guest, and nothing faked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.administration import NAME, PASSWORD, Administration
+from tests.browser.chromium import PHONE, accessibility_faults, chromium, visit
+from tests.netns.harness import Guest, Lab
+from tests.netns.hotspot import Hotspot
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+USER, SECRET = "alice", "wonderland"
+
+
+@dataclass
+class Stage:
+    """What the stories of this file play on; the first of them makes the administrator."""
+
+    hotspot: Hotspot
+    administration: Administration
+    guest: Guest
+    browser: Browser
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """One hotspot with its administration on loopback, a guest with an address, and a browser."""
+    with Lab("adminweb") as lab:
+        lab.start_internet()
+        zone = "\tlist method 'password'\n\tlist method 'voucher'\n"
+        with (
+            Hotspot(lab, zone_options=zone) as hotspot,
+            Administration(hotspot) as administration,
+            chromium() as browser,
+        ):
+            hotspot.add_user(USER, SECRET, "--session-time", "1h")
+            hotspot.lease(lab.guest)
+            yield Stage(hotspot, administration, lab.guest, browser)
+
+
+def log_in(page: Page, stage: Stage) -> None:
+    """Log in by the form; the set-up page first, when nobody has done it."""
+    page.goto(stage.administration.origin)
+    if page.url.endswith("/setup"):
+        set_up(page, stage)
+        return
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
+
+
+def set_up(page: Page, stage: Stage) -> None:
+    """Go through the first start."""
+    page.get_by_label("Setup code").fill(stage.administration.setup_code())
+    page.get_by_label("Your name").fill(NAME)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("The same password again").fill(PASSWORD)
+    page.get_by_label("One click, after your terms").uncheck()
+    page.get_by_label("A voucher that you print").check()
+    page.get_by_label("A user name and password").check()
+    page.get_by_role("button", name="Set up").click()
+    expect(page.get_by_role("heading", name="The gateway is yours")).to_be_visible()
+
+
+def online(stage: Stage) -> None:
+    """Have the guest log in."""
+    answer = stage.hotspot.log_in(stage.guest, USER, SECRET)
+    assert stage.hotspot.state(stage.guest) == "online", answer.body
+
+
+def test_the_first_start_ends_with_a_summary_and_needs_the_code(stage: Stage) -> None:
+    """A wrong code is refused with a sentence; afterwards nobody is asked to set up again."""
+    context, page, faults = visit(stage.browser, PHONE)
+    faults.expected = ("400", "401", "429")  # the browser reports the status of the wrong attempt
+    try:
+        page.goto(stage.administration.origin)
+        if not page.url.endswith("/setup"):
+            pytest.skip("another story came first and made the administrator")
+        page.get_by_label("Setup code").fill("AAAA-BBBB-CCCC-DDDD")
+        page.get_by_label("Your name").fill(NAME)
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_label("The same password again").fill(PASSWORD)
+        page.get_by_role("button", name="Set up").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        assert accessibility_faults(page) == []
+        set_up(page, stage)
+        expect(page.get_by_text("Administrator", exact=True)).to_be_visible()
+        assert accessibility_faults(page) == []
+        page.goto(f"{stage.administration.origin}/setup")
+        assert page.url.endswith("/login")
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_a_client_that_is_kicked_is_seen_to_go_without_reload(stage: Stage) -> None:
+    """The row of the table changes by itself when the session ends elsewhere, and when it begins."""
+    online(stage)
+    context, page, faults = visit(stage.browser)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/clients")
+        row = page.locator(f"#client-guest-{str(stage.guest.mac).replace(':', '')}")
+        expect(row.get_by_text("online", exact=True)).to_be_visible()
+        expect(page.locator("#live-state.on")).to_be_visible()
+        page.evaluate("window.notReloaded = true")
+        stage.hotspot.postern("sessions", "kick", str(stage.guest.mac))
+        expect(row.get_by_text("held", exact=True)).to_be_visible(timeout=5_000)
+        online(stage)
+        expect(row.get_by_text("online", exact=True)).to_be_visible(timeout=5_000)
+        assert page.evaluate("window.notReloaded") is True
+        assert accessibility_faults(page) == []
+        row.get_by_role("button", name="Log out").click()
+        expect(page.get_by_text("Logged out.")).to_be_visible()
+        assert stage.hotspot.state(stage.guest) == "held"
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_limits_are_changed_while_the_guest_is_online(stage: Stage) -> None:
+    """What is typed holds at once in the daemon, and the page shows it."""
+    online(stage)
+    context, page, faults = visit(stage.browser)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/clients/{stage.guest.mac}")
+        page.get_by_text("Change limits").click()
+        page.get_by_label("Download speed", exact=True).fill("2.5")
+        page.get_by_role("button", name="Set limits").click()
+        expect(page.get_by_text("The new limits hold from now on.")).to_be_visible()
+        expect(page.locator("#facts").get_by_text("2.5 Mbit/s")).to_be_visible()
+        assert stage.hotspot.session(stage.guest)["limits"]["download_bps"] == 2_500_000
+        before = stage.hotspot.session(stage.guest)["seconds_left"]
+        page.get_by_label("More time", exact=True).fill("45")
+        page.get_by_role("button", name="Extend").click()
+        expect(page.get_by_text("The session was made longer.")).to_be_visible()
+        after = stage.hotspot.session(stage.guest)["seconds_left"]
+        # Without a time limit there is nothing to extend, and the daemon says so.
+        assert (after is None) == (before is None)
+        assert accessibility_faults(page) == []
+        faults.check()
+    finally:
+        context.close()
+
+
+PAGES = (
+    *("/", "/clients", "/clients/blocked", "/vouchers", "/vouchers/new", "/users", "/users/new", "/devices"),
+    *("/config", "/config/section/zone?name=guest", "/config/text", "/config/history", "/config/backup"),
+    *("/health", "/log", "/account", "/accounts", "/accounts/audit", "/welcome"),
+)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_is_accessible_fits_a_phone_and_breaks_no_policy(stage: Stage, dark: bool) -> None:
+    """axe finds nothing serious, nothing is wider than 360 px, no console error, no request elsewhere."""
+    context, page, faults = visit(stage.browser, PHONE, dark=dark)
+    try:
+        log_in(page, stage)
+        for path in PAGES:
+            answer = page.goto(f"{stage.administration.origin}{path}")
+            assert answer is not None
+            assert answer.status == 200, f"{path}: {answer.status} {page.inner_text('main')[:300]}"
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= PHONE[0], f"{path} is {wide} px wide"
+            assert accessibility_faults(page) == [], path
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_pages_work_without_scripts(stage: Stage) -> None:
+    """A user is made and vouchers are printed with JavaScript off."""
+    context, page, faults = visit(stage.browser, script=False)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/vouchers/new")
+        page.get_by_label("How many").fill("6")
+        page.get_by_role("button", name="Make vouchers").click()
+        expect(page.get_by_text("6 vouchers are made.")).to_be_visible()
+        page.get_by_role("link", name="Print").click()
+        expect(page.locator(".voucher svg.qr")).to_have_count(6)
+        page.goto(f"{stage.administration.origin}/users/new")
+        page.get_by_label("User name").fill("walter")
+        page.get_by_label("Password").fill("some-password")
+        page.get_by_role("button", name="Make user").click()
+        expect(page.get_by_text("walter can log in now.")).to_be_visible()
+        faults.check()
+    finally:
+        context.close()

@@ -1,0 +1,126 @@
+"""Certificate and listeners of the administration: made on the device, replaced, and never where guests are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.webui.admin.fake_admin import FakeAdmin, JsonValue, Params
+from tests.webui.fake_daemon import eventually, free_port
+from tests.webui.wire import run
+from webui.admin.certificate import CertificateError, fingerprint, own_certificate, tls_context
+from webui.admin.daemon import AdminDaemon
+from webui.admin.service import AdminService, Options, Place
+from webui.parsing import DEFAULT_PARSER
+
+
+def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:
+    """The second start finds the first one's; the key is for this user alone."""
+    certificate, key = own_certificate(tmp_path / "tls", "gate.lan")
+    made = fingerprint(certificate)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert own_certificate(tmp_path / "tls", "gate.lan") == (certificate, key)
+    assert fingerprint(certificate) == made
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", str(certificate), "-noout", "-text"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "DNS:gate.lan" in shown
+    assert "id-ecPublicKey" in shown
+    assert tls_context(certificate, key).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_a_certificate_that_is_nearly_over_is_made_anew(tmp_path: Path) -> None:
+    """Also one from a time when the clock was not set."""
+    certificate, key = own_certificate(tmp_path, "gate")
+    before = fingerprint(certificate)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-key", str(key), "-days", "5", "-subj", "/CN=gate"),
+            *("-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert fingerprint(certificate) != before
+    own_certificate(tmp_path, "gate")
+    text = subprocess.run(
+        ["openssl", "x509", "-in", str(certificate), "-noout", "-checkend", str(30 * 86400)],
+        capture_output=True,
+        check=False,
+    )
+    assert text.returncode == 0
+
+
+@pytest.mark.parametrize("hostname", ["", "a/CN=evil", "x" * 200, "é", "a,DNS:evil.example"])
+def test_no_host_name_puts_anything_else_into_the_certificate(tmp_path: Path, hostname: str) -> None:
+    """What is not a letter, digit, dot or dash is left out."""
+    certificate, _ = own_certificate(tmp_path, hostname)
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", str(certificate), "-noout", "-text"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "DNS:evil" not in shown
+    assert "CN = evil" not in shown
+
+
+def test_files_that_are_no_certificate_are_told(tmp_path: Path) -> None:
+    """With their names."""
+    (tmp_path / "a").write_text("nonsense")
+    with pytest.raises(CertificateError, match="cannot be used"):
+        tls_context(tmp_path / "a", tmp_path / "a")
+
+
+class Configured(FakeAdmin):
+    """A daemon whose configuration says where to listen."""
+
+    def __init__(self, **config: JsonValue) -> None:
+        super().__init__()
+        self.config = config
+
+    def admin_config(self, params: Params) -> JsonValue:
+        return {"enabled": True, "port": 8443, "interfaces": ["lo"], "guest_interfaces": [], **self.config}
+
+
+async def places(fake: FakeAdmin, folder: Path, port: int) -> list[Place]:
+    """Where the administration listens a moment after its start."""
+    async with asyncio.TaskGroup() as group:
+        loop = asyncio.get_running_loop()
+        options = Options((), folder)
+        service = AdminService(AdminDaemon(fake), options, DEFAULT_PARSER, group, loop.time, loop.time)
+        service.start()
+        try:
+            await eventually(lambda: fake.called("admin.config"), "asked")
+            await eventually(lambda: service.settled, "settled")
+            return service.places
+        finally:
+            await service.stop(1.0)
+
+
+def test_the_configuration_says_where_to_listen(tmp_path: Path) -> None:
+    """Loopback has both families; nothing when it is switched off."""
+    port = free_port()
+
+    async def story() -> None:
+        here = await places(Configured(port=port), tmp_path, port)
+        assert Place("127.0.0.1", port) in here
+        assert await places(Configured(port=port, enabled=False), tmp_path, port) == []
+
+    run(story())
+
+
+def test_an_interface_of_guests_is_never_listened_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Even when the configuration names it."""
+    port = free_port()
+
+    async def story() -> None:
+        fake = Configured(port=port, interfaces=["lo"], guest_interfaces=["lo"])
+        assert await places(fake, tmp_path, port) == []
+
+    with caplog.at_level(logging.ERROR):
+        run(story())
+    assert "guests' interface" in caplog.text
