@@ -113,7 +113,7 @@ def _render(page: Page, template: str, state: State, report: Report, here: str, 
     return page.render(
         template,
         **{
-            "title": str(more.pop("title", state.name)),
+            "title": str(more.pop("title", show(state.name))),
             "styles": _STYLES,
             "state": state,
             "capture": report["capture"],
