@@ -53,6 +53,7 @@ class Package:
     depends: Sequence[str] = ()
     architecture: str = "all"
     section: str = "net"
+    licence: str = "MIT"  # an SPDX expression
     users: str = ""  # Require-User: user:group:further groups …, one word for each user
     conffiles: Sequence[str] = ()
 
@@ -89,8 +90,7 @@ def control(package: Package, unpacked_bytes: int, epoch: int) -> str:
         "Depends": ", ".join(package.depends),
         "Source": f"feeds/postern/{package.name}",
         "SourceName": package.name,
-        "License": "MIT",
-        "LicenseFiles": "LICENSE",
+        "License": package.licence,
         "Section": package.section,
         "Require-User": package.users,
         "SourceDateEpoch": str(epoch),

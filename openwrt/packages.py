@@ -1,13 +1,15 @@
-"""What our OpenWrt packages contain; the Makefiles for the SDK install the same files (a test compares them)."""
+"""What our OpenWrt packages contain. The Makefiles for the SDK install the same trees (`openwrt.stage`)."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
 from gateway.config_example import example
 from openwrt.ipk import Package
-from rootfs.payload import carried, licences, program, version
+from openwrt.lean import lean
+from rootfs.payload import HOME, LAUNCHERS, PROJECT, carried, licences, program, version
 from rootfs.tree import PLAIN, PROGRAM, Tree
 from rootfs.vendor import Library
 
@@ -22,34 +24,68 @@ PYTHON: Final = (
     "python3-light", "python3-asyncio", "python3-logging", "python3-urllib", "python3-email", "python3-codecs",
     "python3-ctypes", "python3-multiprocessing", "python3-sqlite3", "python3-openssl", "python3-msgpack",
 )  # fmt: skip
+SYSTEM: Final = ("nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink", "openssl-util")
+# user:group:further groups, one word for each user. The system asks for a member by looking for its name as a part of
+# the list, so a user whose name is part of another's comes first.
 USERS: Final = (
-    "postern:postern:postern-admin:postern-spool postern-portal:postern-portal:postern "
-    "postern-admin-web:postern-admin-web:postern:postern-spool postern-worker:postern-worker:postern-spool"
+    "postern:postern:postern-admin,postern-spool postern-portal:postern-portal:postern "
+    "postern-admin-web:postern-admin-web:postern,postern-spool postern-worker:postern-worker:postern-spool"
 )
+CONFIGURATION: Final = "etc/config/postern"
 # Modes do not come from the checkout.
 _PROGRAMS: Final = ("etc/init.d/", "etc/uci-defaults/", "etc/hotplug.d/")
-_PRIVATE: Final = ("etc/config/postern",)
+_ANALYSIS: Final = (f"{HOME}/gateway/analysis/", "usr/sbin/postern-worker")
+# Of images with two slots, for bash, for type checkers: nothing of these runs here.
+_ELSEWHERE: Final = ("usr/sbin/postern-trial", f"{HOME}/gateway/cli/postern.bash")
+# Their classes' docstrings are read at run time.
+_READ: Final = ("gateway/config.py", "gateway/analysis/report.py")
+
+# Bytecode goes to RAM: the flash is small and wears out. Each user has a directory that only it can write, because
+# whoever writes bytecode decides what its reader does.
+_LAUNCHER: Final = """\
+#!/usr/bin/python3 -I
+import os
+import sys
+
+sys.pycache_prefix = f"/var/run/postern-bytecode/{{os.geteuid()}}"
+sys.path[:0] = ["/usr/lib/postern", "/usr/lib/postern/vendor"]
+os.umask(0o027)
+from {module} import main
+
+sys.exit(main())
+"""
 
 
 def packages(libraries: list[Library], build_id: str) -> list[Package]:
     """Our packages that serve every architecture."""
-    main = program(build_id)
+    main, analysis = Tree(), Tree()
+    for path, entry in _program(build_id):
+        (analysis if path.startswith(_ANALYSIS) else main).add(path, entry.data, entry.mode)
     main.merge(_files("postern/files"))
     main.add("usr/share/postern/postern.conf.example", example())
-    main.add("usr/share/licenses/postern/LICENSES", licences(libraries))
+    main.add("usr/share/licenses/postern/LICENSE", (PROJECT / "LICENSE").read_bytes())
+    vendor = carried(libraries)
+    vendor.add("usr/share/licenses/postern-vendor/LICENSES", licences(libraries))
     number = f"{version()}-{RELEASE}"
     return [
         Package(
             "postern",
             number,
             "Captive-portal gateway: gives guests addresses, holds them at a login page,\n"
-            "lets them through in the kernel, accounts to RADIUS, analyses captures.",
+            "lets them through in the kernel, and accounts for them to RADIUS.",
             main,
-            depends=(*PYTHON, "nftables", "kmod-nft-core", "kmod-nft-nat", "openssl-util", "postern-vendor"),
+            depends=(*PYTHON, *SYSTEM, "postern-analysis", "postern-vendor"),
             users=USERS,
-            conffiles=("etc/config/postern",),
+            conffiles=(CONFIGURATION,),
         ),
-        Package("postern-vendor", number, "Python libraries that Postern carries with it.", carried(libraries)),
+        Package("postern-analysis", number, "Analysis of captures, a part of Postern.", analysis),
+        Package(
+            "postern-vendor",
+            number,
+            "Python libraries that Postern carries with it.",
+            vendor,
+            licence=" AND ".join(sorted({_term(item.licence) for item in libraries})),
+        ),
         Package(
             "luci-app-postern",
             number,
@@ -61,13 +97,35 @@ def packages(libraries: list[Library], build_id: str) -> list[Package]:
     ]
 
 
+def _program(build_id: str) -> Tree:
+    """Our code without what only people read, and its launchers."""
+    tree = Tree()
+    for path, entry in program(build_id):
+        if path in _ELSEWHERE or path.endswith("/py.typed"):
+            continue
+        if path in LAUNCHERS:
+            tree.add(path, _LAUNCHER.format(module=LAUNCHERS[path]), PROGRAM)
+        elif path.endswith(".py"):
+            tree.add(path, lean(entry.data.decode(), keep_classes=path.endswith(_READ)))
+        elif path.endswith(".json"):
+            tree.add(path, json.dumps(json.loads(entry.data), ensure_ascii=False, separators=(",", ":")) + "\n")
+        else:
+            tree.add(path, entry.data)
+    return tree
+
+
+def _term(licence: str) -> str:
+    """A licence as one term of a longer expression."""
+    return f"({licence})" if " OR " in licence else licence
+
+
 def _files(folder: str) -> Tree:
     tree = Tree()
     top = FEED / folder
     for path in sorted(top.rglob("*")):
         if path.is_file():
             name = str(path.relative_to(top))
-            mode = PROGRAM if name.startswith(_PROGRAMS) else 0o600 if name in _PRIVATE else PLAIN
+            mode = PROGRAM if name.startswith(_PROGRAMS) else 0o600 if name == CONFIGURATION else PLAIN
             tree.add(name, path.read_bytes(), mode)
     return tree
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from openwrt import ipk
+from openwrt import ipk, uvloop
 from openwrt.feed_index import write_index
 from openwrt.packages import ARCHITECTURES, packages
 from rootfs import deb
@@ -27,7 +27,13 @@ from rootfs.sdist import write_sdist
 from rootfs.vendor import VendorError, libraries
 
 MIB: Final = 1 << 20
-IPK_LIMITS: Final = {"postern": 500_000, "postern-vendor": 600_000, "luci-app-postern": 100_000}
+IPK_LIMITS: Final = {
+    "postern": 500_000,
+    "postern-analysis": 250_000,
+    "postern-vendor": 600_000,
+    "postern-uvloop": 700_000,
+    "luci-app-postern": 100_000,
+}
 IMAGE_LIMITS: Final = {"x86_64": 130_000_000, "rpi-arm64": 150_000_000}
 IMAGE_TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
@@ -61,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             case ["deb", arch] if arch in DEB_ARCHITECTURES:
                 make_deb(DIST)
             case ["openwrt", arch] if arch in ARCHITECTURES:
-                make_openwrt(DIST)
+                make_openwrt(arch, DIST)
             case ["image", board] if board in BOARDS:
                 make_image(board, DIST)
             case _:
@@ -142,13 +148,17 @@ def make_deb(destination: Path) -> None:
     report(bill, MIB)
 
 
-def make_openwrt(destination: Path) -> None:
-    """Our packages for OpenWrt and the index of their feed."""
-    feed = destination / "openwrt"
-    feed.mkdir(exist_ok=True)
+def make_openwrt(arch: str, destination: Path) -> None:
+    """A feed for one architecture: our packages and their index."""
+    feed = destination / "openwrt" / arch
+    feed.mkdir(parents=True, exist_ok=True)
     epoch = source_epoch()
+    if processor := uvloop.processor(arch):
+        need(processor.strip, processor.package)
+        need("readelf", "binutils")
+    own = uvloop.package(arch, CACHE)
     made = []
-    for package in packages(libraries(CACHE), build_id()):
+    for package in [*packages(libraries(CACHE), build_id()), *([own] if own else [])]:
         path = ipk.write(package, feed, epoch)
         if broken := ipk.problems(path):
             raise VendorError(f"{path.name}: {'; '.join(broken)}")
