@@ -28,6 +28,7 @@ usage: ./build.sh TASK [ARGUMENTS]
   demo [--once] [--radius]  a whole hotspot in three network namespaces, walked through by a virtual phone (root)
   test [PYTEST ARGUMENTS]   install what the tests need and pass them all (those that need root, when root)
   check                     format, lint, types and shell scripts
+  screenshots [PATH ...]    pictures of every page into screenshots/, to be looked at
   golden                    rewrite the golden files; the difference is the review
   bench gate|analysis       measure, next to other programs, in one table (root)
   fuzz [SECONDS]            feed garbage to every parser, longer than the tests do
@@ -114,6 +115,11 @@ case "$task" in
     need_packages python3-venv shellcheck
     need_venv
     check
+    ;;
+  screenshots)
+    need_packages python3-venv openssl chromium fonts-dejavu-core
+    need_venv
+    exec "$VENV/bin/python" -m tests.browser.screenshots "$@"
     ;;
   golden)
     need_packages "${RUN_PACKAGES[@]}"

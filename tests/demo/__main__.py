@@ -12,6 +12,7 @@ import html
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.blocking import SyncControlClient
+from tests.browser.administration import Administration
 from tests.netns.captures import Captures
 from tests.netns.freeradius import FreeRadius, user_entry
 from tests.netns.harness import INTERNET4, UPLINK4, Guest, Lab
@@ -76,12 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"hotspot up after {time.monotonic() - began:.1f} s: guest, gateway and Internet in namespaces\n")
             walk = Walk()
             captures = stack.enter_context(Captures(hotspot))
-            _visit(walk, hotspot, lab.guest, captures)
+            # In this machine's own namespace: a browser here finds it on loopback, and guests find nothing.
+            administration = stack.enter_context(Administration(hotspot, options=("--spool", str(captures.spool))))
+            _visit(walk, hotspot, lab.guest, captures, administration)
             print(f"\n{'all steps held' if not walk.failed else f'{walk.failed} steps did not hold'}")
             if walk.failed and os.environ.get("POSTERN_KEEP_LOGS"):
                 print(hotspot.log())
             if not arguments.once:
-                _stay(hotspot, lab)
+                _stay(hotspot, lab, administration)
             return 1 if walk.failed else 0
     except KeyboardInterrupt:
         return 130
@@ -102,7 +106,7 @@ def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
     return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section, user=DAEMON_USER))
 
 
-def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> None:
+def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures, administration: Administration) -> None:
     """The life of a phone, from its first DHCP packet to the door that is shut again."""
     portal = hotspot.portal
     recordings: list[str] = []
@@ -220,16 +224,28 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures) -> No
     walk.step("HTTPS is refused again", https_refused)
     walk.step("a voucher from the printer", voucher)
     walk.step("the voucher is revoked", revoke)
+
+    def pages() -> tuple[bool, str]:
+        command = ["curl", "-skL", "--max-time", "10", f"{administration.origin}/"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "Set up this gateway" in done.stdout, f"{administration.origin} asks for the setup code"
+
+    walk.step("the administration's pages", pages)
     walk.step("the timeline has it all", events)
     walk.step("the recording is analysed", analysed)
 
 
-def _stay(hotspot: Hotspot, lab: Lab) -> None:
+def _stay(hotspot: Hotspot, lab: Lab, administration: Administration) -> None:
     """Say how to look around and wait for Ctrl-C."""
     enter = f"sudo ip netns exec {lab.guest.netns}"
     spare = hotspot.ask("vouchers", "list", "--state", "unused")["rows"][0]["code"]
     print(f"""
-The hotspot stays up; Ctrl-C ends it. To look around, in another terminal in this folder:
+The hotspot stays up; Ctrl-C ends it. To look around:
+
+  {administration.origin}/          the administration's pages; the certificate was made just now
+  setup code {administration.setup_code()}      asked for once; the phone's capture is there
+
+In another terminal in this folder:
 
   sudo .venv/bin/python -m gateway.cli --socket {hotspot.socket} status
   sudo .venv/bin/python -m gateway.cli --socket {hotspot.socket} events --follow

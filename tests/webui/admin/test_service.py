@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.webui.admin.fake_admin import FakeAdmin, JsonValue, Params
+from tests.webui.admin.fake_admin import FakeAdmin
 from tests.webui.fake_daemon import eventually, free_port
 from tests.webui.wire import run
 from webui.admin.certificate import CertificateError, fingerprint, own_certificate, tls_context
-from webui.admin.daemon import AdminDaemon
+from webui.admin.daemon import AdminDaemon, JsonValue, Params
 from webui.admin.service import AdminService, Options, Place
 from webui.parsing import DEFAULT_PARSER
 
