@@ -80,7 +80,9 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # Linux: of this thread alone
+        # Linux: of this thread alone. Never less than it has, which only root may.
+        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         while True:
             with self._changed:
                 while not (self._urgent or self._quick or self._waiting):

@@ -31,8 +31,10 @@ HERE = "192.0.2.1"
 class Daemon:
     """posternd without a zone, in a namespace that ends with it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, user: str = "") -> None:
+        """`user`: run as this user with the three capabilities that it takes, instead of root."""
         self.directory = directory
+        self._user = user
         self.config = directory / "postern"
         self.log = directory / "log"
         self.config.write_text(
@@ -47,9 +49,17 @@ class Daemon:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
-            command = ["unshare", "--net", sys.executable, "-m", "gateway", str(self.config)]
+            command = ["unshare", "--net", *self._as_user(), sys.executable, "-m", "gateway", str(self.config)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self.until(self._answers, 60)
+
+    def _as_user(self) -> list[str]:
+        if not self._user:
+            return []
+        kept = "+net_admin,+net_raw,+net_bind_service"
+        sets = [f"--{name}=-all,{kept}" for name in ("inh-caps", "ambient-caps", "bounding-set")]
+        group = str(pwd.getpwnam(self._user).pw_gid)
+        return ["setpriv", f"--reuid={self._user}", f"--regid={group}", "--clear-groups", "--no-new-privs", *sets]
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -215,3 +225,41 @@ def test_each_web_process_has_its_own_list_and_nothing_else(daemon: Daemon) -> N
         for method, code in json.loads(done.stdout).items():
             theirs = method.startswith(own) and method != "admin.setup_code"
             assert (code == "denied") is not theirs, f"{user.pw_name} {method}: {code}"
+
+
+def test_a_daemon_without_root_has_its_file_written_by_postern_system() -> None:
+    """The file stays root's; without postern-system the sentence says what is missing, and nothing is changed."""
+    user = pwd.getpwnam("daemon")
+    with tempfile.TemporaryDirectory(prefix=f"postern-administration-{os.getpid()}-") as directory:
+        one = Daemon(Path(directory), user="daemon")
+        for folder in (one.directory, one.directory / "run", one.directory / "state"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
+            if folder != one.directory:
+                os.chown(folder, user.pw_uid, user.pw_gid)
+        one.config.chmod(0o640)
+        os.chown(one.config, 0, user.pw_gid)
+        before = one.config.stat()
+        command = [sys.executable, "-m", "gateway.system", str(one.config)]
+        options = ["--run-dir", str(one.directory / "run"), "--user", "daemon"]
+        helper: subprocess.Popen[bytes] | None = None
+        try:
+            one.start()
+            change: JsonValue = {"section_type": "radius", "option": "timeout", "values": ["5"]}
+            version = one.ask("config.text")["version"]
+            with pytest.raises(ControlError, match=r"postern-system.*does not answer.*start it"):
+                one.ask("config.apply", changes=[change], version=version)
+            with one.log.open("ab") as log:
+                helper = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+            one.until((one.directory / "run/system.sock").exists)
+            assert one.ask("config.apply", changes=[change], version=version)["confirm_within_s"] is None
+            after = one.config.stat()
+            assert "timeout '5'" in one.config.read_text()
+            assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (0, user.pw_gid, 0o640)
+            assert after.st_ino != before.st_ino
+            assert [row["state"] for row in one.ask("config.history")["rows"]] == ["applied", "failed"]
+        finally:
+            one.stop(signal.SIGKILL)
+            if helper is not None:
+                helper.kill()
+                helper.wait(30)
