@@ -97,7 +97,7 @@ def analyze(
     is asked once per block of `block_bytes` read. Raises AnalysisRefused when nothing can be said about the file.
     """
     wall, cpu = time.monotonic(), time.process_time()
-    reader = Reader(source, settings.reader)
+    reader = Reader(source, settings.reader, int(settings.gap.pause_s * SECOND))
     if block_bytes is not None:
         reader.block_bytes = block_bytes
     collecting = gc.isenabled()
@@ -154,8 +154,7 @@ def _read(
             st = State(settings, reader.notes)
         assert reader.interfaces is not None
         st.interfaces = reader.interfaces
-        st.base = block.base
-        batch.run(block.buffer, block.records, st)
+        batch.run(block, st)
         if cancelled is not None and cancelled():
             raise AnalysisRefused(
                 "cancelled", "The analysis was cancelled.", f"{st.frame} packets read", reader.stored_bytes
@@ -164,7 +163,8 @@ def _read(
             told = time.monotonic()
             progress(Progress("reading", reader.stored_bytes, total, st.frame, 0))
     assert st is not None  # a file without records was refused by the reader
-    batch.close(st)
+    assert reader.timeline is not None
+    st.adopt(reader.timeline)
     if not any(item.packets for item in st.interfaces if item.linktype in DECODED):
         first = next((item for item in st.interfaces if item.packets), st.interfaces[0])
         span = (st.max_ns - (st.first_ns or 0)) / SECOND

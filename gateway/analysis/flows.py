@@ -20,7 +20,7 @@ Direction = list[Any]
 REV: Final = 0  # the other direction, None until it is needed
 NORM: Final = 1  # SHAPE while the short path may be taken, else -1
 NSEQ: Final = 2  # next expected sequence number, None before the first packet; past 2^32 until `tcp` has seen it wrap
-SHAPE: Final = 3  # header length and flags of the usual segment (ACK only) below the VLAN, -1 while not known
+SHAPE: Final = 3  # byte of the header length of the usual segment, below the VLAN; -1 while not known
 LA: Final = 4  # last acknowledgement number sent, None before the first
 WIN: Final = 5  # window field of the last packet, unscaled; -1 when it cannot be compared
 SCALED: Final = 6  # scaled window: the other side must stop so many bytes behind LA
@@ -30,7 +30,7 @@ PACKETS: Final = 9  # without payload while the file is read, see `settle`; all 
 BYTES: Final = 10  # on the wire
 LAST: Final = 11  # time of the last packet, ns
 LAST_FRAME: Final = 12
-PAYLOAD: Final = 13  # payload bytes, repeats included
+PAYLOAD: Final = 13  # payload bytes, repeats included; less NSEQ while the file is read, see `settle`
 SEGMENTS: Final = 14  # packets with payload
 NSEQ_TIME: Final = 15  # when NSEQ was last advanced
 OUT: Final = 16  # unacknowledged segments, see `tcp`
@@ -68,7 +68,8 @@ MAX_FLIGHT: Final = 46
 ROLL_FROM: Final = 47  # when the throughput second began
 GAP_FROM: Final = 48  # the payload count at which the throughput second began
 HEAD: Final = 49  # bytes of the IPv4 and TCP headers of the usual segment
-SLOTS: Final = 50
+EDGE: Final = 50  # sequence number from which a segment comes near the end of the other side's window
+SLOTS: Final = 51
 
 NEVER: Final = 1 << 40  # more bytes than any window has
 
@@ -83,6 +84,11 @@ _EMPTY[SCALED] = 0
 _EMPTY[SPAN] = NEVER
 _EMPTY[WMAX] = 0
 _EMPTY[WMIN] = 1 << 30
+
+
+# Stands for the direction of a packet that belongs to none: never on the short path.
+NOBODY: Final[Direction] = _EMPTY.copy()
+NOBODY[NORM] = -2
 
 
 class Trouble:
@@ -278,8 +284,17 @@ def round_trips(direction: Direction) -> array[int]:
 
 
 def settle(direction: Direction) -> None:
-    """Make PACKETS all packets, once the last one was counted: segments with payload are counted by SEGMENTS only."""
+    """Make PACKETS and PAYLOAD what they say, once the last packet was counted.
+
+    Until then segments with payload are counted by SEGMENTS only, and payload in order by the advance of NSEQ.
+    """
     direction[PACKETS] += direction[SEGMENTS]
+    direction[PAYLOAD] = payload_of(direction)
+
+
+def payload_of(direction: Direction) -> int:
+    """Payload bytes so far, of a direction that was not settled."""
+    return int(direction[PAYLOAD] + (direction[NSEQ] or 0))
 
 
 def reverse_key(key: bytes) -> bytes:

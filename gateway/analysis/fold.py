@@ -72,11 +72,11 @@ def fold_half(st: State) -> None:
     for key, half in st.old_half:
         fold_attempt(st, key, half)
     st.old_half.clear()
-    hosts, most = st.hosts, st.settings.tables.hosts
+    table, hosts, most = st.half, st.hosts, st.settings.tables.hosts
     targets: dict[bytes, list[int]] = {}  # what the bare SYNs of this batch add to the row of their target
-    bare = 0
-    for key, half in list(islice(st.half.items(), batch)):
-        del st.half[key]
+    bare = rest = 0
+    for key, half in list(islice(table.items(), batch)):
+        del table[key]
         source = key[:4]
         if half[12] is not half[11] or half[10] or len(key) != 12 or source in hosts:
             fold_attempt(st, key, half)
@@ -86,14 +86,16 @@ def fold_half(st: State) -> None:
         if len(hosts) < most:
             hosts[source] = [1, 0, half[9], 0, 1, 1, 0, None]
         else:
-            st.hosts_rest += 1
-        sums = targets.get(key[4:8])
-        if sums is None:
-            host_row(st, key[4:8])
-            targets[key[4:8]] = [1, half[9]]
-        else:
+            rest += 1
+        target = key[4:8]
+        if target in targets:
+            sums = targets[target]
             sums[0] += 1
             sums[1] += half[9]
+        else:
+            host_row(st, target)
+            targets[target] = [1, half[9]]
+    st.hosts_rest += rest
     st.folded += bare
     st.folded_half += bare
     for address, (count, octets) in targets.items():

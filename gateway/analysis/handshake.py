@@ -124,28 +124,19 @@ def opening_syn(
     t: int,
     seq: int,
     win: int,
-    ip_id: int,
-    checksum: int,
+    signature: int,
     ttl: int,
-    vlan: int,
     wire: int,
     options: bytes,
     start: int,
 ) -> bool:
-    """Take the first SYN of a pair of ports, as a flood has half a million of; False where anything is known of
-    them.
+    """Take the first SYN of a pair of ports over IPv4, as a flood has half a million of; False where anything is known
+    of them. It does what `opening` would, in one call.
     """
     half = st.half
-    if key in half:
-        return False
-    if len(key) == 12:
-        source, target, own, port = _SPLIT(key)
-        back = target + source + port + own
-        name = target + port
-    else:
-        back = reverse_key(key)
-        source, name = key[:16], key[16:32] + key[34:36]
-    if back in half or back in st.tcp:
+    source, target, own, port = _SPLIT(key)
+    back = target + source + port + own
+    if key in half or back in half or back in st.tcp:
         return False
     texts = st.option_texts
     kept = texts.get(options)
@@ -153,12 +144,10 @@ def opening_syn(
         kept = options
         if len(texts) < _OPTION_TEXTS:
             texts[options] = options
-    half[key] = (
-        t, frame, st.base + start, seq, win, kept, ttl, vlan, ip_id << 16 | checksum, wire, (), None, None,
-    )  # fmt: skip
+    half[key] = (t, frame, st.base + start, seq, win, kept, ttl, 0, signature, wire, (), None, None)
     st.streams += 1
     st.syn += 1
-    row = st.syn_targets.get(name)
+    row = st.syn_targets.get(target + port)
     if row is None or row[T_SECOND] != t // 1_000_000_000:
         _count_target(st, key, t, frame)
     else:

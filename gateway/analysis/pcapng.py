@@ -8,11 +8,11 @@ Name resolution, statistics, secrets, custom and unknown blocks are stepped over
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from gateway.analysis.linknames import linktype_name
-from gateway.analysis.records import CUSTOM_BLOCK, MAX_RECORD, Interface, Notes, Record, Walk
+from gateway.analysis.records import CUSTOM_BLOCK, MAX_RECORD, Block, Interface, Notes, Walk
+from gateway.analysis.timeline import Timeline
 
 SECTION_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
@@ -23,26 +23,28 @@ _MAX_NS: Final = 1 << 62  # the year 2116; a damaged clock goes no further
 _OPTION_NAME, _OPTION_RESOLUTION, _OPTION_OFFSET = 2, 9, 14
 
 
-def walk_pcapng(notes: Notes) -> Walk:
+def walk_pcapng(notes: Notes, timeline: Timeline) -> Walk:
     """A walk over the blocks of a pcapng file."""
-    return _PcapngWalk(notes)
+    return _PcapngWalk(notes, timeline)
 
 
 class _PcapngWalk(Walk):
-    def __init__(self, notes: Notes) -> None:
-        super().__init__(notes)
+    def __init__(self, notes: Notes, timeline: Timeline) -> None:
+        super().__init__(notes, timeline)
         self._order = "<"
         self._section: list[int] = []  # number of the interface in this section -> index in self.interfaces
         self._twins: dict[int, int] = {}
         self._custom_index: int | None = None
-        self._last_ns = 0
+        self._blocks: list[Block] = []
+        self._buffer = b""
+        self._base = 0
 
     def rest_of(self, head: bytes) -> bytes:
         return head
 
-    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Record], int]:
-        records: list[Record] = []
-        append = records.append
+    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Block], int]:
+        self._blocks, self._buffer, self._base = [], buffer, base
+        append = self._append
         size = len(buffer)
         position = 0
         enhanced = struct.Struct(self._order + "IIIIIII").unpack_from
@@ -82,25 +84,44 @@ class _PcapngWalk(Walk):
                     t = ticks * interface.multiply + interface.offset_ns
                 else:
                     t = ticks * interface.multiply // interface.divide + interface.offset_ns
-                self._last_ns = t if 0 <= t < _MAX_NS else min(max(t, 0), _MAX_NS)
-                start = position + 28
-                append((start, start + captured, wire, self._last_ns, index))
+                append(position + 28, captured, wire, t, index)
             elif kind == _INTERFACE and length >= 20:
                 self._add_interface(buffer, position, end)
             elif kind == _SIMPLE and length >= 16:
-                self._simple(buffer, position, length, base, append)
+                self._simple(buffer, position, length, base)
             elif kind == _OLD_PACKET and length >= 32:
-                self._old(buffer, position, length, base, append)
+                self._old(buffer, position, length, base)
             elif kind in _CUSTOM and length >= 16:
                 # Wireshark lists custom blocks as frames; ours are counted alike so that frame numbers agree.
-                append((position + 12, end - 4, length - 16, self._last_ns, self._custom()))
+                append(position + 12, length - 16, length - 16, self.timeline.last_ns, self._custom())
             if self.stopped:
                 break
             position = end
         if last and position < size and not self.stopped:
             self.notes.add("truncated", "the file ends inside a block", base + position)
             self.stopped = True
-        return records, position
+        return self._blocks, position
+
+    def _append(self, start: int, captured: int, wire: int, t: int, index: int) -> None:
+        """Put a record behind the others, of interface `index`."""
+        if not 0 <= t < _MAX_NS:
+            t = min(max(t, 0), _MAX_NS)
+        timeline = self.timeline
+        timeline.frames += 1
+        if not timeline.last_ns <= t < timeline.until:
+            timeline.turn(t, timeline.last_ns, timeline.frames, timeline.wire_bytes)
+        timeline.last_ns = t
+        timeline.wire_bytes += wire
+        if captured != wire:
+            timeline.cut_record(captured, wire, timeline.frames)
+        interface = self.interfaces[index]
+        interface.packets += 1
+        blocks = self._blocks
+        if not blocks or interface.linktype != blocks[-1].interface.linktype:
+            blocks.append(Block(self._buffer, self._base, interface, []))
+        block = blocks[-1]
+        block.wire_bytes += wire
+        block.records.append((start, start + captured, wire, t))
 
     def _damaged(self, name: str, sentence: str, offset: int) -> None:
         self.notes.add(name, sentence + "; reading stopped there", offset)
@@ -136,7 +157,7 @@ class _PcapngWalk(Walk):
         self._section.append(len(self.interfaces))
         self.interfaces.append(interface)
 
-    def _simple(self, buffer: bytes, position: int, length: int, base: int, append: Callable[[Record], None]) -> None:
+    def _simple(self, buffer: bytes, position: int, length: int, base: int) -> None:
         if not self._section:
             self._damaged("bad-record-length", "a packet of interface 0, which was not described", base + position)
             return
@@ -146,10 +167,9 @@ class _PcapngWalk(Walk):
         captured = min(wire, length - 16, interface.snaplen or length)
         twin = self._twin(index, 12)
         self.notes.add("no-timestamp", "simple packet blocks have no time; the time before is used", base + position)
-        start = position + 12
-        append((start, start + captured, wire, self._last_ns, twin))
+        self._append(position + 12, captured, wire, self.timeline.last_ns, twin)
 
-    def _old(self, buffer: bytes, position: int, length: int, base: int, append: Callable[[Record], None]) -> None:
+    def _old(self, buffer: bytes, position: int, length: int, base: int) -> None:
         number, _drops, high, low, captured, wire = struct.unpack_from(self._order + "HHIIII", buffer, position + 8)
         if number >= len(self._section) or captured > length - 32:
             if not self._repair(number, captured, length - 32, base + position):
@@ -159,9 +179,7 @@ class _PcapngWalk(Walk):
         interface = self.interfaces[index]
         ticks = high << 32 | low
         t = ticks * interface.multiply // interface.divide + interface.offset_ns
-        self._last_ns = min(max(t, 0), _MAX_NS)
-        start = position + 28
-        append((start, start + captured, wire, self._last_ns, index))
+        self._append(position + 28, captured, wire, t, index)
 
     def _custom(self) -> int:
         if self._custom_index is None:

@@ -4,7 +4,8 @@ The format is told by magic number, never by file name. The file is read in bloc
 carried over; nothing is mapped or kept, so memory does not depend on the size of the file. A damaged record ends the
 walk with a note in `notes`; only a file of which nothing can be said is refused.
 
-A record is `(start, end, wire_length, t_ns, interface)`: positions in the block's buffer, nanoseconds since 1970.
+A record is `(start, end, wire_length, t_ns)`: positions in the block's buffer, nanoseconds since 1970. What
+can be said of records without looking into their packets is in `timeline`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import BinaryIO, Final
 
 from gateway.analysis.linknames import linktype_name
 from gateway.analysis.pcapng import SECTION_MAGIC, walk_pcapng
-from gateway.analysis.records import MAX_RECORD, Block, Interface, Notes, Walk
+from gateway.analysis.records import MAX_RECORD, MOST_BYTES, Block, Interface, Notes, Record, Walk
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.settings import Reader as ReaderSettings
+from gateway.analysis.timeline import SECOND, Timeline
 from gateway.analysis.unpack import GZIP_MAGIC, Unpacker
 
 # Small enough for a processor cache, and for the allocator to use the same memory again: from 128 KiB on it maps and
 # unmaps each block, and the page faults cost more than everything else in reading.
 BLOCK_BYTES: Final = 1 << 16
 
+_LONGEST: Final = 262_144  # what libpcap writes at most
 # magic (as read little-endian) -> (byte order, nanoseconds per unit of the fraction, record header length)
 _PCAP: Final = {
     0xA1B2C3D4: ("<", 1000, 16),
@@ -61,32 +64,32 @@ class Reader:
 
     source: BinaryIO
     settings: ReaderSettings
+    pause_ns: int
     format: str = ""
     stored_bytes: int = 0
     unpacked_bytes: int = 0
     sha256: str = ""
     interfaces: list[Interface] | None = None
     notes: Notes | None = None
+    timeline: Timeline | None = None
     block_bytes: int = BLOCK_BYTES
 
     def blocks(self) -> Iterator[Block]:
         """Read the file to its end; yields blocks of whole records. Raises AnalysisRefused."""
         digest = hashlib.sha256()
         notes = self.notes = Notes()
+        timeline = self.timeline = Timeline(notes, self.pause_ns)
         stream = _Stream(self, digest, notes)
         head = stream.take(24)
-        walk = self._recognise(head, stream.gzip, notes)
+        walk = self._recognise(head, stream.gzip, notes, timeline)
         self.interfaces = walk.interfaces
         buffer = walk.rest_of(head)
         base = len(head) - len(buffer)
-        seen = 0
         while True:
-            piece = stream.read(self.block_bytes)
+            piece = stream.read(min(self.block_bytes, MOST_BYTES))
             buffer = buffer + piece if buffer else piece
-            records, used = walk.step(buffer, base, not piece)
-            seen += len(records)
-            if records:
-                yield Block(buffer, records, base)
+            blocks, used = walk.step(buffer, base, not piece)
+            yield from blocks
             if walk.stopped or not piece:
                 break
             base += used
@@ -95,7 +98,7 @@ class Reader:
             self.unpacked_bytes = base + used
         stream.drain()
         self.sha256 = digest.hexdigest()
-        if not seen:
+        if not timeline.frames:
             where = f"{self.unpacked_bytes} bytes, no packet record"
             if notes.counts:
                 where += "; " + "; ".join(notes.sentences.values())
@@ -107,16 +110,16 @@ class Reader:
                 "Record again: the recording may have been stopped before the first packet, or its filter fitted none.",
             )
 
-    def _recognise(self, head: bytes, gzip: bool, notes: Notes) -> Walk:
+    def _recognise(self, head: bytes, gzip: bool, notes: Notes, timeline: Timeline) -> Walk:
         if len(head) >= 4:
             magic = int.from_bytes(head[:4], "little")
             kind = _PCAP.get(magic)
             if kind is not None and len(head) >= 24:
                 self.format = "pcap" + ("+gzip" if gzip else "")
-                return _PcapWalk(head, *kind, notes)
+                return _PcapWalk(head, *kind, notes, timeline)
             if head[:4] == SECTION_MAGIC and len(head) >= 12:
                 self.format = "pcapng" + ("+gzip" if gzip else "")
-                return walk_pcapng(notes)
+                return walk_pcapng(notes, timeline)
             if kind is not None or head[:4] == SECTION_MAGIC:
                 raise AnalysisRefused(
                     "empty", "The file ends inside its header.", f"{len(head)} bytes", len(head), "Copy the file again."
@@ -242,13 +245,13 @@ class _Stream:
 class _PcapWalk(Walk):
     """Records of a classic pcap file."""
 
-    def __init__(self, head: bytes, order: str, unit_ns: int, header: int, notes: Notes) -> None:
-        super().__init__(notes)
+    def __init__(self, head: bytes, order: str, unit_ns: int, header: int, notes: Notes, timeline: Timeline) -> None:
+        super().__init__(notes, timeline)
         _major, _minor, _zone, _sigfigs, snaplen, link = struct.unpack_from(order + "HHiIII", head, 4)
         self._fields = struct.Struct(order + "IIII").unpack_from
         self._unit_ns = unit_ns
         self._header = header
-        self._limit = min(max(262_144, snaplen + 4096), MAX_RECORD)
+        self._limit = min(max(_LONGEST, snaplen + 4096), MAX_RECORD)
         resolution = "ns" if unit_ns == 1 else "us"
         linktype = link & 0xFFFF  # the upper half holds the length of the frame check sequence
         self.interfaces.append(Interface("", linktype, linktype_name(linktype), resolution, snaplen, header))
@@ -256,21 +259,23 @@ class _PcapWalk(Walk):
     def rest_of(self, head: bytes) -> bytes:
         return b""
 
-    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[tuple[int, int, int, int, int]], int]:
-        """Walk whole records; returns them and how many bytes were used up."""
-        records: list[tuple[int, int, int, int, int]] = []
+    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Block], int]:
+        records: list[Record] = []
         append = records.append
-        fields, unit, header, limit = self._fields, self._unit_ns, self._header, self._limit
-        fraction_limit = 1_000_000_000 // unit
+        fields, unit, header = self._fields, self._unit_ns, self._header
+        fraction_limit = SECOND // unit
+        timeline = self.timeline
+        frame, previous, until = timeline.frames + 1, timeline.last_ns, timeline.until
+        # Bytes on the wire before a record: what is in the file, and what was cut.
+        cut = before = timeline.wire_bytes
         position, size = 0, len(buffer)
         stop = size - header
-        second = second_ns = -1
         while position <= stop:
             seconds, fraction, captured, wire = fields(buffer, position)
             start = position + header
             end = start + captured
-            if end > size or captured > limit:
-                if captured > limit:
+            if end > size:
+                if captured > self._limit:
                     self.notes.add(
                         "bad-record-length",
                         f"a record says it is {captured} bytes long; reading stopped there",
@@ -282,11 +287,24 @@ class _PcapWalk(Walk):
                 self.notes.add(
                     "fraction-out-of-range", "the fraction of a second is more than one second", base + position
                 )
-            if seconds != second:
-                second, second_ns = seconds, seconds * 1_000_000_000
-            append((start, end, wire, second_ns + fraction * unit, 0))
+            t = seconds * SECOND + fraction * unit
+            if not previous <= t < until:
+                number = len(records)
+                until = timeline.turn(t, previous, frame + number, position - number * header + cut)
+            previous = t
+            if captured != wire:
+                timeline.cut_record(captured, wire, frame + len(records))
+                cut += wire - captured
+            append((start, end, wire, t))
             position = end
+        number = len(records)
+        timeline.frames += number
+        timeline.last_ns = previous
+        timeline.wire_bytes = position - number * header + cut
         if last and position < size and not self.stopped:
             self.notes.add("truncated", "the file ends inside a record", base + position)
             self.stopped = True
-        return records, position
+        interface = self.interfaces[0]
+        interface.packets += number
+        wire_bytes = timeline.wire_bytes - before
+        return [Block(buffer, base, interface, records, wire_bytes)] if records else [], position

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.analysis.timeline import Timeline
 
 # No real record is longer than this (BIG TCP ends at 512 KiB); a header that promises more is damaged.
 MAX_RECORD: Final = 4 << 20
 
+# Most bytes in one step of a walk: fewer than a record may have, so that no record longer than allowed is ever whole.
+MOST_BYTES: Final = 1 << 17
+
 # Stands for a link type where a record is no packet; the registry's numbers have 16 bits.
 CUSTOM_BLOCK: Final = 0x1_0000
 
-Record = tuple[int, int, int, int, int]
+Record = tuple[int, int, int, int]
 
 
-class Block(NamedTuple):
-    """Whole records of one buffer: see `reader` for what a record is; `base` is the buffer's offset in the file."""
+@dataclass(slots=True)
+class Block:
+    """Whole records of one buffer and one link type: see `reader` for what a record is.
+
+    `base` is the buffer's offset in the file, `interface` that of the first record.
+    """
 
     buffer: bytes
-    records: list[Record]
     base: int
+    interface: Interface
+    records: list[Record]
+    wire_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -63,8 +75,9 @@ class Notes:
 class Walk:
     """Turns buffers into records; one subclass for each format."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, timeline: Timeline) -> None:
         self.notes = notes
+        self.timeline = timeline
         self.interfaces: list[Interface] = []
         self.stopped = False
 
@@ -72,6 +85,10 @@ class Walk:
         """The part of the first bytes of the file that `step` must see again."""
         raise AssertionError("each format has its own")
 
-    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Record], int]:
-        """Whole records of `buffer` and how many of its bytes they used; `last` when no more bytes will come."""
+    def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Block], int]:
+        """Blocks of the whole records of `buffer`, and how many of its bytes they used.
+
+        `last` says that no more bytes will come; `buffer` is what was left of the one before and
+        at most `MOST_BYTES` more.
+        """
         raise AssertionError("each format has its own")

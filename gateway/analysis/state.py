@@ -24,6 +24,7 @@ from gateway.analysis.records import Interface, Notes
 from gateway.analysis.report import Finding
 from gateway.analysis.rtp import RtpStream
 from gateway.analysis.settings import Settings
+from gateway.analysis.timeline import Timeline
 from gateway.analysis.tls_sessions import TlsTable
 from gateway.analysis.udp import UdpFlow
 
@@ -43,30 +44,24 @@ class State:
         self.fast_window_ns = int(settings.loss.fast_window_s * SECOND)
         self.unknown_irtt_ns = int(settings.loss.unknown_irtt_s * SECOND)
         self.gap_ns = int(settings.gap.low_s * SECOND)
-        self.pause_ns = int(settings.gap.pause_s * SECOND)
         self.half_cap = settings.tables.half_open
         self.decapsulate = settings.reader.decapsulate
         # The file
         self.interfaces: list[Interface] = []
         self.base = 0  # file offset of the buffer in work
         self.frame = 0
+        self.undecoded = 0
+        # What the timeline knows, once the file was read
         self.wire_bytes = 0
         self.captured_bytes = 0
         self.cut = 0
         self.cut_frame = 0
         self.first_ns: int | None = None
-        self.last_ns = 0  # of the packet before, in file order
         self.max_ns = 0
         self.backwards = 0
         self.backwards_ns = 0  # the largest step back
-        self.undecoded = 0
-        # Bins of 100 ms (doubled when too many): [packets, bytes, first frame] by number of the bin
         self.bin_ns = SECOND // 10
-        self.bins: dict[int, list[int]] = {}
-        self.bin_low = 1
-        self.bin_high = 0
-        self.bin_frame = 0
-        self.bin_bytes = 0
+        self.bins: dict[int, list[int]] = {}  # [packets, bytes, first frame] by number of the bin
         self.pauses: list[tuple[int, int, int]] = []  # gap in ns, frame before, frame after
         # TCP
         self.tcp: dict[bytes, Direction] = {}
@@ -131,6 +126,17 @@ class State:
         self.watch_mtu = False
         self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = 0x2545F491
+
+    def adopt(self, timeline: Timeline) -> None:
+        """Take over what the reader knows of times and sizes, now that the file has ended."""
+        timeline.close()
+        self.wire_bytes = timeline.wire_bytes
+        self.captured_bytes = timeline.wire_bytes - timeline.cut_bytes
+        self.cut, self.cut_frame = timeline.cut, timeline.cut_frame
+        self.first_ns = timeline.first_ns
+        self.max_ns = timeline.max_ns
+        self.backwards, self.backwards_ns = timeline.backwards, timeline.backwards_ns
+        self.bin_ns, self.bins, self.pauses = timeline.bin_ns, timeline.bins, timeline.pauses
 
     def random(self, limit: int) -> int:
         """A number below `limit` from a fixed seed, so that two runs of one file keep the same samples."""

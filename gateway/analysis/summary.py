@@ -174,7 +174,7 @@ def capture(st: State, reader: Reader, name: str) -> Capture:
         "first_unix_ns": st.first_ns,
         "duration_s": max(0, st.max_ns - (st.first_ns or 0)) / SECOND,
         "wire_bytes": st.wire_bytes,
-        "captured_bytes": st.wire_bytes + st.captured_bytes,
+        "captured_bytes": st.captured_bytes,
         "notes": notes,
     }
 

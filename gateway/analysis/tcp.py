@@ -17,6 +17,7 @@ from gateway.analysis.flows import (
     BASE,
     CONN,
     DUP,
+    EDGE,
     FIN,
     HALF,
     HEAD,
@@ -63,6 +64,7 @@ from gateway.analysis.flows import (
     Connection,
     Direction,
     Trouble,
+    payload_of,
     round_trips,
     trouble_of,
 )
@@ -114,13 +116,14 @@ def segment(
     nseq: int | None = d[NSEQ]
     la: int | None = d[LA]
     end = seq + length + extra & MASK
+    payload = payload_of(d) + length
     if nseq is not None and _copy(st, d, t, frame, seq, ack, end, length, of, ip_id, checksum, ttl):
         return False
     after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
     stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
     if d[SHAPE] < 0 and not sfr:
         stamped = stamp is not None and of >> 12 == 8
-        d[SHAPE] = d[VLAN] << 16 | (0x8010 if stamped else 0x5010)
+        d[SHAPE] = d[VLAN] << 8 | (0x80 if stamped else 0x50)
         d[HEAD] = 52 if stamped else 40
     if r is None:
         _first_way(st, d, conn, frame, t, seq, ack, of, win, length, end, stamp, ip_id, checksum)
@@ -217,14 +220,18 @@ def segment(
     d[KEEPALIVE] = keepalive
     d[PROBE] = probe
     if length:
-        d[PAYLOAD] += length
         d[SEGMENTS] += 1
         d[PACKETS] -= 1
     elif not sfr:
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+    d[PAYLOAD] = payload - (d[NSEQ] or 0)
     if sfr:
         _control(st, d, r, conn, frame, t, seq, flags, ttl, nseq)
         d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+    if r[LA] is not None:
+        d[EDGE] = r[LA] + r[SPAN]
+    if d[LA] is not None:
+        r[EDGE] = d[LA] + d[SPAN]
     unseen = d[LA] is not None and r[NSEQ] is not None and 0 < (d[LA] - r[NSEQ] & MASK) < HALF
     care = (
         r[NSEQ] is None
@@ -251,6 +258,7 @@ def segment(
 def _wrap(d: Direction) -> None:
     """Bring a sequence number that the short path let run past 2^32 back, and that of its segment."""
     d[NSEQ] &= MASK
+    d[PAYLOAD] += MASK + 1
     d[NORM] = -1  # until the acknowledgements have wrapped as well
     out = d[OUT]
     if out and out[-1][0] > MASK:
@@ -277,6 +285,7 @@ def _first_way(
 ) -> None:
     """A segment of a connection of which the other direction has not been seen: only gaps and repeats can be told."""
     nseq = d[NSEQ]
+    payload = payload_of(d) + length
     flags = of & 0x3F
     sfr = flags & 7
     if win == 0 and not sfr:
@@ -319,8 +328,8 @@ def _first_way(
         if ack != d[LA]:
             d[DUP] = 0
     _remember_window(d, conn, frame, t, flags, ack, win)
+    d[PAYLOAD] = payload - (d[NSEQ] or 0)
     if length:
-        d[PAYLOAD] += length
         d[SEGMENTS] += 1
         d[PACKETS] -= 1
     else:
@@ -861,7 +870,7 @@ def _control(
                 phase = "before data"
             plausible = nseq is None or seq == nseq or (r is not None and seq == r[LA])
             jump = abs(ttl - d[TTL]) if d[PACKETS] or d[SEGMENTS] else 0
-            conn.reset = (by_orig, frame, t, phase, plausible, jump, d[PAYLOAD])
+            conn.reset = (by_orig, frame, t, phase, plausible, jump, payload_of(d))
     elif flags & 1:
         st.fin += 1
         if d[FIN] is None:
@@ -870,10 +879,11 @@ def _control(
 
 def roll(d: Direction, t: int, st: State, frame: int) -> None:
     """Close the current second of a direction: peak rate, idle time, silences that somebody waited through."""
-    sent = d[PAYLOAD] - d[PEAK_BASE]
+    payload = payload_of(d)
+    sent = payload - d[PEAK_BASE]
     if sent > d[PEAK]:
         d[PEAK] = sent
-    d[PEAK_BASE] = d[PAYLOAD]
+    d[PEAK_BASE] = payload
     d[ROLL_FROM] = t
     d[ROLL] = t + SECOND
     silence = t - d[LAST]
@@ -912,7 +922,7 @@ def _gap(d: Direction, t: int, frame: int, gap_ns: int) -> None:
 
 def at_end(d: Direction, t_end: int) -> None:
     """Close what is still open when the capture ends: the running second and a window that stayed at zero."""
-    sent = d[PAYLOAD] - d[PEAK_BASE]
+    sent = payload_of(d) - d[PEAK_BASE]
     if sent > d[PEAK]:
         d[PEAK] = sent
     since = d[ZERO_SINCE]
