@@ -113,8 +113,14 @@ class ConfigChanges:
         """What tells one text from another."""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def preview(self, text: str) -> Preview:
-        """What a text (whose secrets may be marks) would change; what is wrong with it is in `problems`."""
+    async def preview(self, text: str) -> Preview:
+        """What a text (whose secrets may be marks) would change; what is wrong with it is in `problems`.
+
+        In a thread: a text of half a megabyte takes a second to read, and guests are not to wait for it.
+        """
+        return await asyncio.to_thread(self._preview, text)
+
+    def _preview(self, text: str) -> Preview:
         current = self.text()
         try:
             whole = unmasked(text, current)
@@ -165,7 +171,7 @@ class ConfigChanges:
             current = self.text()
             if self.version(current) != version:
                 raise ControlError(CONFLICT, "the configuration was changed meanwhile; look at it again")
-            preview = self.preview(text)
+            preview = await self.preview(text)
             if preview.problems:
                 raise ControlError(BAD_PARAMS, _listed(preview.problems))
             if preview.text == current:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.config import Config
@@ -19,6 +19,7 @@ from gateway.control.views import written
 from gateway.uci import Statement, UciSyntaxError, quote, statements
 
 MARK: Final = "********"
+LONGEST_DIFF: Final = 10_000  # lines of both texts; comparing takes more than linear time
 _CHANGED: Final = "(changed)"
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _COMMENTED: Final = r"^[ \t]*#[ \t]*(?:option|list)[ \t]+{}\b.*$"
@@ -134,8 +135,10 @@ def difference(old: str, new: str) -> str:
         before = masked(old)
     except UciSyntaxError:
         return ""  # what is not UCI cannot be freed of its secrets
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "now", "then", lineterm="")
-    return "\n".join(lines)
+    old_lines, new_lines = before.splitlines(), after.splitlines()
+    if len(old_lines) + len(new_lines) > LONGEST_DIFF:
+        return "(too long to be compared line by line)"
+    return "\n".join(difflib.unified_diff(old_lines, new_lines, "now", "then", lineterm=""))
 
 
 def sentences(old: Config, new: Config) -> list[str]:
@@ -205,7 +208,8 @@ def _repeated(config: Config, attribute: str) -> tuple[Any, ...]:
 
 
 def _places(text: str) -> list[_Place]:
-    places: list[_Place] = []
+    headers: list[tuple[str, str, Statement]] = []
+    options: list[list[Statement]] = []
     counts: dict[str, int] = {}
     for statement in statements(text):
         words = statement.words
@@ -215,10 +219,11 @@ def _places(text: str) -> list[_Place]:
             name = ""
             if section_type not in SINGLE:
                 name = words[2] if len(words) > 2 and words[2] else f"{section_type}{counts[section_type]}"
-            places.append(_Place(section_type, name, statement, ()))
-        elif words[0] in ("option", "o", "list", "l") and len(words) == 3 and places:
-            places[-1] = replace(places[-1], options=(*places[-1].options, statement))
-    return places
+            headers.append((section_type, name, statement))
+            options.append([])
+        elif words[0] in ("option", "o", "list", "l") and len(words) == 3 and options:
+            options[-1].append(statement)
+    return [_Place(*header, tuple(own)) for header, own in zip(headers, options, strict=True)]
 
 
 def _find(text: str, section_type: str, name: str) -> _Place | None:

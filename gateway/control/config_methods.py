@@ -25,7 +25,7 @@ from gateway.system.client import System
 from gateway.uci import UciSyntaxError
 
 LONGEST_TEXT: Final = 1 << 19
-MAX_CHANGES: Final = 2000
+MAX_CHANGES: Final = 500
 
 
 class ConfigMethods:
@@ -67,10 +67,10 @@ class ConfigMethods:
         text = self._changes.text()
         return {"text": _masked(text), "version": self._changes.version(text), **self._waiting()}
 
-    def preview(self, caller: Caller, params: Params) -> JsonValue:
+    async def preview(self, caller: Caller, params: Params) -> JsonValue:
         """What a text, or changes of single options, would change."""
         read.only(params, "text", "changes")
-        preview = self._changes.preview(self._wanted(params))
+        preview = await self._changes.preview(await asyncio.to_thread(self._wanted, params))
         return {
             "diff": preview.diff,
             "problems": list(preview.problems),
@@ -103,7 +103,7 @@ class ConfigMethods:
             "change": one.number,
             "state": one.state,
             "text": _masked(one.after),
-            "diff": difference(one.before, one.after),
+            "diff": await asyncio.to_thread(difference, one.before, one.after),
             "changes": list(one.sentences),
         }
 
@@ -114,7 +114,7 @@ class ConfigMethods:
         read.only(params, "text", "changes", "version", "confirm_s")
         version = read.text(params, "version", longest=64)
         confirm_s = read.integer(params, "confirm_s", None, high=3600)
-        return await self._apply(caller, self._wanted(params), version, confirm_s)
+        return await self._apply(caller, await asyncio.to_thread(self._wanted, params), version, confirm_s)
 
     async def confirm(self, caller: Caller, params: Params) -> JsonValue:
         """Keep a change that waits to be confirmed."""

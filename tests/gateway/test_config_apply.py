@@ -236,14 +236,14 @@ def test_a_preview_says_what_would_happen(tmp_path: Path) -> None:
     async def story() -> None:
         async with box(tmp_path) as one:
             shown = TEXT.replace("long-enough-secret", MARK).replace("'3'", "'4'")
-            preview = one.changes.preview(shown)
+            preview = await one.changes.preview(shown)
             assert (preview.problems, preview.cuts_off) == ((), False)
             assert preview.text == TEXT.replace("'3'", "'4'")
             assert "-\toption timeout '3'\n+\toption timeout '4'" in preview.diff
             assert "long-enough" not in preview.diff
-            assert one.changes.preview("config '").problems
-            assert "did you mean" in one.changes.preview("config radiu\n").problems[0]
-            assert one.changes.preview(f"config radius_server 'x'\n\toption secret '{MARK}'\n").problems
+            assert (await one.changes.preview("config '")).problems
+            assert "did you mean" in (await one.changes.preview("config radiu\n")).problems[0]
+            assert (await one.changes.preview(f"config radius_server 'x'\n\toption secret '{MARK}'\n")).problems
             assert one.path.read_text() == TEXT
             assert one.reloads == 0
 

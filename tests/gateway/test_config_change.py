@@ -166,6 +166,13 @@ def test_a_difference_says_that_a_secret_changed_and_not_what_it_is() -> None:
     assert difference(TEXT, TEXT) == ""
 
 
+def test_a_text_of_many_lines_is_not_compared_for_minutes() -> None:
+    """Whoever may look at a preview cannot keep the gateway busy with it."""
+    long = "config zone 'guest'\n" + "".join(f"\tlist method 'x{n % 7}'\n" for n in range(30_000))
+    assert difference(TEXT, long) == "(too long to be compared line by line)"
+    assert apply(long, [SetOption("zone", "guest", "ssid", ("Hotel",))]).endswith("\toption ssid 'Hotel'\n")
+
+
 def test_changes_are_said_with_both_values() -> None:
     """In the words of the file, with units; secrets without."""
     new = apply(

@@ -128,7 +128,7 @@ async def answer_of(method: Method, caller: Caller, params: Params) -> JsonValue
 
 
 @given(calls=CALLS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_nonsense_is_answered_or_refused(calls: list[tuple[str, Params, bool]], tmp_path_factory: Any) -> None:
     """Any parameters of any method, in any order: a value that JSON can say, or a refusal with a sentence."""
 
