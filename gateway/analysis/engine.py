@@ -21,6 +21,7 @@ from gateway.analysis import (
     batch,
     beacons,
     brute_force,
+    connection_findings,
     dhcp,
     dns,
     dns_tunnel,
@@ -247,7 +248,8 @@ def _report(st: State, reader: Reader, name: str) -> Report:
     exfiltration.detect(st, out)
     periodic = beacons.detect(st, out, scanners | guessers)
     brute_force.lateral(st, out, scanners | guessers)
-    tcp_findings.detect(st, out, totals, scanners)
+    connection_findings.detect(st, out, scanners)
+    tcp_findings.detect(st, out)
     jitter = application_findings.detect(st, out)
     bursts = network_findings.detect(st, out, totals, scanners)
     findings = out.ordered()

@@ -37,6 +37,16 @@ WEIGHTS: Final = {
     "reorder": 5,
     "rtp": 5,
 }
+_WORDS: Final = {
+    "tcp_loss": "TCP loss",
+    "rtt": "the round trip",
+    "connect": "failed connections",
+    "dns": "DNS failures",
+    "server_wait": "waiting for servers",
+    "stall": "stalled receivers",
+    "reorder": "reordering",
+    "rtp": "voice and video",
+}
 _UNITS: Final = {"rtt": "s", "server_wait": "s"}
 _KINDS: Final = {
     "tcp_loss": ("tcp.retransmission",),
@@ -158,7 +168,7 @@ def health(st: State, totals: TcpTotals, findings: list[Finding], limits: list[s
         worst = max(metrics, key=lambda row: row["weight"] * row["penalty"])
         sentence = f"{score} of 100, {grade}"
         if worst["penalty"] > 0:
-            sentence += f"; {worst['name']} costs most ({worst['weight'] * worst['penalty'] / weight_sum:.1f} points)"
+            sentence += f"; {_WORDS[worst['name']]} costs most ({worst['weight'] * worst['penalty'] / weight_sum:.1f} points)"
         sentence += "."
     else:
         measured = f"only {weight_sum:.0f} of 100 points of weight could be measured"

@@ -2,6 +2,12 @@
 
 Exit status: 0 analysed, 1 failed, 2 wrong usage, 3 a finding at or above `--fail-on`, 65 not a capture we can read,
 130 interrupted. Everything but the argument parser is imported when it is needed, because the start counts too.
+
+The command reads in its own process, without the layers that bound the worker (`gateway.analysis.sandbox`): it acts for
+the user who started it, writes where that user says, and asks the dissector's process for single packets, so a process
+that could do none of that would have to hand its report to another one and take twice the memory on a small box. What
+a hostile file can reach is bounded by the tables of the engine; a file of strangers is better given to the worker:
+`python -m gateway.analysis.worker JOBDIR`.
 """
 
 from __future__ import annotations
