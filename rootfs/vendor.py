@@ -24,6 +24,7 @@ _LINE: Final = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+) --hash=sha256
 _UNUSED: Final = {
     "pyrad": ("docs/", "example/", "tests/", "pyrad/tests/"),
     "prometheus_client": ("prometheus_client/bridge/", "prometheus_client/django/", "prometheus_client/twisted/"),
+    "segno": ("segno/cli.py", "segno/__init__.pyi", "segno/helpers.pyi"),
     "pyroute2": tuple(
         f"pyroute2/{part}"
         for part in (

@@ -18,9 +18,6 @@ RECIPE: Final = Path(__file__).parent
 SUITE: Final = "bookworm"
 # Whatever makes the same list of packages into another base must change this.
 _MADE_SO: Final = "1"
-_NO_PERL: Final = (
-    'chroot "$1" dpkg --purge --force-all perl perl-base perl-modules-5.36 libperl5.36 >/dev/null 2>&1 || true'
-)
 _DEBIAN_ARCH: Final = {"x86_64": "amd64", "rpi-arm64": "arm64"}
 _KERNEL: Final = {"x86_64": "linux-image-amd64", "rpi-arm64": "linux-image-arm64"}
 _EXTRA: Final = {"x86_64": (), "rpi-arm64": ("firmware-brcm80211", "raspi-firmware")}
@@ -74,8 +71,6 @@ def _bootstrap(board: str, arch: str, work: Path) -> None:
         "--dpkgopt=path-exclude=/usr/share/info/*",
         f"--include={','.join([*packages(), *_EXTRA[board]])}",
         f"--customize-hook={fetch}",
-        # perl came with the merge of /usr and nothing that runs here is written in it.
-        f"--customize-hook={_NO_PERL}",
         SUITE,
         str(work / "root.tar"),
     ]
