@@ -30,6 +30,7 @@ _HEX: Final = frozenset("0123456789abcdef")
 # What `sessions.list` can be ordered by; clients that have no such value come last in ascending order.
 SORTS: Final[Mapping[str, Callable[[Session], Any]]] = {
     "ip": _address,
+    "zone": _address,
     "mac": lambda session: session.key,
     "hostname": lambda session: (not session.hostname, session.hostname.casefold()),
     "username": lambda session: (session.grant is None, session.grant.username.casefold() if session.grant else ""),
