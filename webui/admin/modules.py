@@ -9,6 +9,7 @@ from webui.admin import (
     accounts,
     api_gateway,
     api_guests,
+    api_pages,
     api_system,
     captures,
     captures_api,
@@ -42,7 +43,7 @@ _PAGES: Final = (
     accounts,
     own,
 )
-_API: Final = (api_system, api_guests, api_gateway, captures_api)
+_API: Final = (api_system, api_guests, api_pages, api_gateway, captures_api)
 
 NAV: Final = (
     NavEntry("/", "Dashboard", "dashboard"),
