@@ -23,7 +23,7 @@ from webui.uploads import Uploads
 
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"
-_HEALTH_S: Final = 2.0  # anybody may ask for health; the spool is looked through no more often than this
+_RECENT_S: Final = 1.5  # for live pages, of which there may be many, and for health, which anybody may ask for
 _END_WAIT_S: Final = 5.0  # for a running analysis to stop before it is removed
 
 
@@ -72,7 +72,8 @@ class CaptureDesk:
         self._reports = Reports(clock)
         self._wall = wall
         self._clock = clock
-        self._health: tuple[float, dict[str, Any] | None] = (float("-inf"), None)
+        self._recent: tuple[float, Overview] | None = None
+        self._looking = asyncio.Lock()
 
     def close(self) -> None:
         """End the tasks."""
@@ -88,24 +89,27 @@ class CaptureDesk:
 
         return await asyncio.to_thread(look)
 
+    async def recent(self) -> Overview:
+        """The queue as it was a moment ago: one look for all who ask together."""
+        async with self._looking:
+            if self._recent is None or self._clock() - self._recent[0] > _RECENT_S:
+                found = await self.overview()
+                self._recent = (self._clock(), found)
+            return self._recent[1]
+
     async def health(self) -> dict[str, Any] | None:  # Any: JSON
-        """How captures are doing, at most two seconds old; None where the spool was taken away."""
-        looked_at, row = self._health
-        if self._clock() - looked_at > _HEALTH_S:
-            self._health = (self._clock(), row)  # before the look, so that many who ask at once make one
-            found = await self.overview()
-            row = None
-            if found.room.disk_bytes:
-                row = jobs.health_row(
-                    self.limits,
-                    found.retention,
-                    found.states,
-                    self.uploads.active,
-                    found.room,
-                    beat_age_s=found.beat_age_s,
-                )
-            self._health = (self._clock(), row)
-        return row
+        """How captures are doing; None where the spool was taken away."""
+        found = await self.recent()
+        if not found.room.disk_bytes:
+            return None
+        return jobs.health_row(
+            self.limits,
+            found.retention,
+            found.states,
+            self.uploads.active,
+            found.room,
+            beat_age_s=found.beat_age_s,
+        )
 
     async def visible(self, caller: Caller) -> list[State]:
         """The jobs that the caller may see."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +24,8 @@ from webui.uploads import BODY_LIMIT, DRAIN_BYTES
 
 _ROLE: Final = "operator"  # what guests send is not for viewers
 _HISTORY: Final = 25
-_EVERY_S: Final = 1.0
+_EVERY_S: Final = 2.0
+_CHECK_S: Final = 5.0  # how long a live page may outlive its login
 _TIMES: Final = {"seconds": 1, "minutes": 60, "hours": 3600}
 _SIZES: Final = {"kB": 1000, "MB": 1_000_000}
 
@@ -135,7 +136,7 @@ async def show_live(page: Page) -> Response:
         changed = Changed()
         while True:
             try:
-                found = await desk.overview()
+                found = await desk.recent()
                 queue = page.fragment("capture_queue", queue=await _queue(page, desk, found))
             except ControlError:  # the login is over, or the daemon away: the page says so when it is loaded anew
                 yield Event({}, "over")
@@ -229,21 +230,35 @@ async def job_live(page: Page) -> Response:
     state = await desk.job(page.params["id"], page.caller)
 
     async def events() -> AsyncGenerator[Event, None]:
-        async with aclosing(desk.watcher.events(state.id)) as found:
+        async with aclosing(while_logged_in(desk.watcher.events(state.id), page.check)) as found:
             async for event in found:
-                if event.name in ("done", "failed"):
-                    yield Event({}, "over")
-                    return
                 now = await asyncio.to_thread(desk.backend.state, state.id)
-                if now is None:
-                    yield Event({}, "over")
-                    return
+                if event.name in ("done", "failed") or now is None:
+                    break
                 progress, position, _ = await desk.details(now)
                 phase = jobs.phase_of(now, progress)
                 html = page.fragment("capture_progress", state=now, progress=progress, position=position, phase=phase)
                 yield Event({"progress": html}, "parts")
+        yield Event({}, "over")
 
     return page.live(events())
+
+
+async def while_logged_in(
+    events: AsyncGenerator[Event, None], check: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[Event, None]:
+    """The events as long as `check` raises no ControlError; it is asked every few seconds, before something is told."""
+    clock = asyncio.get_running_loop().time
+    checked = clock()
+    async with aclosing(events):
+        async for event in events:
+            if clock() - checked > _CHECK_S:
+                try:
+                    await check()
+                except ControlError:
+                    return
+                checked = clock()
+            yield event
 
 
 async def cancel(page: Page) -> Response:

@@ -15,7 +15,8 @@ from gateway.analysis import html, job, tables
 from gateway.analysis.job import State
 from webui import flow_table, jobs
 from webui.admin.capture_desk import CaptureDesk
-from webui.admin.rest import ApiCall, ApiRoute, Problem, json_response, problem_response
+from webui.admin.captures import while_logged_in
+from webui.admin.rest import ApiCall, ApiRoute, Problem, asks, json_response, problem_response
 from webui.admin.schema import Schema, anything, array, boolean, choice, integer, nullable, number, record, text
 from webui.jobs import Refusal
 from webui.looks import LookFailed
@@ -213,6 +214,54 @@ def api_routes() -> list[ApiRoute]:
             ),
         ),
         ApiRoute("GET", "/queue/status", SCOPE, queue_status, "How the queue is doing.", TAG, result=queue),
+        *_recording_routes(),
+    ]
+
+
+def _recording_routes() -> list[ApiRoute]:
+    listed = record({"rows": array(anything())}, required=("rows",), more=True)
+    wanted = record(
+        {
+            "interface": text("Where to record.", longest=15),
+            "client": text("Or whom: MAC, address or session id.", longest=64),
+            "seconds": integer("At most so long.", low=1, high=86400),
+            "bytes": integer("At most so much.", low=64 << 10, high=500 << 20),
+            "packets": integer(low=1, high=100_000_000),
+            "filter": text("Such as `host 10.0.0.5 and not port 22`.", longest=1000),
+        }
+    )
+    return [
+        ApiRoute(
+            "GET",
+            "/recordings/interfaces",
+            SCOPE,
+            asks("captures.interfaces"),
+            "Where can be recorded.",
+            TAG,
+            result=listed,
+        ),
+        ApiRoute("GET", "/recordings", SCOPE, asks("captures.recordings"), "Recordings.", TAG, result=listed),
+        ApiRoute(
+            "POST",
+            "/recordings",
+            SCOPE,
+            asks("captures.record"),
+            "Record; the capture is analysed when it ends, under the same id.",
+            TAG,
+            body=wanted,
+            result=anything(),
+            status=201,
+        ),
+        ApiRoute(
+            "POST",
+            "/recordings/{id}/stop",
+            SCOPE,
+            asks("captures.stop"),
+            "End a recording.",
+            TAG,
+            path_schemas={"id": _ID},
+            result=anything(),
+        ),
     ]
 
 
@@ -265,7 +314,7 @@ async def progress(call: ApiCall) -> object:
     last_id = call.request.header("last-event-id") or call.query.get("last_id", "")
     if await asyncio.to_thread(desk.watcher.is_over, state, last_id):
         return Response(204)  # tells a browser not to come back (WHATWG HTML, 9.2.2)
-    return call.live(desk.watcher.events(state.id, last_id))
+    return call.live(while_logged_in(desk.watcher.events(state.id, last_id), call.check))
 
 
 async def status_(call: ApiCall) -> object:

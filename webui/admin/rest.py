@@ -138,6 +138,10 @@ class ApiCall:
         given: Params = {name: value for name, value in params.items() if value is not None}
         return self.app.daemon.stream(self._credential, self.request.client, method, given)
 
+    async def check(self) -> None:
+        """Whether the login still holds, for what goes on long after it was looked at; raises ControlError when not."""
+        await self.app.daemon.ask("admin.whoami", {"credential": self._credential, "address": self.request.client})
+
     def live(self, events: AsyncGenerator[Event, None]) -> Response:
         """Answer with a stream of events (bounded, with heartbeat)."""
         return self.app.streams.answer(events)

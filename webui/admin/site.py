@@ -190,6 +190,10 @@ class Page:
         """Add a Set-Cookie to the answer."""
         self._cookies.append(value)
 
+    async def check(self) -> None:
+        """Whether the login still holds, for what goes on long after it was looked at; raises ControlError when not."""
+        await self.app.daemon.ask("admin.whoami", {"credential": self._credential, "address": self.request.client})
+
     def live(self, events: AsyncGenerator[Event, None]) -> Response:
         """Answer with a stream of events (bounded, with heartbeat)."""
         return self.app.streams.answer(events)

@@ -32,7 +32,7 @@ HOSTILE = "../../<img src=x onerror=alert(1)>'=1+1\u202e\x1b.pcap"
 ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
-def long_capture(packets: int = 500_000) -> bytes:
+def long_capture(packets: int = 300_000) -> bytes:
     """A capture whose analysis takes seconds."""
     frames = [udp((f"10.1.{n % 250}.{n // 250 % 250}", 1024 + n % 50000), (SERVER, 53), b"x" * 20) for n in range(2000)]
     once = pcap(frames)
