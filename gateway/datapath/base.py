@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from gateway.config import Config, Zone
+from gateway.config import Config
 from gateway.datapath.netlink import Guard, Link, Netlink, NetlinkRefused
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,8 @@ class Base:
         zones = self._config.zones
         problems: list[str] = []
         await self._guard({Guard(zone.interface, version) for zone in zones for version in (4, 6)}, problems)
-        problems += [
-            problem for path, value in self._sysctls(zones) if (problem := write_sysctl(path, value)) is not None
-        ]
+        wanted = wanted_sysctls(self._config)
+        problems += [problem for path, value in wanted if (problem := write_sysctl(path, value)) is not None]
         links = await self._netlink.links()
         by_name = {link.name: link for link in links}
         for zone in zones:
@@ -105,7 +104,7 @@ class Base:
         network = self._config.network
         found = [
             f"/proc/sys/net/{path} is {now}, not {value}"
-            for path, value in self._sysctls(self._config.zones)
+            for path, value in wanted_sysctls(self._config)
             if (now := _read_sysctl(path)) not in (None, value)
         ]
         guards = await self._netlink.guards(network.rule_priority)
@@ -124,31 +123,6 @@ class Base:
             if link.master in bridges and not link.is_isolated
         ]
         return found
-
-    def _sysctls(self, zones: Sequence[Zone]) -> list[tuple[str, str]]:
-        """Settings in the order in which they must be made."""
-        wanted = [
-            # Frames between ports of a bridge are not ours: passing them to inet tables would judge them twice.
-            ("bridge/bridge-nf-call-iptables", "0"),
-            ("bridge/bridge-nf-call-ip6tables", "0"),
-            ("bridge/bridge-nf-call-arptables", "0"),
-        ]
-        for zone in zones:
-            # A guest must not be able to give this box a route.
-            wanted += [
-                (f"ipv6/conf/{zone.interface}/accept_ra", "0"),
-                (f"ipv6/conf/{zone.interface}/accept_redirects", "0"),
-                (f"ipv4/conf/{zone.interface}/accept_redirects", "0"),
-                (f"ipv4/conf/{zone.interface}/send_redirects", "0"),
-                (f"ipv4/conf/{zone.interface}/route_localnet", "0"),
-            ]
-        if self._config.network.forwarding:
-            for uplink in self._config.network.uplinks:
-                # A forwarding box ignores router advertisements unless told otherwise, and would lose its own IPv6.
-                if _read_sysctl(f"ipv6/conf/{uplink}/accept_ra") == "1":
-                    wanted.append((f"ipv6/conf/{uplink}/accept_ra", "2"))
-            wanted += [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]
-        return wanted
 
     async def _guard(self, wanted: set[Guard], problems: list[str]) -> None:
         priority = self._config.network.rule_priority
@@ -186,6 +160,32 @@ class Base:
         for link in links:
             if link.master == bridge.index and link.is_isolated:
                 await self._netlink.isolate(link.index, False)
+
+
+def wanted_sysctls(config: Config) -> list[tuple[str, str]]:
+    """Settings below /proc/sys/net, in the order in which they must be made; reads what uplinks have now."""
+    wanted = [
+        # Frames between ports of a bridge are not ours: passing them to inet tables would judge them twice.
+        ("bridge/bridge-nf-call-iptables", "0"),
+        ("bridge/bridge-nf-call-ip6tables", "0"),
+        ("bridge/bridge-nf-call-arptables", "0"),
+    ]
+    for zone in config.zones:
+        # A guest must not be able to give this box a route.
+        wanted += [
+            (f"ipv6/conf/{zone.interface}/accept_ra", "0"),
+            (f"ipv6/conf/{zone.interface}/accept_redirects", "0"),
+            (f"ipv4/conf/{zone.interface}/accept_redirects", "0"),
+            (f"ipv4/conf/{zone.interface}/send_redirects", "0"),
+            (f"ipv4/conf/{zone.interface}/route_localnet", "0"),
+        ]
+    if config.network.forwarding:
+        for uplink in config.network.uplinks:
+            # A forwarding box ignores router advertisements unless told otherwise, and would lose its own IPv6.
+            if _read_sysctl(f"ipv6/conf/{uplink}/accept_ra") == "1":
+                wanted.append((f"ipv6/conf/{uplink}/accept_ra", "2"))
+        wanted += [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]
+    return wanted
 
 
 def write_sysctl(path: str, value: str) -> str | None:

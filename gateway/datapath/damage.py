@@ -14,6 +14,7 @@ class Statistics:
     """What happened since the start, for metrics."""
 
     tables_lost: int = 0
+    lost_at: float | None = None  # when the last of them was, in seconds of our clock
     elements_restored: int = 0
     logins: int = 0
     logouts: int = 0

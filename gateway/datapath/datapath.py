@@ -171,6 +171,10 @@ class Datapath:
 
     async def check(self) -> list[str]:
         """Try the ruleset without loading it, and name every difference between kernel and wanted state."""
+        return await self.check_table() + await self._base.differences() + self._problems
+
+    async def check_table(self) -> list[str]:
+        """Of `check` what concerns our table: the ruleset, its rules, and the elements of clients."""
         found: list[str] = []
         trouble = await run_nft(self._text, "-c")
         if trouble:
@@ -181,7 +185,7 @@ class Datapath:
             found.append(f"rules of the table inet {self._table.name} were changed by somebody else")
         else:
             found += self._ledger.differences(await self._reconciler.dump(), self._clock())
-        return found + await self._base.differences() + self._problems
+        return found
 
     def status(self) -> dict[str, object]:
         """How the datapath stands, for `postern status` and metrics."""
@@ -361,6 +365,7 @@ class Datapath:
             damaged = self._damage.take()
             if lost:
                 self.statistics.tables_lost += 1
+                self.statistics.lost_at = self._clock()
                 log.warning("the table was lost or changed by somebody else, rebuilding table=%s", self._table.name)
                 await self._table.load(self._text)
             else:
