@@ -47,6 +47,7 @@ class Command(NamedTuple):
 
 COMMANDS: Final = {
     "status": Command("gateway.cli.status", "how the gateway is doing"),
+    "doctor": Command("gateway.cli.doctor", "what is wrong, and how to mend it"),
     "sessions": Command("gateway.cli.sessions", "who is online, and letting clients in or out"),
     "leases": Command("gateway.cli.leases", "addresses given out by DHCP"),
     "events": Command("gateway.cli.events", "what happened to clients, in order and in words"),

@@ -7,7 +7,8 @@
 _postern_words() {
     # The options and verbs of a command, as `postern COMMAND --help` has them.
     case "$1" in
-        "") echo "status sessions leases events vouchers users admins setup-code config ruleset radius metrics debug analyze capture backup restore upgrade restart factory-reset completion" ;;
+        "") echo "status doctor sessions leases events vouchers users admins setup-code config ruleset radius metrics debug analyze capture backup restore upgrade restart factory-reset completion" ;;
+        doctor) echo "--config" ;;
         sessions) echo "list show kick authorize" ;;
         "sessions list") echo "--zone --state --search --limit" ;;
         "sessions show") _postern_clients ;;
@@ -58,7 +59,7 @@ _postern() {
     for ((position = 1; position < COMP_CWORD; position++)); do
         word=${COMP_WORDS[position]}
         case "$word" in
-            --socket) ((position++)) ;;
+            --socket | --config) ((position++)) ;;
             -*) ;;
             *)
                 # A command has at most one verb; what follows are its arguments.
@@ -73,7 +74,7 @@ _postern() {
 
     COMPREPLY=()
     case "$previous" in
-        --socket)
+        --socket | --config)
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             return
             ;;

@@ -16,6 +16,7 @@ from gateway.addresses import MacAddress
 from gateway.config_loader import check, interfaces
 from gateway.control import params as read
 from gateway.control.capture_methods import CaptureMethods
+from gateway.control.doctor_methods import DoctorMethods
 from gateway.control.guest_methods import LIMIT_NAMES, GuestMethods
 from gateway.control.portal_methods import PortalMethods
 from gateway.control.protocol import NOT_FOUND, ControlError, JsonValue, Params
@@ -87,6 +88,7 @@ class Methods:
             "metrics.text": Method(self.metrics_text, look),
             **self._debugger.methods(),
             **CaptureMethods(self._gateway).table(),
+            **DoctorMethods(self._gateway).table(),
             **self.portal.table(),
             **self._guests.table(),
             **ThemeMethods(self._gateway).table(),

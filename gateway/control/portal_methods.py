@@ -70,6 +70,11 @@ class PortalMethods:
             "client.note": Method(self.note, Access.PORTAL | Access.WRITE),
         }
 
+    @property
+    def connected(self) -> bool:
+        """Whether a portal follows our events now."""
+        return bool(self._followers)
+
     # -- configuration and changes ----------------------------------------------------------------------------------
 
     def config(self, caller: Caller, params: Params) -> JsonValue:
