@@ -37,8 +37,8 @@ _PROGRAMS: Final = ("etc/init.d/", "etc/uci-defaults/", "etc/hotplug.d/")
 _ANALYSIS: Final = (f"{HOME}/gateway/analysis/", "usr/sbin/postern-worker")
 # Of images with two slots, for bash, for type checkers: nothing of these runs here.
 _ELSEWHERE: Final = ("usr/sbin/postern-trial", f"{HOME}/gateway/cli/postern.bash")
-# Their classes' docstrings are read at run time.
-_READ: Final = ("gateway/config.py", "gateway/analysis/report.py")
+# Modules whose classes' docstrings are read at run time.
+READ: Final = ("gateway/config.py", "gateway/analysis/report.py")
 
 # Bytecode goes to RAM: the flash is small and wears out. Each user has a directory that only it can write, because
 # whoever writes bytecode decides what its reader does.
@@ -84,7 +84,7 @@ def packages(libraries: list[Library], build_id: str) -> list[Package]:
             number,
             "Python libraries that Postern carries with it.",
             vendor,
-            licence=" AND ".join(sorted({_term(item.licence) for item in libraries})),
+            licence=" AND ".join(sorted({_term(item.licence) for item in libraries} - {"NOASSERTION"})),
         ),
         Package(
             "luci-app-postern",
@@ -106,7 +106,7 @@ def _program(build_id: str) -> Tree:
         if path in LAUNCHERS:
             tree.add(path, _LAUNCHER.format(module=LAUNCHERS[path]), PROGRAM)
         elif path.endswith(".py"):
-            tree.add(path, lean(entry.data.decode(), keep_classes=path.endswith(_READ)))
+            tree.add(path, lean(entry.data.decode(), keep_classes=path.endswith(READ)))
         elif path.endswith(".json"):
             tree.add(path, json.dumps(json.loads(entry.data), ensure_ascii=False, separators=(",", ":")) + "\n")
         else:
