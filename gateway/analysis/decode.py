@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.analysis import arp, fragments, icmp, udp
+from gateway.analysis import arp, fragments, icmp, put_together, udp
 from gateway.analysis.link import ARP, IPV4, IPV6, OTHER_NAMES, find_network
 
 if TYPE_CHECKING:
@@ -138,8 +138,12 @@ def _ipv4(
     if fragment & 0x3FFF:
         group = (source, destination, protocol, ip_id)
         piece = total - header
-        fragments.packet(st, group, (fragment & 0x1FFF) * 8, piece, bool(fragment & 0x2000), t, frame)
-        if fragment & 0x1FFF:
+        data = buf[at + header : min(end, at + total)] if protocol == 6 else None
+        whole = fragments.packet(st, group, (fragment & 0x1FFF) * 8, piece, bool(fragment & 0x2000), t, frame, data)
+        if whole is not None:
+            put_together.segment_of(st, whole, source + destination, buf[at + 8], ip_id, vlan, start, wire, t, frame)
+            return None
+        if fragment & 0x1FFF or (protocol == 6 and len(data or b"") == piece):
             st.count(st.transport, "fragment", wire)
             return None
     return _transport(
@@ -197,8 +201,14 @@ def _ipv6(
                 fragmented = True
                 group = (source, destination, -1, int.from_bytes(buf[position + 4 : position + 8], "big"))
                 piece = stop - position - 8
-                fragments.packet(st, group, offset & 0xFFF8, piece, bool(offset & 1), t, frame)
-                if offset & 0xFFF8:
+                data = buf[position + 8 : min(end, stop)] if buf[position] == 6 else None
+                whole = fragments.packet(st, group, offset & 0xFFF8, piece, bool(offset & 1), t, frame, data)
+                if whole is not None:
+                    put_together.segment_of(
+                        st, whole, source + destination, buf[at + 7], 0, vlan, start, wire, t, frame
+                    )
+                    return None
+                if offset & 0xFFF8 or (data is not None and len(data) == piece):
                     st.count(st.transport, "fragment", wire)
                     return None
             following = buf[position]

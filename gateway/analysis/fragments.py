@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 SECOND: Final = 1_000_000_000
 _MAX_PIECES: Final = 64
-G_TIME, G_FRAME, G_PIECES, G_TOTAL, G_LAST_FRAME, G_OVERLAP = range(6)
+_MAX_HELD: Final = 4 << 20  # bytes of all unfinished datagrams together
+G_TIME, G_FRAME, G_PIECES, G_TOTAL, G_LAST_FRAME, G_OVERLAP, G_DATA = range(7)
 Key = tuple[bytes, bytes, int, int]
 
 
@@ -24,6 +25,7 @@ class FragmentTable:
         self.frames: dict[str, list[int]] = {}
         self.hosts: dict[str, tuple[bytes, bytes]] = {}
         self.teardrop = 0
+        self.held = 0
 
     def mark(self, what: str, frame: int, key: Key) -> None:
         """Keep the first frames and the hosts of something odd."""
@@ -33,8 +35,14 @@ class FragmentTable:
         self.hosts.setdefault(what, (key[0], key[1]))
 
 
-def packet(st: State, key: Key, offset: int, length: int, more: bool, t: int, frame: int) -> None:
-    """Take one fragment: `offset` and `length` in bytes of the datagram's payload."""
+def packet(
+    st: State, key: Key, offset: int, length: int, more: bool, t: int, frame: int, data: bytes | None = None
+) -> bytes | None:
+    """Take one fragment: `offset` and `length` in bytes of the datagram's payload.
+
+    Returns the whole payload with its last piece, where `data` was given for each, all of it was captured, nothing
+    overlaps (RFC 5722) and there was room to keep it.
+    """
     table = st.fragments
     table.packets += 1
     if offset + length > 65_535:
@@ -45,14 +53,13 @@ def packet(st: State, key: Key, offset: int, length: int, more: bool, t: int, fr
         table.mark("tiny", frame, key)
     group = table.groups.get(key)
     if group is not None and t - group[G_TIME] > st.settings.fragments.timeout_s * SECOND:
-        _give_up(table, key, table.groups.pop(key))
+        _give_up(table, key)
         group = None
     if group is None:
         table.total += 1
-        group = table.groups[key] = [t, frame, [], None, frame, False]
+        group = table.groups[key] = [t, frame, [], None, frame, False, {}]
         if len(table.groups) > st.settings.tables.fragment_groups:
-            oldest = next(iter(table.groups))
-            _give_up(table, oldest, table.groups.pop(oldest))
+            _give_up(table, next(iter(table.groups)))
     group[G_LAST_FRAME] = frame
     end = offset + length
     pieces: list[tuple[int, int]] = group[G_PIECES]
@@ -68,11 +75,23 @@ def packet(st: State, key: Key, offset: int, length: int, more: bool, t: int, fr
                 table.mark("teardrop", frame, key)
     if (offset, end) not in pieces and len(pieces) < _MAX_PIECES:
         pieces.append((offset, end))
+        if data is not None and len(data) == length and table.held + length <= _MAX_HELD:
+            group[G_DATA][offset] = data
+            table.held += length
     if not more:
         group[G_TOTAL] = end
     if group[G_TOTAL] is not None and _covered(pieces, group[G_TOTAL]):
         table.complete += 1
-        del table.groups[key]
+        _forget(table, key)
+        if not group[G_OVERLAP] and len(group[G_DATA]) == len(pieces):
+            return b"".join(group[G_DATA][start] for start, _ in sorted(pieces))
+    return None
+
+
+def _forget(table: FragmentTable, key: Key) -> list[Any]:
+    group = table.groups.pop(key)
+    table.held -= sum(map(len, group[G_DATA].values()))
+    return group
 
 
 def _covered(pieces: list[tuple[int, int]], total: int) -> bool:
@@ -84,7 +103,8 @@ def _covered(pieces: list[tuple[int, int]], total: int) -> bool:
     return reached >= total
 
 
-def _give_up(table: FragmentTable, key: Key, group: list[Any]) -> None:
+def _give_up(table: FragmentTable, key: Key) -> None:
+    group = _forget(table, key)
     if len(group[G_PIECES]) >= _MAX_PIECES:  # too many pieces to tell
         return
     table.incomplete += 1
@@ -93,6 +113,5 @@ def _give_up(table: FragmentTable, key: Key, group: list[Any]) -> None:
 
 def at_end(st: State) -> None:
     """Close the groups that never became complete."""
-    for key, group in st.fragments.groups.items():
-        _give_up(st.fragments, key, group)
-    st.fragments.groups.clear()
+    for key in list(st.fragments.groups):
+        _give_up(st.fragments, key)

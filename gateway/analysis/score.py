@@ -168,7 +168,8 @@ def health(st: State, totals: TcpTotals, findings: list[Finding], limits: list[s
         worst = max(metrics, key=lambda row: row["weight"] * row["penalty"])
         sentence = f"{score} of 100, {grade}"
         if worst["penalty"] > 0:
-            sentence += f"; {_WORDS[worst['name']]} costs most ({worst['weight'] * worst['penalty'] / weight_sum:.1f} points)"
+            points = worst["weight"] * worst["penalty"] / weight_sum
+            sentence += f"; {_WORDS[worst['name']]} costs most ({points:.1f} points)"
         sentence += "."
     else:
         measured = f"only {weight_sum:.0f} of 100 points of weight could be measured"
