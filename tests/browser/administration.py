@@ -44,12 +44,15 @@ class Administration:
             *("--user", ADMIN_USER, "--state-dir", str(folder), *self.options),
             *(word for place in places for word in ("--listen", place)),
         ]
+        before = len(self.log())
         with self.log_path.open("a") as log:
             if self.namespace:
                 self.process = self.hotspot.lab.popen(self.namespace, command, stdout=log, stderr=log)
             else:
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
-        started = wait_for(lambda: self.log().count(" listening place=") >= len(places), timeout_s=START_LIMIT_S)
+        started = wait_for(
+            lambda: self.log()[before:].count(" listening place=") >= len(places), timeout_s=START_LIMIT_S
+        )
         if not started:
             self.close()
             raise AssertionError(f"the administration did not start:\n{self.log()}")

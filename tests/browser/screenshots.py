@@ -1,8 +1,8 @@
 """Pictures of every page, in both colour schemes, on a phone and on a desk, to be looked at by a person.
 
-`./build.sh screenshots [PATH …]` writes them into `screenshots/`, which git ignores, and says what no picture shows: what
-is wider than its screen, what axe-core finds, and what the browser complained about. The daemon behind it is a fake with
-the guests of a hotel, some with names that no guest should have.
+`./build.sh screenshots [PATH …]` writes them into `screenshots/`, which git ignores, and says what no picture shows:
+what is wider than its screen, what axe-core finds, and what the browser complained about. The daemon behind it is a
+fake with the guests of a hotel, some with names that no guest should have.
 """
 
 from __future__ import annotations
