@@ -214,7 +214,7 @@ def test_the_sixth_waits_outside(web: Web) -> None:
 
 def test_an_analysis_is_cancelled_and_another_deleted(both: Web) -> None:
     """One that runs within three seconds, one that waits while the other runs; a running one can be deleted."""
-    slow = long_capture()
+    slow = long_capture(1_000_000)
     running, waiting = (upload(both, slow)[2]["task_id"] for _ in range(2))
     wait_for(lambda: status_of(both, running)["phase"] == "reading", "the analysis runs")
     assert both.ask("GET", f"/reports/{running}/json")[0] == 409
@@ -233,7 +233,7 @@ def test_a_job_survives_the_death_of_worker_and_web(spool: Path) -> None:
     """The worker is killed in the middle and started again; the web process too; a reader goes on by Last-Event-ID."""
     with running_web(spool) as web:
         with running_worker(spool) as worker:
-            task = upload(web, long_capture())[2]["task_id"]
+            task = upload(web, long_capture(1_000_000))[2]["task_id"]
             connection, answer = stream(web, task)
             seen = events(answer, 4)
             last = next(event["id"] for event in reversed(seen) if "id" in event)
