@@ -247,19 +247,18 @@ def run(block: Block, st: State) -> None:
                     if not count & 255 and len(out) > 512:
                         del out[:256]
                     app = d[APP]
-                    if app:
+                    if app == 2:
+                        ahead = stop - d[APP_NEXT]
+                        if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
+                            app = 1
+                    if app and app != 2:
                         if kind == 0x0800:
                             header = start + before + _TCP4
                         elif kind:
                             header = start + before + _TCP6
-                        if app == 2:
-                            ahead = stop - d[APP_NEXT]
-                            if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
-                                app = 1
-                        elif app > 2 and (position := header + (doff >> 2 & 0x3C)) < end and buf[position] == app:
-                            app = 1
-                        if app == 1:
-                            feed(st, d, buf, header + (doff >> 2 & 0x3C), end, seq, length, t, frame)
+                        position = header + (doff >> 2 & 0x3C)
+                        if app == 1 or (position < end and buf[position] == app):
+                            feed(st, d, buf, position, end, seq, length, t, frame)
                 else:
                     d[PACKETS] += 1
                     d[SIGNATURE] = (ip_id, checksum, t, doff << 8 & 0xFF00 | flags, seq, ack)
