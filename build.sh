@@ -19,6 +19,10 @@ RUN_PACKAGES=(python3-venv iproute2 nftables procps curl isc-dhcp-client)
 RADIUS_PACKAGES=(freeradius freeradius-utils)
 TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcpdump tshark dnsutils dnsmasq-base netcat-openbsd util-linux
   iputils-ping iputils-arping ethtool shellcheck openssl chromium)
+IMAGE_PACKAGES=(python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
+  zstd cpio kmod binutils openssl systemd)
+BOOT_PACKAGES=(python3-venv qemu-utils zstd)
+TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)
 
 usage() {
@@ -29,6 +33,12 @@ usage: ./build.sh TASK [ARGUMENTS]
   test [PYTEST ARGUMENTS]   install what the tests need and pass them all (those that need root, when root)
   check                     format, lint, types and shell scripts
   screenshots [PATH ...]    pictures of every page into screenshots/, to be looked at
+  sdist                     the source archive and the wheel, into dist/
+  deb amd64|arm64|armhf     the Debian package (one for all), into dist/
+  openwrt ARCHITECTURE      the OpenWrt packages and their feed, into dist/openwrt/
+  image x86_64|rpi-arm64    an image to flash and its upgrade bundle, into dist/ (root)
+  boot x86_64|rpi-arm64 [--test]
+                            start a built image in QEMU, on this terminal; with --test, prove it (root)
   golden                    rewrite the golden files; the difference is the review
   bench gate|analysis       measure, next to other programs, in one table (root)
   fuzz [SECONDS]            feed garbage to every parser, longer than the tests do
@@ -92,7 +102,8 @@ check() {
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/ruff" check .
   "$VENV/bin/mypy"
-  shellcheck build.sh .ci/run
+  shellcheck build.sh .ci/run rootfs/debian/{postinst,prerm,postrm} rootfs/overlay/usr/lib/postern/{firstboot,console}
+  shellcheck --shell=dash rootfs/image/init openwrt/postern/files/etc/{init.d,uci-defaults,hotplug.d/iface}/*
 }
 
 task=${1:-}
@@ -120,6 +131,36 @@ case "$task" in
     need_packages python3-venv openssl chromium fonts-dejavu-core
     need_venv
     exec "$VENV/bin/python" -m tests.browser.screenshots "$@"
+    ;;
+  sdist | deb | openwrt)
+    need_packages python3-venv dpkg binutils binutils-aarch64-linux-gnu
+    need_venv
+    exec "$VENV/bin/python" -m rootfs.build "$task" "$@"
+    ;;
+  image)
+    need_root image
+    need_packages "${IMAGE_PACKAGES[@]}"
+    case " $* " in *" rpi-arm64 "*) need_packages qemu-user-static binfmt-support ;; esac
+    need_venv
+    exec "$VENV/bin/python" -m rootfs.build image "$@"
+    ;;
+  boot)
+    board=${1:-}
+    case "$board" in
+      x86_64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-x86 ;;
+      rpi-arm64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-arm ;;
+      *)
+        say "usage: ./build.sh boot x86_64|rpi-arm64 [--test]"
+        exit 2
+        ;;
+    esac
+    need_venv
+    if [ "${2:-}" = --test ]; then
+      need_root boot
+      need_packages "${TEST_PACKAGES[@]}"
+      exec env POSTERN_BOARD="$board" "$VENV/bin/python" -m pytest tests/image
+    fi
+    exec "$VENV/bin/python" -m rootfs.image.qemu "$board"
     ;;
   golden)
     need_packages "${RUN_PACKAGES[@]}"
