@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.resume import usage_records
 from gateway.session.actions import (
     Action,
     ChargeUsage,
@@ -250,6 +251,19 @@ def test_usage_survives_the_journal() -> None:
     life.act(LogoutRequested(ALICE, None, TerminateCause.USER_REQUEST, "the guest"))
     usage = charges(life)[0].usage
     assert load_usage(usage.acct_session_id, save_usage(usage)) == usage
+
+
+def test_usage_in_a_journal_is_read_back_and_what_is_damaged_is_said() -> None:
+    """One bad record keeps no other from being charged."""
+    life = Life(VOUCHERS)
+    log_in(life, ALICE, grant(Limits(session_time_s=3600)))
+    life.wait(5)
+    life.act(LogoutRequested(ALICE, None, TerminateCause.USER_REQUEST, "the guest"))
+    usage = charges(life)[0].usage
+    found, notes = usage_records({usage.acct_session_id: save_usage(usage), "bad": {"zone": "guest"}})
+    assert found == [usage]
+    assert len(notes) == 1
+    assert "'bad'" in notes[0]
 
 
 def test_after_a_restart_a_shared_voucher_goes_on_with_what_is_left() -> None:
