@@ -1,0 +1,84 @@
+"""Which slot runs, what the boot loader remembers, and what became of an upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.upgrade import environment
+from gateway.upgrade.environment import BlockDamaged
+from gateway.upgrade.slots import NoSlots, Slots, here
+from gateway.upgrade.story import Story, after_start, tell, told
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=10)
+VALUES = st.text("abcdefghijklmnopqrstuvwxyz0123456789./-", max_size=20)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=10))
+def test_the_block_gives_back_what_was_put_in(values: dict[str, str]) -> None:
+    """Always 1024 octets, which GRUB rewrites in place."""
+    block = environment.encode(values)
+    assert len(block) == 1024
+    assert environment.decode(block) == values
+
+
+@pytest.mark.parametrize("block", [b"", b"#" * 1024, b"# GRUB Environment Block\n", bytes(1024)])
+def test_a_damaged_block_is_refused(block: bytes) -> None:
+    """It is never rewritten from a guess."""
+    with pytest.raises(BlockDamaged):
+        environment.decode(block)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """A value too long, or one that would begin another line."""
+    with pytest.raises(BlockDamaged):
+        environment.encode({"a": "x" * 1024})
+    with pytest.raises(BlockDamaged):
+        environment.encode({"a": "b\ntrial=a"})
+
+
+def test_the_note_of_the_initramfs_says_what_runs(tmp_path: Path) -> None:
+    """Slot, kind of start, and where the partitions are."""
+    note = tmp_path / "slot"
+    note.write_text("slot=b\nstart=trial\ndisk=/dev/vda\nboot=/dev/vda1\ndata=/dev/vda4\n")
+    slots = here(note)
+    assert (slots.running, slots.other, slots.trial) == ("b", "a", True)
+    assert slots.device("a") == Path("/dev/vda2")
+
+
+def test_off_an_image_there_are_no_slots(tmp_path: Path) -> None:
+    """The message says how such a system is upgraded."""
+    with pytest.raises(NoSlots, match="package manager"):
+        here(tmp_path / "none")
+
+
+def slots_of(data: Path, running: str, *, trial: bool = False) -> Slots:
+    """Slots with their story in a directory of the test."""
+    return Slots(running, trial, "/dev/null", "/dev/null", data)
+
+
+def test_a_trial_that_does_not_run_any_more_has_failed(tmp_path: Path) -> None:
+    """The slot before runs again, so the story says that it was rolled back, and why."""
+    tell(tmp_path, Story("trial", "2.0", "abc", "b", "the portal does not answer"))
+    story = after_start(slots_of(tmp_path, "a"))
+    assert story is not None
+    assert (story.state, story.text) == ("rolled back", "the portal does not answer")
+    assert told(tmp_path) == story
+
+
+def test_a_trial_under_way_is_still_one(tmp_path: Path) -> None:
+    """Nothing is judged before the proof is over."""
+    tell(tmp_path, Story("trial", "2.0", "abc", "b"))
+    story = after_start(slots_of(tmp_path, "b", trial=True))
+    assert story is not None
+    assert story.state == "trial"
+
+
+def test_a_story_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """Half a file after a power cut says nothing."""
+    (tmp_path / "upgrade.json").write_text('{"state": "tri')
+    assert told(tmp_path) is None
+    assert after_start(slots_of(tmp_path, "a")) is None
