@@ -129,7 +129,8 @@ def _ladder_title(around: Sequence[Segment], trace: Trace) -> str:
 def _figure(title: str, plot: str, legend: str) -> Safe:
     if not plot:
         return Safe("")
-    return Safe(f'<figure><figcaption>{markup(title)}</figcaption><div class="plotbox" tabindex="0">{plot}</div>{legend}</figure>')
+    box = f'<div class="plotbox" tabindex="0">{plot}</div>'  # scrolls on a phone, by the keyboard too
+    return Safe(f"<figure><figcaption>{markup(title)}</figcaption>{box}{legend}</figure>")
 
 
 def _legend(*entries: tuple[str, str]) -> str:

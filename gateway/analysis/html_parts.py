@@ -94,7 +94,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, total: int,
         more = f'<p class="quiet">{len(rows)} of {total:,} shown; the JSON report and the CSV tables hold more.</p>'
     mark = " data-sort" if sortable else ""
     return Safe(
-        f'<div class="scroll" tabindex="0"><table{mark}><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<div class="scroll" tabindex="0"><table{mark}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
         f"{more}"
     )
 

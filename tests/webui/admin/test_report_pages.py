@@ -17,7 +17,6 @@ from gateway.analysis.tables import TABLES
 from tests.gateway.analysis.sample_report import HOSTILE, many_rows, sample
 from tests.webui.admin.capture_admin import Web, running_web
 
-
 NAME = job.display_name(HOSTILE.replace("/", ""))  # as an upload would have it
 
 
