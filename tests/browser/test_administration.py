@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -195,3 +199,74 @@ def test_pages_work_without_scripts(stage: Stage) -> None:
         faults.check()
     finally:
         context.close()
+
+
+def test_an_option_is_changed_by_its_form_after_a_look_at_the_difference(stage: Stage) -> None:
+    """The file and the portal have the new value; the history says who; going back puts the old one there."""
+    context, page, faults = visit(stage.browser)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/config/section/zone?name=guest")
+        page.get_by_label("title", exact=True).fill("Hotel <Miramar>")
+        page.get_by_role("button", name="Review the change").click()
+        expect(page.get_by_role("heading", name="Review the change")).to_be_visible()
+        expect(page.locator(".diff .add").get_by_text("Hotel <Miramar>")).to_be_visible()
+        assert accessibility_faults(page) == []
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_text("Applied.")).to_be_visible()
+        assert "Hotel <Miramar>" in stage.hotspot.config_path.read_text(encoding="utf-8")
+        page.goto(f"{stage.administration.origin}/config/history")
+        page.locator("tbody a").first.click()
+        expect(page.get_by_text(f"By {NAME}")).to_be_visible()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Go back to before this change").click()
+        expect(page.get_by_role("heading", name="Changes")).to_be_visible()
+        assert "Hotel <Miramar>" not in stage.hotspot.config_path.read_text(encoding="utf-8")
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_a_second_factor_is_asked_for_once_it_is_set_up(stage: Stage) -> None:
+    """The secret of the page makes the codes; afterwards a password alone does not do."""
+    context, page, faults = visit(stage.browser, PHONE)
+    faults.expected = ("401",)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/account")
+        page.get_by_role("button", name="Set up").click()
+        secret = page.locator("p.secret").inner_text()
+        expect(page.locator(".qr svg")).to_be_visible()
+        assert accessibility_faults(page) == []
+        page.get_by_label("The six digits").fill(code_of(secret))
+        page.get_by_role("button", name="Switch on").click()
+        expect(page.get_by_role("heading", name="The second factor is on")).to_be_visible()
+        recovery = page.locator("li.secret").first.inner_text()
+        page.locator(".who summary").click()
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_label("Name").fill(NAME)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Second factor")).to_be_visible()
+        assert accessibility_faults(page) == []
+        page.get_by_label("Code").fill("000000")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        page.get_by_label("Code").fill(recovery)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
+        page.goto(f"{stage.administration.origin}/account")
+        page.get_by_label("Password, to switch it off").fill(PASSWORD)
+        page.get_by_role("button", name="Switch off").click()
+        expect(page.get_by_text("The second factor is off.")).to_be_visible()
+        faults.check()
+    finally:
+        context.close()
+
+
+def code_of(secret: str) -> str:
+    """What an authenticator shows now (RFC 6238)."""
+    key = base64.b32decode(secret.replace(" ", "") + "=" * (-len(secret.replace(" ", "")) % 8))
+    digest = hmac.digest(key, struct.pack(">Q", int(time.time()) // 30), "sha1")
+    offset = digest[-1] & 15
+    return f"{(struct.unpack_from('>I', digest, offset)[0] & 0x7FFFFFFF) % 1_000_000:06}"

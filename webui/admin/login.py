@@ -171,7 +171,7 @@ async def second_factor(app: AdminApp, request: Request) -> Response:
     try:
         form = _read_form(request)
         ticket = form.text("ticket", longest=100)
-        code = form.text("code", longest=20).replace(" ", "")
+        code = form.text("code", longest=64).replace(" ", "")
     except FieldError as err:
         return _login_page(app, request, onward="/", alert=err.message, status=400)
     pending = app.pending.get(ticket)
