@@ -122,6 +122,13 @@ def _begin_anew(part: Payload) -> None:
     part.next = min(part.pieces, key=lambda seq: seq - part.next & MASK)
 
 
+def at_end(conn: Connection) -> None:
+    """Let go of what was being put together when the file ended; what was read from it stays."""
+    app: App | None = conn.app
+    if app is not None:
+        app.orig = app.resp = app.http = None
+
+
 def _in_order(
     st: State,
     conn: Connection,

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from gateway import __version__
 from gateway.analysis import (
     application_findings,
+    applications,
     batch,
     beacons,
     brute_force,
@@ -187,6 +188,7 @@ def _finish_tables(st: State) -> None:
     udp.close_targets(st.targets)
     udp.close_targets(st.icmp_targets)
     for conn in st.connections:
+        applications.at_end(conn)
         for d in (conn.orig, conn.resp):
             if d is not None:
                 tcp.at_end(d, st.max_ns)

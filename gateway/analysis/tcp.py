@@ -932,6 +932,7 @@ def at_end(d: Direction, t_end: int) -> None:
         trouble.zero_time += lasted
         trouble.zero_longest = max(trouble.zero_longest, lasted)
         d[ZERO_SINCE] = None
+    d[OLD] = d[SIGNATURE] = None  # the report is made in their place
 
 
 def unacked(d: Direction) -> int:
