@@ -94,7 +94,7 @@ def per_second(octets: charts.Values, step_s: float) -> list[float | None]:
 def _charts(page: Page, past: Answer) -> dict[str, str]:
     series: dict[str, charts.Values] = past.get("series") or {}
     start, step_s, zone = past.get("first_unix") or 0.0, float(past.get("step_s") or 60), page.zone
-    if not any(series.values()):
+    if not any(value is not None for values in series.values() for value in values):
         return {"traffic": "", "people": "", "logins": ""}
     traffic = (
         ("down", per_second(series.get("download_bytes", ()), step_s)),

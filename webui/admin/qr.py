@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import segno
-
 from webui.admin.render import Markup
 
 MAX_CHARACTERS: Final = 500
@@ -18,6 +16,8 @@ def qr_svg(text: str, label: str) -> Markup:
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"a QR code of {len(text)} characters is not readable on paper")
+    import segno  # here: a megabyte that only who prints needs
+
     code = segno.make_qr(text, error="m")
     matrix = code.matrix
     side = len(matrix) + 8  # four modules of quiet zone on each side
