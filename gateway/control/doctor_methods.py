@@ -24,7 +24,7 @@ class DoctorMethods:
         return {"doctor.run": Method(self.run, Access.READ | Access.WRITE)}
 
     async def run(self, caller: Caller, params: Params) -> JsonValue:
-        """Examine; takes two seconds and more, because other DHCP servers are waited for."""
+        """Examine; takes four seconds, because other DHCP servers take so long to answer."""
         read.only(params)
         if self._running:
             raise ControlError(BUSY, "an examination is under way; ask again in a few seconds")

@@ -115,4 +115,4 @@ def judge_administration(admin: Admin, served: Served, now_unix: float) -> Row:
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.0f} days" if seconds >= 2 * 86400 else f"{seconds / 3600:.0f} hours"
+    return f"{seconds / 86400:.0f} days" if seconds >= 2 * 86400 else f"{seconds / 3600:.1f} hours"

@@ -186,7 +186,7 @@ def judge_upstreams(replies: Mapping[Endpoint, Reply | None]) -> Row:
     if bad:
         return warn(check, f"Some resolvers do not answer: {', '.join(bad)}. The others are asked.", remedy)
     slowest = max(reply.took_s for reply in replies.values() if reply is not None)
-    return ok(check, f"All {len(replies)} answer, the slowest in {slowest * 1000:.0f} ms.")
+    return ok(check, f"{', '.join(map(str, replies))} answer in {slowest * 1000:.0f} ms at most.")
 
 
 def nothing_to_ask() -> Row:

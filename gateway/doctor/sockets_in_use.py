@@ -107,7 +107,7 @@ def judge_ports(config: Config, holders: Iterable[Holder], *, running: bool) -> 
                 )
             )
         else:
-            rows.append(ok(check, f"Ports 53, 67 and {config.uam.port} are ours alone."))
+            rows.append(ok(check, f"Nobody keeps us from ports 53, 67 and {config.uam.port}."))
     return rows or [skipped("ports", "Without a zone none is needed.")]
 
 

@@ -83,6 +83,7 @@ ANSWERS: dict[str, JsonValue] = {
         "memory_rss_bytes": 42_000_000,
         "clock_set": False,
     },
+    "doctor.run": {"rows": [{"check": "clock", "state": "ok", "text": "The clock is set.", "remedy": ""}]},
     "sessions.list": {"total": 1, "rows": [SESSION]},
     "sessions.show": {
         **SESSION,
