@@ -25,7 +25,7 @@ from gateway.control.protocol import ControlError
 from gateway.upgrade import slots, writing
 from gateway.upgrade.story import Story, tell, told
 
-LIMIT_S: Final = 180.0
+LIMIT_S: Final = 120.0
 _NETNS: Final = "postern-trial"
 T = TypeVar("T")
 _LOG: Final = logging.getLogger("postern-trial")

@@ -100,6 +100,11 @@ class Machine:
             if left <= 0 or not self._read(min(left, 1.0)):
                 raise ConsoleError(f"the console never said {pattern!r}; its end:\n{self.log[-3000:]}")
 
+    def listen(self) -> None:
+        """Take in what the console has said by now."""
+        while self._selector.select(0) and self._read(0):
+            continue
+
     def forget(self) -> None:
         """From here on only what comes counts."""
         self.log = ""
