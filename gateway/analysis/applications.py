@@ -173,7 +173,8 @@ def _recognise(
     part.rest += data
     head = part.rest
     port = _server_port(conn.key)
-    if head[0] == _HANDSHAKE and len(head) >= 2 and head[1] == 3:
+    answered = head[0] == _ALERT and app.tls is not None  # a server may refuse a hello by an alert and nothing else
+    if (head[0] == _HANDSHAKE or answered) and len(head) >= 2 and head[1] == 3:
         part.kind, part.rest = "tls", b""
         conn.service = ("tls", 1.0, "payload")
         _tls(st, conn, d, app, part, head, t, frame, from_orig)

@@ -80,6 +80,7 @@ _MAX_GAPS = 16
 _MAX_RESENT = 64
 # Positions in an entry of `Trouble.resent`; its first two are where it begins and ends
 _R_FRAME, _R_TIME, _R_STAMP, _R_IP_ID, _R_NEEDLESS = range(2, 7)
+_KNOWN_NEEDLESS, _REPORTED = 1, 2  # besides 0: nothing speaks against it; by the ranges; by the receiver
 
 
 def segment(
@@ -485,8 +486,12 @@ def _selective(r: Direction, conn: Connection, ack: int, blocks: list[tuple[int,
         trouble.dsack += 1
         blocks = blocks[1:]
         for entry in reversed(trouble.resent):
-            if not entry[_R_NEEDLESS] and (entry[0] - first[0] & MASK) < HALF and (first[1] - entry[1] & MASK) < HALF:
-                _needless(r, conn, trouble, entry)
+            covers = (entry[0] - first[0] & MASK) < HALF and (first[1] - entry[1] & MASK) < HALF
+            if covers and entry[_R_NEEDLESS] != _REPORTED:
+                # One that was known to be needless is what this report is about, and no other.
+                if not entry[_R_NEEDLESS]:
+                    _needless(r, conn, trouble, entry)
+                entry[_R_NEEDLESS] = _REPORTED
                 break
     high: int | None = None
     for _, right in blocks:
@@ -502,7 +507,7 @@ def _selective(r: Direction, conn: Connection, ack: int, blocks: list[tuple[int,
 
 def _needless(d: Direction, conn: Connection, trouble: Trouble, entry: list[Any]) -> None:
     """A retransmission turned out to have brought nothing: its frame is no sign of loss any longer."""
-    entry[_R_NEEDLESS] = True
+    entry[_R_NEEDLESS] = _KNOWN_NEEDLESS
     trouble.needless += 1
     way = "up" if d is conn.orig else "down"
     frame = entry[_R_FRAME]
@@ -535,7 +540,7 @@ def _resent(trouble: Trouble, seq: int, end: int, frame: int, t: int, stamp: int
     resent = trouble.resent
     if len(resent) >= _MAX_RESENT:
         del resent[: _MAX_RESENT // 2]
-    entry = [seq, end, frame, t, stamp, ip_id, False]
+    entry = [seq, end, frame, t, stamp, ip_id, 0]
     resent.append(entry)
     return entry
 

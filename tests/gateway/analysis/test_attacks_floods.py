@@ -270,6 +270,38 @@ def test_a_second_dhcp_server_is_told() -> None:
     assert alarms(trace, dhcp__allowed_servers=f"{GATEWAY},192.168.7.77") == []
 
 
+def test_clients_without_an_offer_are_told() -> None:
+    """A device that asks three times in vain; not one that was answered, nor one that asked just before the end."""
+    mac = b"\2\0\0\0\4\1"
+    for asked_at, answered, expected in (
+        ((5, 9, 17), False, ["dhcp.no_offer"]),
+        ((5, 9), True, []),
+        ((27,), False, []),
+    ):
+        trace = Trace()
+        household(trace)
+        for at in asked_at:
+            trace.add(at, discover(1, mac))
+        if answered:
+            trace.add(9.1, offer(1, mac, GATEWAY, "offer"))
+        household(trace, 27.0)
+        rows = [row for row in trace.report()["findings"] if row["kind"].startswith("dhcp.")]
+        assert [row["kind"] for row in rows] == expected
+
+
+def test_a_refused_address_is_told() -> None:
+    """A NAK is medium; an ACK is nothing to tell."""
+    mac = b"\2\0\0\0\4\2"
+    for kind, expected in (("nak", [("dhcp.nak", "medium")]), ("ack", [])):
+        trace = Trace()
+        household(trace)
+        trace.add(5, discover(1, mac).replace(b"\x35\x01\x01", b"\x35\x01\x03"))
+        trace.add(5.1, offer(1, mac, GATEWAY, kind))
+        household(trace, 20.0)
+        rows = [row for row in trace.report()["findings"] if row["kind"].startswith("dhcp.")]
+        assert [(row["kind"], row["severity"]) for row in rows] == expected
+
+
 def arp_reply(address: str, mac: str) -> bytes:
     """An ARP reply as scapy makes it."""
     return bytes(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(op=2, psrc=address, hwsrc=mac, pdst=LAN + "20"))

@@ -120,3 +120,17 @@ def test_a_lost_segment_that_comes_once_is_a_loss_before_the_receiver() -> None:
     """Without a late original the retransmission that fills the hole stands for a loss."""
     report = at_receiver(None, 0).trace.report(loss__min_count="1")
     assert one(report, "tcp.retransmission.loss")["evidence"]["hole_fills"] == 1
+
+
+def test_a_report_of_a_known_copy_blames_no_other_segment() -> None:
+    """The repair of a loss stays one when the D-SACK of a second, needless repetition comes."""
+    upload = Upload(0.05, 0.0001)
+    for number in (0, 2, 3, 4, 5):
+        upload.data(0.1 + number / 1000, number, 100, 10 + number)
+        upload.ack(0.1001 + number / 1000, 1, *(((2, 1 + number),) if number else ()))
+    upload.data(0.155, 1, 155, 20)
+    upload.ack(0.1551, 6)
+    upload.data(0.160, 1, 160, 21)
+    upload.ack(0.1601, 6, (1, 2))
+    found = one(upload.trace.report(loss__min_count="1"), "tcp.retransmission.loss")
+    assert (found["count"], found["evidence"]["needless"], found["evidence"]["hole_fills"]) == (1, 1, 1)
