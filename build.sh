@@ -36,8 +36,8 @@ usage: ./build.sh TASK [ARGUMENTS]
   sdist                     the source archive and the wheel, into dist/
   deb amd64|arm64|armhf     the Debian package (one for all), into dist/
   openwrt ARCHITECTURE      the OpenWrt packages and their feed, into dist/openwrt/
-  image x86_64|rpi-arm64    an image to flash and its upgrade bundle, into dist/ (root)
-  boot x86_64|rpi-arm64 [--test]
+  image x86_64    an image to flash and its upgrade bundle, into dist/ (root)
+  boot x86_64 [--test]
                             start a built image in QEMU, on this terminal; with --test, prove it (root)
   golden                    rewrite the golden files; the difference is the review
   bench gate|analysis       measure, next to other programs, in one table (root)
@@ -140,7 +140,6 @@ case "$task" in
   image)
     need_root image
     need_packages "${IMAGE_PACKAGES[@]}"
-    case " $* " in *" rpi-arm64 "*) need_packages qemu-user-static binfmt-support ;; esac
     need_venv
     exec "$VENV/bin/python" -m rootfs.build image "$@"
     ;;
@@ -148,9 +147,8 @@ case "$task" in
     board=${1:-}
     case "$board" in
       x86_64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-x86 ;;
-      rpi-arm64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-arm ;;
       *)
-        say "usage: ./build.sh boot x86_64|rpi-arm64 [--test]"
+        say "usage: ./build.sh boot x86_64 [--test]"
         exit 2
         ;;
     esac

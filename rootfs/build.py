@@ -34,7 +34,7 @@ IPK_LIMITS: Final = {
     "postern-uvloop": 700_000,
     "luci-app-postern": 100_000,
 }
-IMAGE_LIMITS: Final = {"x86_64": 130_000_000, "rpi-arm64": 150_000_000}
+IMAGE_LIMITS: Final = {"x86_64": 130_000_000}
 IMAGE_TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
     "mksquashfs": "squashfs-tools",

@@ -18,9 +18,8 @@ RECIPE: Final = Path(__file__).parent
 SUITE: Final = "bookworm"
 # Whatever makes the same list of packages into another base must change this.
 _MADE_SO: Final = "1"
-_DEBIAN_ARCH: Final = {"x86_64": "amd64", "rpi-arm64": "arm64"}
-_KERNEL: Final = {"x86_64": "linux-image-amd64", "rpi-arm64": "linux-image-arm64"}
-_EXTRA: Final = {"x86_64": (), "rpi-arm64": ("firmware-brcm80211", "raspi-firmware")}
+_DEBIAN_ARCH: Final = {"x86_64": "amd64"}
+_KERNEL: Final = {"x86_64": "linux-image-amd64"}
 
 
 class BaseError(Exception):
@@ -36,7 +35,7 @@ def packages() -> list[str]:
 def base(board: str, cache: Path) -> Path:
     """A directory in the cache with `root.tar` and `kernel.deb` for a board; made when it is not there."""
     arch = _DEBIAN_ARCH[board]
-    key = hashlib.sha256("\n".join([_MADE_SO, SUITE, arch, *packages(), *_EXTRA[board]]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([_MADE_SO, SUITE, arch, *packages()]).encode()).hexdigest()[:12]
     made = cache / f"base-{SUITE}-{arch}-{key}"
     if (made / "root.tar").exists():
         return made
@@ -69,7 +68,7 @@ def _bootstrap(board: str, arch: str, work: Path) -> None:
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/info/*",
-        f"--include={','.join([*packages(), *_EXTRA[board]])}",
+        f"--include={','.join(packages())}",
         f"--customize-hook={fetch}",
         SUITE,
         str(work / "root.tar"),

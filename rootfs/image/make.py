@@ -20,7 +20,7 @@ from rootfs.image.stage import stage
 from rootfs.payload import version
 from rootfs.vendor import libraries
 
-BOARDS: Final = ("x86_64", "rpi-arm64")
+BOARDS: Final = ("x86_64",)
 
 
 def make(board: str, destination: Path, cache: Path, build_id: str, epoch: int) -> tuple[Path, Path]:

@@ -29,7 +29,6 @@ PORTAL_PORT: Final = 3990
 DISK_BYTES: Final = 1 << 30
 _PROGRAMS: Final = {
     "x86_64": ("qemu-system-x86_64", "qemu-system-x86", ("-machine", "pc")),
-    "rpi-arm64": ("qemu-system-aarch64", "qemu-system-arm", ("-machine", "virt", "-cpu", "cortex-a72")),
 }
 
 
