@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from gateway.config_loader import ConfigError, Loaded, check, interfaces, load
 from gateway.doctor import checks, probes
@@ -10,7 +11,7 @@ from gateway.doctor.examination import Look, examine_in_threads
 from gateway.doctor.radius_servers import judge_server
 from gateway.doctor.rows import Row, fail, ok, skipped
 
-_ONLY_INSIDE = ("packet filter", "DHCP", "DNS before login", "accounting queue")
+_ONLY_INSIDE: Final = ("packet filter", "DHCP", "DNS before login", "accounting queue")
 
 
 def examine_box(config_path: Path, why: str) -> list[Row]:
@@ -21,6 +22,14 @@ def examine_box(config_path: Path, why: str) -> list[Row]:
     rows.append(found)
     if loaded is None:
         return [*rows, skipped("everything else", "Without a configuration nothing else can be checked.", found.remedy)]
+    if not loaded.config.general.enabled:
+        off = skipped(
+            "posternd",
+            "The gateway is switched off (option enabled '0' of section postern), so posternd does not run and nothing "
+            "of the network is checked.",
+            f"To serve guests, set it to '1' in {config_path} and start posternd.",
+        )
+        return [off, found, *examine_in_threads(checks.of_box(loaded.config, config_path))]
     rows += examine_in_threads(_checks(loaded, config_path))
     return rows + [checks.not_without_daemon(check) for check in _ONLY_INSIDE]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from gateway.addresses import MacAddress
 from gateway.control.protocol import ControlError
+from tests.browser.administration import Administration
 from tests.netns.freeradius import FreeRadius, user_entry
 from tests.netns.harness import INTERNET4, UPLINK, UPLINK4, Lab, wait_for
 from tests.netns.hotspot import Hotspot
@@ -113,7 +113,10 @@ def test_a_healthy_gateway_then_each_fault_named_with_its_remedy(
 
     # Another DHCP server, on a guest's port.
     with rogue(lab) as (mac, address):
-        demand(examine(hotspot, exit_status=1), "zone guest: other DHCP servers", "fail", f"{address} ({mac})")
+        # It pings for three of the four seconds that it is waited for: on a busy machine that may take a second look.
+        check = "zone guest: other DHCP servers"
+        assert wait_for(lambda: rows.update(examine(hotspot)) or rows[check]["state"] == "fail", timeout_s=15)
+        demand(rows, check, "fail", f"{address} ({mac})")
 
     # Somebody flushes the ruleset: it is back at once, and told for a day.
     lab.run(gateway, ["nft", "flush", "ruleset"])
@@ -191,6 +194,29 @@ def test_who_else_sets_marks(lab: Lab, hotspot: Hotspot) -> None:
     demand(examine(hotspot), "marks", "warn", "table inet other, chain qos")
 
 
+def test_the_page_health_and_the_interface_for_programs_show_it(lab: Lab, hotspot: Hotspot) -> None:
+    """Through the administration's own process, whose certificate is judged on the way."""
+    hotspot.write_config(sections="")
+    hotspot.postern("config", "reload")
+    with Administration(hotspot, places=("127.0.0.1:8443",), namespace=lab.gateway, port=8443) as administration:
+        code = administration.setup_code()
+        words = {"name": "operator", "password": "long enough a password", "address": "127.0.0.1"}
+        session = hotspot.call("admin.setup", code=code, **words)["session"]
+        token = hotspot.call("tokens.create", name="doctor", scopes=["read"], owner="operator")["token"]
+
+        def fetch(path: str, header: str) -> str:
+            words = ["curl", "-sk", "--max-time", "30", "-H", header, f"https://127.0.0.1:8443{path}"]
+            return lab.run(lab.gateway, words, timeout_s=40).stdout
+
+        told = json.loads(fetch("/api/v1/health/checks", f"Authorization: Bearer {token}"))
+        rows = {row["check"]: row for row in told["rows"]}
+        assert rows["administration"]["state"] == "ok"
+        assert "the certificate is good for" in rows["administration"]["text"]
+        page = fetch("/health", f"Cookie: __Host-postern={session}")
+        assert "login page: iPhone, iPad and Mac" in page
+        assert page.count('class="badge ok"') > 20
+
+
 def test_one_examination_at_a_time_and_none_holds_up_the_daemon(hotspot: Hotspot) -> None:
     """A second one is told to wait; meanwhile the daemon answers others at once."""
 
@@ -203,10 +229,9 @@ def test_one_examination_at_a_time_and_none_holds_up_the_daemon(hotspot: Hotspot
 
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(examined) for _ in range(2)]
-        slowest = 0.0
+        answered = 0
         while not all(future.done() for future in both):
-            begun = time.monotonic()
             hotspot.call("radius.status")
-            slowest = max(slowest, time.monotonic() - begun)
+            answered += 1
         assert sorted(future.result() for future in both) == ["busy", "done"]
-    assert slowest < 2, "half of what the examination takes"
+    assert answered > 5, "the loop served others all the while"
