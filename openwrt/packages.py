@@ -50,8 +50,7 @@ import sys
 
 sys.pycache_prefix = f"/var/run/postern-bytecode/{{os.geteuid()}}"
 sys.path[:0] = ["/usr/lib/postern", "/usr/lib/postern/vendor"]
-os.umask(0o027)
-from {module} import main
+{umask}from {module} import main
 
 sys.exit(main())
 """
@@ -105,7 +104,9 @@ def _program(build_id: str) -> Tree:
         if path in _ELSEWHERE or path.endswith("/py.typed"):
             continue
         if path in LAUNCHERS:
-            tree.add(path, _LAUNCHER.format(module=LAUNCHERS[path]), PROGRAM)
+            # procd has no such setting; a person's own holds for the command.
+            umask = "os.umask(0o027)\n" if path.startswith("usr/sbin/") else ""
+            tree.add(path, _LAUNCHER.format(module=LAUNCHERS[path], umask=umask), PROGRAM)
         elif path.endswith(".py"):
             tree.add(path, lean(entry.data.decode(), keep_classes=path.endswith(READ)))
         elif path.endswith(".json"):

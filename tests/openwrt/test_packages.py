@@ -112,6 +112,8 @@ def test_launchers_keep_bytecode_in_ram_and_apart(made: dict[str, Package]) -> N
         assert text.startswith("#!/usr/bin/python3 -I\n")
         assert 'pycache_prefix = f"/var/run/postern-bytecode/{os.geteuid()}"' in text
         assert text.index("pycache_prefix") < text.index("from ")
+        assert ("os.umask(0o027)" in text) == path.startswith("usr/sbin/")
+        compile(text, path, "exec")
         assert files[path].mode == 0o755
 
 
