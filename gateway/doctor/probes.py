@@ -41,6 +41,8 @@ _DNS_PORT: Final = 53
 _MOST_BYTES: Final = 65536
 _SO_ATTACH_FILTER: Final = 26
 _MAX_OFFERS: Final = 64
+# A wrong answer is no end: whoever forges one must not be able to hide the right one.
+_SETTLED: Final = (Outcome.SIGNED, Outcome.UNSIGNED, Outcome.REFUSED)
 
 
 # -- DNS --------------------------------------------------------------------------------------------------------------
@@ -166,11 +168,15 @@ def _ask_page(zone: Zone, port: int, probe: Probe) -> Answer:
     host = str(zone.address.ip)
     request = f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nConnection: close\r\n\r\n"
     data = b""
+    end = time.monotonic() + PORTAL_WAIT_S
     try:
         with socket.create_connection((host, port), PORTAL_WAIT_S, source_address=(host, 0)) as asking:
-            asking.settimeout(PORTAL_WAIT_S)
             asking.sendall(request.encode("ascii"))
-            while len(data) < _MOST_BYTES and (piece := asking.recv(_MOST_BYTES)):
+            while len(data) < _MOST_BYTES:
+                asking.settimeout(max(0.001, end - time.monotonic()))  # for the whole, however it comes in drops
+                piece = asking.recv(_MOST_BYTES)
+                if not piece:
+                    break
                 data += piece
     except TimeoutError:
         return Answer(0, trouble="it does not answer in time")
@@ -305,7 +311,7 @@ def ask_radius(servers: Sequence[RadiusServer], nas_identifier: str) -> list[Ask
 
         def send() -> None:
             for sock, (server, purpose, data, _authenticator, _identifier) in asking.items():
-                if results[server.name, purpose].outcome is Outcome.SILENCE:
+                if results[server.name, purpose].outcome not in _SETTLED:
                     _send(sock, data)
 
         def read(sock: socket.socket) -> bool:
@@ -326,9 +332,10 @@ def ask_radius(servers: Sequence[RadiusServer], nas_identifier: str) -> list[Ask
                 outcome, detail = Outcome.WRONG, f"{err}."
             except OSError as err:
                 outcome, detail = Outcome.REFUSED, f"{err.strerror}."
-            took_s = time.monotonic() - begun
-            results[server.name, purpose] = Asked(server, purpose, outcome, took_s, detail)
-            return all(results[one[0].name, one[1]].outcome is not Outcome.SILENCE for one in asking.values())
+            if results[server.name, purpose].outcome not in _SETTLED:
+                took_s = time.monotonic() - begun
+                results[server.name, purpose] = Asked(server, purpose, outcome, took_s, detail)
+            return all(results[one[0].name, one[1]].outcome in _SETTLED for one in asking.values())
 
         _converse(list(asking), RADIUS_WAIT_S, RADIUS_REPEAT_S, send, read)
     finally:
