@@ -22,7 +22,7 @@ TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcp
 IMAGE_PACKAGES=(python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
   zstd cpio kmod binutils openssl systemd)
 BOOT_PACKAGES=(python3-venv qemu-utils zstd)
-TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu)
+TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu make busybox)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)
 
 usage() {
@@ -40,7 +40,7 @@ usage: ./build.sh TASK [ARGUMENTS]
   boot x86_64 [--test]
                             start a built image in QEMU, on this terminal; with --test, prove it (root)
   golden                    rewrite the golden files; the difference is the review
-  bench gate|analysis       measure, next to other programs, in one table (root)
+  bench gate|analysis|web   measure, next to other programs, in one table (root)
   fuzz [SECONDS]            feed garbage to every parser, longer than the tests do
   soak [SECONDS]            logins and logouts for half an hour; ends with the memory it had (root)
 TEXT
@@ -171,8 +171,9 @@ case "$task" in
     need_venv
     case "${1:-}" in
       gate | analysis) exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}" ;;
+      web) exec "$VENV/bin/python" -m tests.bench.web_captures "${@:2}" ;;
       *)
-        say "usage: ./build.sh bench gate|analysis"
+        say "usage: ./build.sh bench gate|analysis|web"
         exit 2
         ;;
     esac

@@ -40,6 +40,8 @@ class Appliance:
         )
         said = self.machine.ask(ready, BOOT_LIMIT_S)
         assert "ostern" in said, said
+        listening = "for _ in $(seq 100); do ss -Hltn | grep -q 10.41.0.1:3990 && break; sleep 1; done"
+        self.machine.ask(listening, BOOT_LIMIT_S)
         assert wait_for(self._portal_answers, timeout_s=BOOT_LIMIT_S, every_s=1.0), self.machine.log[-3000:]
 
     def _portal_answers(self) -> bool:

@@ -90,7 +90,11 @@ def nothing_has_failed(box: Appliance) -> str:
     for user in ("postern ", "postern-portal", "postern-admin-web", "postern-worker", "root"):
         assert user in users, users
     asked = ["curl", "-ksS", "-o", "/dev/null", "-w", "%{http_code}", f"https://{UPLINK4}:8443/"]
-    assert box.lab.run(box.lab.internet, asked).stdout in ("200", "302", "303")
+
+    def administration_answers() -> bool:
+        return box.lab.run(box.lab.internet, asked, check=False).stdout in ("200", "302", "303")
+
+    assert wait_for(administration_answers, timeout_s=BOOT_LIMIT_S, every_s=2)
     free = box.machine.ask("free -m | awk '/^Mem:/ { print \"used\", $3 }'")
     used = int(next(line for line in free.splitlines() if line.startswith("used")).split()[1])
     assert used <= MEMORY_LIMIT_MB, f"{used} MB of memory are in use:\n{users}"
