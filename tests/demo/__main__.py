@@ -127,7 +127,8 @@ def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures, admin
         with SyncControlClient(hotspot.socket) as daemon:
             daemon.call("captures.stop", {"id": recordings[0]})
         state = captures.analysed()
-        return state.status == "completed", f"{state.packets} packets, {state.findings} findings"
+        words = f"{state.packets} packets, {state.findings} finding{'s' * (state.findings != 1)}"
+        return state.status == "completed", words
 
     def probe_redirected(url: str) -> Callable[[], tuple[bool, str]]:
         def look() -> tuple[bool, str]:
