@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -55,4 +56,6 @@ def factory_reset() -> None:
 
 def restart() -> None:
     """Start the system anew, in an orderly way; returns before it happens."""
-    subprocess.run(["systemctl", "--no-block", "reboot"], check=True, capture_output=True)
+    # OpenWrt has no systemd; its reboot asks procd and returns, too.
+    command = ["systemctl", "--no-block", "reboot"] if shutil.which("systemctl") else ["reboot"]
+    subprocess.run(command, check=True, capture_output=True)
