@@ -34,59 +34,69 @@ class Built:
     root: Path
     kernel_version: str
     disk: Path
-    bundle: Path  # of a newer build that works
-    failing: Path  # of a newer build whose portal does not start
-    panicking: Path  # of a newer build that has no init
+
+    def pack(self, name: str) -> Slot:
+        """The root as it is now, as the files of a slot."""
+        shutil.copytree(self.directory / "kept-boot", self.root / "boot", dirs_exist_ok=True)
+        work = self.directory / name
+        work.mkdir()
+        return slot(self.root, self.kernel_version, work, source_epoch())
+
+
+@dataclass(frozen=True, slots=True)
+class Bundles:
+    """Upgrades to newer builds."""
+
+    newer: Path  # works
+    failing: Path  # its portal does not start
+    panicking: Path  # has no init
 
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Built]:
-    """Build it; takes a minute or two."""
+    """Build it; takes a minute."""
     CACHE.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="postern-built-"))
     os.environ["POSTERN_IMAGE_LEVEL"] = QUICK_LEVEL
     try:
-        yield _build(directory)
+        root = directory / "root"
+        root.mkdir()
+        key, epoch = public_key(signing_key(CACHE)), source_epoch()
+        kernel = stage(root, base(BOARD, CACHE), libraries(CACHE), build_id(), epoch, board=BOARD, key=key)
+        shutil.copytree(root / "boot", directory / "kept-boot")
+        made = Built(directory, root, kernel, directory / "disk.img")
+        disk(made.pack("first"), directory, epoch)
+        yield made
     finally:
         del os.environ["POSTERN_IMAGE_LEVEL"]
         shutil.rmtree(directory)
 
 
-def _build(directory: Path) -> Built:
-    root = directory / "root"
-    root.mkdir()
-    key = signing_key(CACHE)
-    epoch = source_epoch()
-    made = base(BOARD, CACHE)
-    kernel = stage(root, made, libraries(CACHE), build_id(), epoch, board=BOARD, key=public_key(key))
-    boot = directory / "kept-boot"
-    shutil.copytree(root / "boot", boot)
+@pytest.fixture(scope="session")
+def bundles(built: Built) -> Bundles:
+    """Make the upgrades, each with one change to the root before."""
+    identity = built.root / "usr/lib/postern/gateway/build_id"
+    portal = built.root / "etc/systemd/system/multi-user.target.wants/postern-portal.service"
+    kept = portal.readlink()
+    init = built.root / "usr/sbin/init"
+    kept_init = init.readlink()
 
-    def pack(name: str) -> Slot:
-        shutil.copytree(boot, root / "boot", dirs_exist_ok=True)
-        work = directory / name
-        work.mkdir()
-        return slot(root, kernel, work, epoch)
-
-    def bundle(packed: Slot, name: str) -> Path:
-        path = directory / f"{name}.upgrade"
-        write_bundle(packed, path, key, board=BOARD, version=version(), build_id=name, epoch=epoch)
-        for part in (packed.system, packed.kernel, packed.initramfs):
-            part.unlink()
+    def bundle(name: str) -> Path:
+        identity.write_text(f"{name}\n", encoding="ascii")
+        path = built.directory / f"{name}.upgrade"
+        packed = built.pack(name)
+        key = signing_key(CACHE)
+        write_bundle(packed, path, key, board=BOARD, version=version(), build_id=name, epoch=source_epoch())
         return path
 
-    first = pack("first")
-    image = disk(first, directory, epoch)
-    identity = root / "usr/lib/postern/gateway/build_id"
-    identity.write_text("newer\n", encoding="ascii")
-    newer = bundle(pack("newer"), "newer")
-    unit = root / "etc/systemd/system/multi-user.target.wants/postern-portal.service"
-    unit.unlink()
-    identity.write_text("failing\n", encoding="ascii")
-    failing = bundle(pack("failing"), "failing")
-    (root / "usr/sbin/init").unlink()
-    panicking = bundle(pack("panicking"), "panicking")
-    return Built(directory, root, kernel, image, newer, failing, panicking)
+    newer = bundle("newer")
+    portal.unlink()
+    failing = bundle("failing")
+    portal.symlink_to(kept)
+    init.unlink()
+    panicking = bundle("panicking")
+    init.symlink_to(kept_init)
+    return Bundles(newer, failing, panicking)
 
 
 def flipped(path: Path) -> Path:
