@@ -261,7 +261,8 @@ def test_schemathesis_finds_no_fault(tmp_path: Path) -> None:
                 *("--max-examples", "6", "--phases", "examples,coverage,fuzzing", "--seed", "1", "--no-color"),
                 *("--checks", "not_a_server_error,response_schema_conformance,content_type_conformance"),
                 *("--exclude-path-regex", "stream", "--exclude-tag", "Captures", "--workers", "1"),
-                *("--generation-database", "none", "--request-timeout", "20"),
+                # Below the bound on requests of one address, which answers in plain text before it reads a request.
+                *("--generation-database", "none", "--request-timeout", "20", "--rate-limit", "80/s"),
             ]
             process = await asyncio.create_subprocess_exec(
                 *command,
