@@ -15,6 +15,7 @@ from gateway.upgrade.bundle import BundleRefused, newer, verify
 from gateway.upgrade.story import Story, tell
 
 KEYS: Final = Path("/usr/lib/postern/keys")
+RESTART_DELAY_S: Final = 3
 LOG: Final = logging.getLogger(__name__)
 
 
@@ -55,7 +56,7 @@ def factory_reset() -> None:
 
 
 def restart() -> None:
-    """Start the system anew, in an orderly way; returns before it happens."""
-    # OpenWrt has no systemd; its reboot asks procd and returns, too.
-    command = ["systemctl", "--no-block", "reboot"] if shutil.which("systemctl") else ["reboot"]
-    subprocess.run(command, check=True, capture_output=True)
+    """Start the system anew, in an orderly way, some seconds from now: whoever asked is to hear the answer first."""
+    # OpenWrt has no systemd; its reboot asks procd.
+    command = "systemctl reboot" if shutil.which("systemctl") else "reboot"
+    subprocess.Popen(["sh", "-c", f"sleep {RESTART_DELAY_S}; exec {command}"], start_new_session=True)
