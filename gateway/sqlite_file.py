@@ -33,6 +33,7 @@ class Contents:
     what: str  # "administrators"
     schema: tuple[str, ...]  # statements that lead from each version to the next, beginning with an empty file
     remedy: str  # what becomes of it when it is lost
+    probe: str = ""  # a statement that fails when the tables are not those of the schema
 
 
 class SqliteFile:
@@ -116,6 +117,8 @@ class SqliteFile:
                 raise sqlite3.DatabaseError("it is a database of some other program")
             for done, statements in enumerate(self._contents.schema[version:], version + 1):
                 connection.executescript(f"BEGIN; {statements}; PRAGMA user_version = {done}; COMMIT;")
+            if self._contents.probe:
+                connection.execute(self._contents.probe)
         except BaseException:
             connection.close()
             raise

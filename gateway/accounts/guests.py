@@ -23,7 +23,6 @@ from gateway.accounts.device_store import DeviceStore
 from gateway.accounts.devices import Block, Device
 from gateway.accounts.guessing import GuessingGuard
 from gateway.accounts.service import EARLIEST_UNIX, AccountService, Answer
-from gateway.accounts.store import StoreError
 from gateway.accounts.voucher_store import VoucherStore
 from gateway.accounts.vouchers import Batch, Voucher, grant_of, named, why_refused
 from gateway.addresses import MacAddress
@@ -31,6 +30,7 @@ from gateway.control.protocol import ControlError
 from gateway.session.actions import RecallDevice, RememberDevice, VerifyVoucher
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
 from gateway.session.model import AuthenticatedBy, ClientKey, LoginMethod, Usage
+from gateway.sqlite_file import StoreError
 
 KEY_FILE: Final = "voucher.key"
 RETRY_S: Final = 20.0  # until usage that could not be written is tried again

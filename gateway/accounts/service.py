@@ -27,7 +27,7 @@ from gateway.accounts.passwords import (
     hash_password,
     verify_password,
 )
-from gateway.accounts.store import AccountStore, StoreError
+from gateway.accounts.store import AccountStore
 from gateway.accounts.users import NO_LIMITS, AccountError, NameTaken, User
 from gateway.accounts.worker import Worker
 from gateway.config import Accounts
@@ -35,6 +35,7 @@ from gateway.control.protocol import BAD_PARAMS, BUSY, CONFLICT, UNAVAILABLE, Co
 from gateway.session.actions import VerifyLocalUser
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
 from gateway.session.model import AuthenticatedBy, Grant, Limits
+from gateway.sqlite_file import StoreError
 
 WRONG: Final = ""  # the portal says it itself, in the language of the guest
 DISABLED: Final = "This account is switched off."

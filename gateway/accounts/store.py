@@ -1,30 +1,22 @@
 """The users, vouchers and known devices in one SQLite file, owned by the daemon; what is done with users.
 
-Journal mode TRUNCATE with synchronous=FULL: each change is one transaction that a power cut either has or has not. Not
-WAL: it needs shared memory mapped for writing, which JFFS2 (the flash of many routers) does not offer, and its extra
-files would outlive a copied database; with a handful of writes a day its speed is of no use. A user's login writes
-nothing; a voucher's writes its first use, and the end of its session what was used.
-
-A file that SQLite calls damaged is moved aside, never deleted, and an empty one takes its place: the gateway serves
-RADIUS and click-through without it, and the operator is told where the old one is. A file that somebody removed is
-made anew. One thread uses a store.
+How the file is opened, kept and moved aside when it is damaged is `sqlite_file`'s. A user's login writes nothing; a
+voucher's writes its first use, and the end of its session what was used. The gateway serves RADIUS and click-through
+without the file, and the operator is told where the old one is. One thread uses a store.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.accounts.users import AccountError, NameTaken, User, check_name, check_user, name_key
 from gateway.session.model import Limits
+from gateway.sqlite_file import Contents, SqliteFile
 
-SCHEMA_VERSION: Final = 2
-MAX_QUARANTINED: Final = 9
 _LIMITS: Final = tuple(item.name for item in fields(Limits))
 _COLUMNS: Final = ("name", "devices", "valid_until_unix", "disabled", "note", "created_unix", *_LIMITS)
 _LIMIT_COLUMNS: Final = """
@@ -106,11 +98,13 @@ CREATE TABLE texts (
     PRIMARY KEY (zone, language, key)
 ) WITHOUT ROWID;
 """
-_STEPS: Final = (_USERS, _GUESTS)  # what each version of the schema added
-
-
-class StoreError(Exception):
-    """The store cannot be used now; the text is a sentence with the remedy."""
+_CONTENTS: Final = Contents(
+    "accounts",
+    (_USERS, _GUESTS),
+    "Local users are gone until you put back a copy and restart posternd, or add them anew with `postern users add`.",
+    probe="SELECT * FROM users, vouchers LIMIT 1",
+)
+SCHEMA_VERSION: Final = len(_CONTENTS.schema)
 
 
 class AccountStore:
@@ -118,33 +112,16 @@ class AccountStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.notes: list[str] = []  # what an operator must know about the file, in sentences
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file = SqliteFile(path, _CONTENTS)
+        self.notes = self._file.notes  # what an operator must know about the file, in sentences
 
     def open(self) -> None:
         """Open or make the file; damaged ones are moved aside. Raises StoreError when neither can be done."""
-        self.close()
-        try:
-            try:
-                self._connect()
-            except sqlite3.DatabaseError as err:
-                if isinstance(err, sqlite3.OperationalError):
-                    raise
-                self._quarantine(err)
-                self._connect()
-        except (OSError, sqlite3.Error) as err:
-            self.close()
-            raise StoreError(
-                f"The accounts in {self.path} cannot be used: {err}. Local users cannot log in until the state "
-                "directory is writable for posternd and has room."
-            ) from err
+        self._file.open()
 
     def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._file.close()
 
     def add(self, user: User, password_hash: str) -> None:
         """Add a user; raises AccountError when the name is taken or a value makes no sense."""
@@ -209,70 +186,9 @@ class AccountStore:
         with self.using() as database:
             database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    @contextmanager
-    def using(self) -> Iterator[sqlite3.Connection]:
+    def using(self) -> AbstractContextManager[sqlite3.Connection]:
         """The open database within one transaction; SQLite's errors become StoreError."""
-        if self._connection is None or self._identity != self._identity_now():
-            if self._connection is not None:
-                self.notes.append(f"The file of accounts {self.path} was removed or replaced while the gateway ran.")
-            self.open()
-        assert self._connection is not None
-        try:
-            with self._connection as database:
-                yield database
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as err:
-            damaged = isinstance(err, sqlite3.DatabaseError) and not isinstance(err, sqlite3.OperationalError)
-            remedy = "Restart posternd, which moves a damaged file aside" if damaged else "Is the file system full?"
-            raise StoreError(f"The accounts in {self.path} could not be read or written: {err}. {remedy}.") from err
-
-    def _identity_now(self) -> tuple[int, int] | None:
-        try:
-            about = self.path.stat()
-        except OSError:
-            return None
-        return about.st_dev, about.st_ino
-
-    def _connect(self) -> None:
-        # SQLite would make the file readable for all; its journal takes over the mode of the file.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(self.path, timeout=2.0)
-        try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = TRUNCATE")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"The accounts in {self.path} were written by a newer Postern (version {version} of the file, this "
-                    f"one knows {SCHEMA_VERSION}): upgrade again, or move the file away. Nothing in it was changed."
-                )
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("its check fails")
-            if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise sqlite3.DatabaseError("it is a database of some other program")
-            if version < SCHEMA_VERSION:
-                steps = "".join(_STEPS[version:])
-                connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            connection.execute("SELECT * FROM users, vouchers LIMIT 1")
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        self._identity = self._identity_now()
-
-    def _quarantine(self, why: Exception) -> None:
-        """Move the file aside under the first free name; the last name is used again and again."""
-        names = [self.path.with_name(f"{self.path.name}.damaged-{number}") for number in range(1, MAX_QUARANTINED + 1)]
-        aside = next((name for name in names if not name.exists()), names[-1])
-        self.path.replace(aside)
-        journal = self.path.with_name(self.path.name + "-journal")
-        if journal.exists() and journal.stat().st_size:  # it may hold what a repair needs
-            journal.replace(aside.with_name(aside.name + "-journal"))
-        self.notes.append(
-            f"The file of accounts {self.path} was damaged ({why}) and is kept as {aside}. Local users are gone until "
-            "you put back a copy and restart posternd, or add them anew with `postern users add`."
-        )
+        return self._file.using()
 
 
 def _row(user: User) -> dict[str, Any]:  # Any: what SQLite takes

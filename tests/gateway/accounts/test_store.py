@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.accounts.store import MAX_QUARANTINED, AccountStore, StoreError
+from gateway.accounts.store import AccountStore
 from gateway.accounts.users import AccountError, NameTaken, User
 from gateway.session.model import Limits
+from gateway.sqlite_file import MAX_QUARANTINED, StoreError
 
 FULL = User(
     "Alice",
