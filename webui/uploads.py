@@ -11,7 +11,6 @@ import asyncio
 import errno
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -148,7 +147,7 @@ class Intake:
         self._raw_name = raw_name
         self._token_fits = token_fits
         self._place: Place | None = None
-        self._check = Precheck(replace(ReaderSettings(), max_bytes=limits.upload_bytes))
+        self._check = Precheck(ReaderSettings(max_bytes=limits.upload_bytes))
         self._bytes = 0
         self._files = 0
         self._over = False

@@ -10,11 +10,12 @@ from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import MS, SECOND, counted, graded, is_group, percent, rank, short_s, spread
 from gateway.analysis.name_rows import rtp_row, server_rtt
-from gateway.analysis.report import JitterRow, Severity
 from gateway.analysis.sessions import of_connection
 from gateway.analysis.udp import U_APP, U_FLOW, U_LAST, U_LAST_FRAME, U_PACE, U_PACKETS
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import JitterRow
     from gateway.analysis.state import State
 
 _OLD: Final = ("SSL 2.0", "SSL 3.0", "TLS 1.0", "TLS 1.1")

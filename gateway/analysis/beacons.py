@@ -11,12 +11,13 @@ from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s, spread
 from gateway.analysis.neighbourhood import membership
-from gateway.analysis.report import PeriodicRow, Severity
 from gateway.analysis.services import service_of
 from gateway.analysis.sessions import of_connection
 from gateway.analysis.udp import U_PAYLOAD
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import PeriodicRow
     from gateway.analysis.state import State
 
 # Services and names that are regular by nature: named and reported, but as information.

@@ -93,7 +93,7 @@ def _partial_note(report: Any) -> dict[str, Any]:  # Any: a Report about to beco
 
 
 def _send_progress(progress: Progress) -> None:
-    _send("progress", json.dumps(dataclasses.asdict(progress)).encode())
+    _send("progress", json.dumps(progress._asdict()).encode())
 
 
 def _send(kind: str, body: bytes) -> None:

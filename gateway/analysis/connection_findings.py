@@ -10,9 +10,9 @@ from gateway.analysis.findings import Findings
 from gateway.analysis.flows import FIN, LAST, LAST_FRAME, NSEQ_TIME, Connection, Direction
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, counted, graded, short_s
-from gateway.analysis.report import Severity
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
 from gateway.analysis.tcp import unacked
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State

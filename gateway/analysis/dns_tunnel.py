@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.analysis.dns import ParentStats
 from gateway.analysis.findings import Findings
 from gateway.analysis.measures import SECOND
-from gateway.analysis.report import Severity
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State

@@ -12,8 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from gateway import __version__
 from gateway.analysis import (
@@ -49,10 +48,13 @@ from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND
 from gateway.analysis.reader import Reader
 from gateway.analysis.refusals import AnalysisRefused
-from gateway.analysis.report import SCHEMA, Finding, GapRow, Report
 from gateway.analysis.rtp import settle_clock
 from gateway.analysis.settings import Settings
 from gateway.analysis.state import State
+from gateway.analysis.words import SCHEMA
+
+if TYPE_CHECKING:
+    from gateway.analysis.report import Finding, GapRow, Report
 
 __all__ = ["AnalysisRefused", "Progress", "Report", "Settings", "analyze"]
 
@@ -72,8 +74,7 @@ _WEAKENED: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far an analysis is: `phase` is reading, detecting or done; `bytes_total` is None for a pipe."""
 
     phase: str

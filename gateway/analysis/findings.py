@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.report import SEVERITIES, Finding, FindingClass, Severity
+from gateway.analysis.words import SEVERITIES, FindingClass, Severity
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import Finding
     from gateway.analysis.state import State
 
 _FILTER_FRAMES: Final = 50

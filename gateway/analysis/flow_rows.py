@@ -31,13 +31,14 @@ from gateway.analysis.flows import (
 )
 from gateway.analysis.fold import attempt_traffic, split_key
 from gateway.analysis.measures import MS, SECOND, rank, stats_ms
-from gateway.analysis.report import DirectionRow, FlowRow, Flows, HandshakeRow, Side
 from gateway.analysis.services import service_of, shape_of_tcp, shape_of_udp
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
 from gateway.analysis.tcp import unacked
 from gateway.analysis.udp import U_BYTES, U_LAST, U_LAST_FRAME, U_PACKETS, U_PAYLOAD, UdpFlow
+from gateway.analysis.words import Side
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import DirectionRow, FlowRow, Flows, HandshakeRow
     from gateway.analysis.state import State
 
 _NO_TROUBLE = Trouble()

@@ -20,11 +20,11 @@ from gateway.analysis.fold import (
     split_key,
 )
 from gateway.analysis.measures import is_local
-from gateway.analysis.report import HostRow, PairRow
 from gateway.analysis.sessions import attempts
 from gateway.analysis.udp import U_BYTES, U_PACKETS
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import HostRow, PairRow
     from gateway.analysis.state import State
 
 _ROWS = 20

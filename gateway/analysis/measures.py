@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.analysis.report import SEVERITIES, Severity, Stats
+from gateway.analysis.words import SEVERITIES, Severity
+
+if TYPE_CHECKING:
+    from gateway.analysis.report import Stats
 
 MS: Final = 1_000_000
 SECOND: Final = 1_000_000_000

@@ -39,10 +39,11 @@ from gateway.analysis.icmp import (
 )
 from gateway.analysis.measures import MS, rank
 from gateway.analysis.quic import version_name
-from gateway.analysis.report import Arp, DeviceRow, Dhcp, Dns, Http, Icmp, Quic, RtpRow, Tls
 from gateway.analysis.rtp import STATIC, RtpStream
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import DeviceRow
+    from gateway.analysis.report_protocols import Arp, Dhcp, Dns, Http, Icmp, Quic, RtpRow, Tls
     from gateway.analysis.state import State
 
 

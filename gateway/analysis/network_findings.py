@@ -11,9 +11,10 @@ from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
 from gateway.analysis.icmp import E_COUNT, E_FIRST, E_FLOW, E_FRAMES, E_LAST, E_LAST_FRAME, E_PROTOCOL, NAMES4, NAMES6
 from gateway.analysis.measures import SECOND, counted, graded, percent, short_s
-from gateway.analysis.report import BurstRow, Severity
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import BurstRow
     from gateway.analysis.state import State
     from gateway.analysis.summary import TcpTotals
 

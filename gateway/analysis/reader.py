@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from gateway.analysis.linknames import linktype_name
@@ -58,21 +57,21 @@ _LOOKS_LIKE: Final[tuple[tuple[bytes, str], ...]] = (
 )
 
 
-@dataclass(slots=True)
 class Reader:
     """One capture being read: iterate over `blocks()`, then look at the other fields."""
 
-    source: BinaryIO
-    settings: ReaderSettings
-    pause_ns: int
-    format: str = ""
-    stored_bytes: int = 0
-    unpacked_bytes: int = 0
-    sha256: str = ""
-    interfaces: list[Interface] | None = None
-    notes: Notes | None = None
-    timeline: Timeline | None = None
-    block_bytes: int = BLOCK_BYTES
+    def __init__(self, source: BinaryIO, settings: ReaderSettings, pause_ns: int) -> None:
+        self.source = source
+        self.settings = settings
+        self.pause_ns = pause_ns
+        self.block_bytes = BLOCK_BYTES
+        self.format = ""
+        self.stored_bytes = 0
+        self.unpacked_bytes = 0
+        self.sha256 = ""
+        self.interfaces: list[Interface] | None = None
+        self.notes: Notes | None = None
+        self.timeline: Timeline | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Read the file to its end; yields blocks of whole records. Raises AnalysisRefused."""

@@ -1,8 +1,11 @@
-"""What the readers of both formats share: interfaces, notes on damage, blocks of records."""
+"""What the readers of both formats share: interfaces, notes on damage, blocks of records.
+
+Plain classes, here and in all that an analysis imports: the module `dataclasses` and what it needs take as long to
+import as half of the analysis itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,46 +23,72 @@ CUSTOM_BLOCK: Final = 0x1_0000
 Record = tuple[int, int, int, int]
 
 
-@dataclass(slots=True)
 class Block:
     """Whole records of one buffer and one link type: see `reader` for what a record is.
 
     `base` is the buffer's offset in the file, `interface` that of the first record.
     """
 
-    buffer: bytes
-    base: int
-    interface: Interface
-    records: list[Record]
-    wire_bytes: int = 0
+    __slots__ = ("base", "buffer", "interface", "records", "wire_bytes")
+
+    def __init__(
+        self, buffer: bytes, base: int, interface: Interface, records: list[Record], wire_bytes: int = 0
+    ) -> None:
+        self.buffer = buffer
+        self.base = base
+        self.interface = interface
+        self.records = records
+        self.wire_bytes = wire_bytes
 
 
-@dataclass(slots=True)
 class Interface:
-    """One recording interface; `header` is the length of what precedes the packet in its record."""
+    """One recording interface; `header` is the length of what precedes the packet in its record.
 
-    name: str
-    linktype: int
-    linktype_name: str
-    resolution: str
-    snaplen: int
-    header: int
-    multiply: int = 1000  # ticks * multiply // divide + offset_ns = nanoseconds
-    divide: int = 1
-    offset_ns: int = 0
-    packets: int = 0
-    wire_bytes: int = 0
-    twin_of: int | None = None  # records without time stand in a twin of their interface, with another header length
+    `ticks * multiply // divide + offset_ns` are nanoseconds.
+    """
+
+    __slots__ = (
+        *("divide", "header", "linktype", "linktype_name", "multiply", "name", "offset_ns", "packets", "resolution"),
+        *("snaplen", "twin_of", "wire_bytes"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        linktype: int,
+        linktype_name: str,
+        resolution: str,
+        snaplen: int,
+        header: int,
+        multiply: int = 1000,
+        divide: int = 1,
+        offset_ns: int = 0,
+        twin_of: int | None = None,
+    ) -> None:
+        self.name = name
+        self.linktype = linktype
+        self.linktype_name = linktype_name
+        self.resolution = resolution
+        self.snaplen = snaplen
+        self.header = header
+        self.multiply = multiply
+        self.divide = divide
+        self.offset_ns = offset_ns
+        self.twin_of = twin_of  # records without time stand in a twin of their interface, with another header length
+        self.packets = 0
+        self.wire_bytes = 0
 
 
-@dataclass(slots=True)
 class Notes:
     """Damage and oddities of the file by name: how many, where first, and a sentence about the first."""
 
-    counts: dict[str, int] = field(default_factory=dict)
-    sentences: dict[str, str] = field(default_factory=dict)
-    offsets: dict[str, int | None] = field(default_factory=dict)
-    frames: dict[str, int | None] = field(default_factory=dict)
+    __slots__ = ("counts", "frames", "offsets", "sentences")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.sentences: dict[str, str] = {}
+        self.offsets: dict[str, int | None] = {}
+        self.frames: dict[str, int | None] = {}
 
     def add(
         self, name: str, sentence: str, offset: int | None = None, frame: int | None = None, count: int = 1

@@ -25,10 +25,10 @@ from gateway.analysis.fold import (
     split_key,
 )
 from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s
-from gateway.analysis.report import Severity
 from gateway.analysis.services import PORTS
 from gateway.analysis.sessions import attempts_by_source, sessions
 from gateway.analysis.udp import U_FIRST, U_PACKETS, U_REV
+from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
     from gateway.analysis.floods import Flooded

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
 from gateway.analysis import report
+from gateway.analysis.words import SCHEMA
 
 FILE: Final = Path(__file__).with_name("report.schema.json")
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -31,7 +32,7 @@ def build(*, closed: bool = False) -> dict[str, Any]:
     root = _of(report.Report, definitions, closed)
     return {
         "$schema": DRAFT,
-        "$id": report.SCHEMA,
+        "$id": SCHEMA,
         "title": "Postern capture analysis report",
         **root,
         "$defs": dict(sorted(definitions.items())),

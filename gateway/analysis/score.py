@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.analysis.measures import SECOND, rank
 from gateway.analysis.name_rows import rtp_row
-from gateway.analysis.report import Finding, Health, HealthMetric
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import Finding, Health, HealthMetric
     from gateway.analysis.state import State
     from gateway.analysis.summary import TcpTotals
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.analysis.flows import BYTES, FIRST, LAST, PACKETS, PAYLOAD, SEGMENTS, Direction
 from gateway.analysis.fold import split_key
-from gateway.analysis.report import ServiceRow
 from gateway.analysis.udp import U_BYTES, U_FIRST, U_LAST, U_PACKETS, U_PAYLOAD
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import ServiceRow
     from gateway.analysis.state import State
 
 PORTS: Final = {

@@ -1,16 +1,16 @@
-"""Thresholds of every detector: one frozen dataclass each, every default written once, every range beside it.
+"""Thresholds of every detector: one frozen class each, every default written once, every range beside it.
 
 An override is written `detector.name=value`, as on the command line (`--set`) and in the configuration. The values
-in use are part of each report, so that a finding can be checked against the number that made it. Nobody compares or
-prints these classes, and without the methods for it they are made in half the time, which is a sixth of a start.
+in use are part of each report, so that a finding can be checked against the number that made it.
+
+These are dataclasses to the reader and to the type checker; `_Group` makes them instead of the standard decorator,
+which compiles methods for each of thirty classes that nobody calls: that was a third of the time of a start.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final, dataclass_transform
 
 MIB: Final = 1 << 20
 
@@ -19,16 +19,61 @@ class SettingsError(ValueError):
     """An override that does not fit; the text says which, what was given and what is accepted."""
 
 
-def _at_least(default: float, low: float, high: float = 1e12) -> Any:  # Any: dataclasses.field is typed by its default
-    return field(default=default, metadata={"low": low, "high": high})
+class _Bounded:
+    """A default with the range that an override must keep."""
+
+    __slots__ = ("default", "high", "low")
+
+    def __init__(self, default: float, low: float, high: float) -> None:
+        self.default = default
+        self.low = low
+        self.high = high
+
+
+def _at_least(default: float, low: float, high: float = 1e12) -> Any:  # Any: stands for the value it gives
+    return _Bounded(default, low, high)
 
 
 def _share(default: float) -> Any:
-    return field(default=default, metadata={"low": 0.0, "high": 1.0})
+    return _Bounded(default, 0.0, 1.0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Reader:
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class _Group:
+    """Values by name: the defaults are attributes of the class, what differs is kept in the instance."""
+
+    fields: ClassVar[dict[str, object]]  # name -> default
+    ranges: ClassVar[dict[str, tuple[float, float]]]
+
+    def __init_subclass__(cls) -> None:
+        cls.fields, cls.ranges = {}, {}
+        for name in cls.__annotations__:
+            default = cls.__dict__[name]
+            if type(default) is _Bounded:
+                cls.ranges[name] = (default.low, default.high)
+                default = default.default
+                setattr(cls, name, default)
+            cls.fields[name] = default
+
+    def __init__(self, **values: object) -> None:
+        unknown = values.keys() - self.fields.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} is frozen")
+
+    def replace(self, **values: object) -> Any:  # Any: mypy has no self type for what the transform builds
+        """The same values with some others in their place."""
+        return type(self)(**{**self.__dict__, **values})
+
+    def as_dict(self) -> dict[str, object]:
+        """All values by name."""
+        return {name: getattr(self, name) for name in self.fields}
+
+
+class Reader(_Group):
     """Bounds of reading the file."""
 
     max_bytes: int = _at_least(500 * MIB, 24)  # of the file as stored
@@ -37,8 +82,7 @@ class Reader:
     decapsulate: bool = False  # look inside GRE, VXLAN, Geneve, ERSPAN, GTP-U and IP in IP
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Tables:
+class Tables(_Group):
     """How many entries each table holds before the oldest are folded into totals."""
 
     half_open: int = _at_least(65_000, 16)
@@ -51,8 +95,7 @@ class Tables:
     frames: int = _at_least(100, 1, 10_000)  # frame numbers kept for each finding
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Handshake:
+class Handshake(_Group):
     slow_medium_s: float = _at_least(0.3, 0)
     slow_high_s: float = _at_least(1.0, 0)
     client_slow_s: float = _at_least(0.3, 0)
@@ -66,8 +109,7 @@ class Handshake:
     ttl_jump: int = _at_least(3, 1, 255)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Loss:
+class Loss(_Group):
     rate_low: float = _share(0.005)
     rate_medium: float = _share(0.01)
     rate_high: float = _share(0.05)
@@ -80,8 +122,7 @@ class Loss:
     duplicate_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Rtt:
+class Rtt(_Group):
     low_s: float = _at_least(0.15, 0)
     medium_s: float = _at_least(0.4, 0)
     high_s: float = _at_least(0.8, 0)
@@ -94,8 +135,7 @@ class Rtt:
     spike_share: float = _share(0.2)  # more than these are no exception but how the path is
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Window:
+class Window(_Group):
     zero_low_s: float = _at_least(0.1, 0)
     zero_medium_s: float = _at_least(1.0, 0)
     zero_high_s: float = _at_least(10.0, 0)
@@ -104,37 +144,32 @@ class Window:
     limited_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Throughput:
+class Throughput(_Group):
     min_segments: int = _at_least(10, 1)
     min_active_s: float = _at_least(0.5, 0)
     slow_bps: float = _at_least(1_000_000, 0)
     slow_min_bytes: int = _at_least(100_000, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Gap:
+class Gap(_Group):
     low_s: float = _at_least(5.0, 0.001)
     medium_s: float = _at_least(30.0, 0.001)
     pause_s: float = _at_least(10.0, 0.001)
     pause_ratio: float = _at_least(20.0, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Burst:
+class Burst(_Group):
     ratio: float = _at_least(5.0, 1)
     min_packets: int = _at_least(50, 1)
     merge_s: float = _at_least(0.2, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Periodic:
+class Periodic(_Group):
     min_starts: int = _at_least(6, 3)
     max_spread: float = _share(0.1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Jitter:
+class Jitter(_Group):
     min_packets: int = _at_least(50, 3)
     max_spread: float = _share(0.5)
     low_s: float = _at_least(0.03, 0)
@@ -142,8 +177,7 @@ class Jitter:
     high_s: float = _at_least(0.1, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Rtp:
+class Rtp(_Group):
     loss_low: float = _share(0.01)
     loss_medium: float = _share(0.03)
     loss_high: float = _share(0.1)
@@ -153,8 +187,7 @@ class Rtp:
     min_packets: int = _at_least(50, 2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Dns:
+class Dns(_Group):
     slow_low_s: float = _at_least(0.2, 0)
     slow_medium_s: float = _at_least(1.0, 0)
     timeout_s: float = _at_least(5.0, 0)
@@ -163,59 +196,50 @@ class Dns:
     failure_min: int = _at_least(5, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Icmp:
+class Icmp(_Group):
     loop_min: int = _at_least(10, 2)
     pmtu_grace_s: float = _at_least(1.0, 0)
     black_hole_bytes: int = _at_least(1_000, 1)  # a segment this large may be too large for the path
     black_hole_repeats: int = _at_least(3, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Fragments:
+class Fragments(_Group):
     timeout_s: float = _at_least(30.0, 0)
     incomplete_medium: float = _share(0.1)
     tiny_bytes: int = _at_least(68, 8)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Asymmetry:
+class Asymmetry(_Group):
     min_packets: int = _at_least(10, 2)
     one_sided_share: float = _share(0.2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Tls:
+class Tls(_Group):
     slow_low_s: float = _at_least(0.5, 0)
     slow_medium_s: float = _at_least(2.0, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Http:
+class Http(_Group):
     slow_s: float = _at_least(1.0, 0)
     error_high: float = _share(0.1)
     error_min: int = _at_least(10, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Dhcp:
+class Dhcp(_Group):
     flood_per_s: int = _at_least(20, 2)
     allowed_servers: str = ""  # addresses, separated by commas
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Arp:
+class Arp(_Group):
     conflict_s: float = _at_least(60.0, 0)
     sweep_per_s: int = _at_least(50, 2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Mdns:
+class Mdns(_Group):
     rate_per_s: float = _at_least(50.0, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Scan:
+class Scan(_Group):
     window_s: float = _at_least(60.0, 1)
     ports: int = _at_least(15, 2)
     ports_high: int = _at_least(100, 2)
@@ -234,8 +258,7 @@ class Scan:
     udp_failed_share: float = _share(0.8)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class BruteForce:
+class BruteForce(_Group):
     window_s: float = _at_least(300.0, 1)
     tries: int = _at_least(10, 2)
     tries_high: int = _at_least(30, 2)
@@ -244,8 +267,7 @@ class BruteForce:
     short_s: float = _at_least(10.0, 0)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Flood:
+class Flood(_Group):
     syn_per_s: int = _at_least(200, 1)
     syn_per_s_critical: int = _at_least(1000, 1)
     udp_per_s: int = _at_least(1000, 1)
@@ -256,15 +278,13 @@ class Flood:
     spoofed_sources: int = _at_least(100, 2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Amplification:
+class Amplification(_Group):
     ratio: float = _at_least(10.0, 1)
     min_bytes: int = _at_least(1_000_000, 1)
     min_packets: int = _at_least(20, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class DnsTunnel:
+class DnsTunnel(_Group):
     min_queries: int = _at_least(30, 2)
     distinct_share: float = _share(0.8)
     label_chars: float = _at_least(30, 1)
@@ -279,8 +299,7 @@ class DnsTunnel:
     exempt: str = ""  # further parents never reported, separated by commas
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Exfiltration:
+class Exfiltration(_Group):
     low_bytes: int = _at_least(50_000_000, 1)
     medium_bytes: int = _at_least(200_000_000, 1)
     high_bytes: int = _at_least(1_000_000_000, 1)
@@ -291,8 +310,7 @@ class Exfiltration:
     odd_port_bytes: int = _at_least(5_000_000, 1)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Beacon:
+class Beacon(_Group):
     min_starts: int = _at_least(8, 3)
     min_span_s: float = _at_least(600.0, 0)
     min_periods: int = _at_least(8, 2)
@@ -303,16 +321,14 @@ class Beacon:
     score_high: float = _share(0.95)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Lateral:
+class Lateral(_Group):
     window_s: float = _at_least(300.0, 1)
     targets: int = _at_least(3, 2)
     targets_high: int = _at_least(5, 2)
     tried: int = _at_least(5, 2)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Allow:
+class Allow(_Group):
     """Muted findings: entries `detector source destination port until reason`, separated by semicolons; `*` fits all.
 
     `until` is a date (2027-01-31) or `*`; a muted finding stays in the report, marked as muted.
@@ -321,40 +337,39 @@ class Allow:
     entries: str = ""
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Settings:
+class Settings(_Group):
     """All thresholds of one analysis."""
 
-    reader: Reader = field(default_factory=Reader)
-    tables: Tables = field(default_factory=Tables)
-    handshake: Handshake = field(default_factory=Handshake)
-    loss: Loss = field(default_factory=Loss)
-    rtt: Rtt = field(default_factory=Rtt)
-    window: Window = field(default_factory=Window)
-    throughput: Throughput = field(default_factory=Throughput)
-    gap: Gap = field(default_factory=Gap)
-    burst: Burst = field(default_factory=Burst)
-    periodic: Periodic = field(default_factory=Periodic)
-    jitter: Jitter = field(default_factory=Jitter)
-    rtp: Rtp = field(default_factory=Rtp)
-    dns: Dns = field(default_factory=Dns)
-    icmp: Icmp = field(default_factory=Icmp)
-    fragments: Fragments = field(default_factory=Fragments)
-    asymmetry: Asymmetry = field(default_factory=Asymmetry)
-    tls: Tls = field(default_factory=Tls)
-    http: Http = field(default_factory=Http)
-    dhcp: Dhcp = field(default_factory=Dhcp)
-    arp: Arp = field(default_factory=Arp)
-    mdns: Mdns = field(default_factory=Mdns)
-    scan: Scan = field(default_factory=Scan)
-    brute_force: BruteForce = field(default_factory=BruteForce)
-    flood: Flood = field(default_factory=Flood)
-    amplification: Amplification = field(default_factory=Amplification)
-    dns_tunnel: DnsTunnel = field(default_factory=DnsTunnel)
-    exfiltration: Exfiltration = field(default_factory=Exfiltration)
-    beacon: Beacon = field(default_factory=Beacon)
-    lateral: Lateral = field(default_factory=Lateral)
-    allow: Allow = field(default_factory=Allow)
+    reader: Reader = Reader()
+    tables: Tables = Tables()
+    handshake: Handshake = Handshake()
+    loss: Loss = Loss()
+    rtt: Rtt = Rtt()
+    window: Window = Window()
+    throughput: Throughput = Throughput()
+    gap: Gap = Gap()
+    burst: Burst = Burst()
+    periodic: Periodic = Periodic()
+    jitter: Jitter = Jitter()
+    rtp: Rtp = Rtp()
+    dns: Dns = Dns()
+    icmp: Icmp = Icmp()
+    fragments: Fragments = Fragments()
+    asymmetry: Asymmetry = Asymmetry()
+    tls: Tls = Tls()
+    http: Http = Http()
+    dhcp: Dhcp = Dhcp()
+    arp: Arp = Arp()
+    mdns: Mdns = Mdns()
+    scan: Scan = Scan()
+    brute_force: BruteForce = BruteForce()
+    flood: Flood = Flood()
+    amplification: Amplification = Amplification()
+    dns_tunnel: DnsTunnel = DnsTunnel()
+    exfiltration: Exfiltration = Exfiltration()
+    beacon: Beacon = Beacon()
+    lateral: Lateral = Lateral()
+    allow: Allow = Allow()
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Settings:
         """These settings with `{"detector.name": "value"}` applied; raises SettingsError naming every one that is
@@ -370,20 +385,17 @@ class Settings:
                 problems.append(str(err))
         if problems:
             raise SettingsError("; ".join(problems))
-        groups: dict[str, Any] = {  # Any: each group has its own dataclass
-            detector: dataclasses.replace(getattr(self, detector), **values) for detector, values in changed.items()
-        }
-        return dataclasses.replace(self, **groups)
+        groups = {detector: getattr(self, detector).replace(**values) for detector, values in changed.items()}
+        settings: Settings = self.replace(**groups)
+        return settings
 
     def _parse(self, key: str, detector: str, name: str, text: str) -> object:
-        groups = [group.name for group in dataclasses.fields(self)]
-        if detector not in groups:
-            raise SettingsError(f"{key}: there is no detector {detector!r}{_meant(detector, groups)}")
-        group = getattr(self, detector)
-        fields = {item.name: item for item in dataclasses.fields(group)}
-        if name not in fields:
-            raise SettingsError(f"{key}: {detector} has no setting {name!r}{_meant(name, list(fields))}")
-        default = fields[name].default
+        if detector not in self.fields:
+            raise SettingsError(f"{key}: there is no detector {detector!r}{_meant(detector, list(self.fields))}")
+        group: _Group = getattr(self, detector)
+        if name not in group.fields:
+            raise SettingsError(f"{key}: {detector} has no setting {name!r}{_meant(name, list(group.fields))}")
+        default = group.fields[name]
         if isinstance(default, bool):
             if text.lower() in {"yes", "true", "on", "1"}:
                 return True
@@ -397,18 +409,14 @@ class Settings:
             value: float = int(text) if whole else float(text)
         except ValueError:
             raise SettingsError(f"{key}: {text!r} is not a {'whole ' if whole else ''}number") from None
-        low, high = fields[name].metadata["low"], fields[name].metadata["high"]
+        low, high = group.ranges[name]
         if not low <= value <= high:
             raise SettingsError(f"{key}: {text} is out of range, accepted is {low:g} to {high:g}")
         return value
 
-    def as_dict(self) -> dict[str, dict[str, object]]:
+    def as_dict(self) -> dict[str, Any]:
         """All values by detector and name, as printed in the report."""
-        return {
-            group.name: {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-            for group in dataclasses.fields(self)
-            for value in (getattr(self, group.name),)
-        }
+        return {name: getattr(self, name).as_dict() for name in self.fields}
 
 
 def _meant(word: str, known: list[str]) -> str:

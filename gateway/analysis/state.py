@@ -8,8 +8,7 @@ host and by service, so that counts stay exact while memory stays bounded under 
 from __future__ import annotations
 
 from collections import deque
-from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.analysis import fold
 from gateway.analysis.arp import ArpTable
@@ -21,12 +20,14 @@ from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
 from gateway.analysis.quic import QuicFlow
 from gateway.analysis.records import Interface, Notes
-from gateway.analysis.report import Finding
 from gateway.analysis.rtp import RtpStream
 from gateway.analysis.settings import Settings
 from gateway.analysis.timeline import Timeline
 from gateway.analysis.tls_sessions import TlsTable
 from gateway.analysis.udp import UdpFlow
+
+if TYPE_CHECKING:
+    from gateway.analysis.report import Finding
 
 SECOND = 1_000_000_000
 LABEL_FRAMES = 200  # first frames kept for each label over the whole file
@@ -227,7 +228,11 @@ class State:
         """An address as people write it."""
         if len(address) == 4:
             return ".".join(map(str, address))
-        return str(ip_address(address)) if len(address) == 16 else address.hex()
+        if len(address) != 16:
+            return address.hex()
+        from ipaddress import IPv6Address  # many captures have none, and each start would pay for it
+
+        return str(IPv6Address(address))
 
     def seconds(self, t: int) -> float:
         """Seconds after the first packet."""

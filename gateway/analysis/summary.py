@@ -9,24 +9,24 @@ from gateway.analysis.flow_rows import handshake_state, one_sided, side_of
 from gateway.analysis.flows import PACKETS, RTTS, SEGMENTS, TROUBLE
 from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND, rank, stats_ms
-from gateway.analysis.report import (
-    Capture,
-    CaptureHealth,
-    Count,
-    Finding,
-    FragmentSummary,
-    Mark,
-    Note,
-    Protocols,
-    Series,
-    Side,
-    TcpSummary,
-)
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt
+from gateway.analysis.words import Side
 
 if TYPE_CHECKING:
     from gateway.analysis.flows import Connection
     from gateway.analysis.reader import Reader
+    from gateway.analysis.report import (
+        Capture,
+        CaptureHealth,
+        Count,
+        Finding,
+        Mark,
+        Note,
+        Protocols,
+        Series,
+        TcpSummary,
+    )
+    from gateway.analysis.report_protocols import FragmentSummary
     from gateway.analysis.state import State
 
 _SAMPLES = 4096

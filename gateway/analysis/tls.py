@@ -8,8 +8,7 @@ recognised by its extension; the name beside it is then the outer one.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 VERSIONS: Final = {
     0x0002: "SSL 2.0",
@@ -69,21 +68,26 @@ _CIPHERS: Final = {
 _MAX_LIST: Final = 400
 
 
-@dataclass(slots=True)
 class ClientHello:
     """What a client offered."""
 
-    sni: str | None = None
-    versions: list[int] = field(default_factory=list)
-    legacy_version: int = 0
-    ciphers: list[int] = field(default_factory=list)
-    extensions: list[int] = field(default_factory=list)
-    algorithms: list[int] = field(default_factory=list)
-    alpn: list[str] = field(default_factory=list)
-    alpn_raw: bytes = b""
-    ech: bool = False
-    session: bytes = b""
-    ticket: bool = False
+    __slots__ = (
+        *("algorithms", "alpn", "alpn_raw", "ciphers", "ech", "extensions", "legacy_version", "session", "sni"),
+        *("ticket", "versions"),
+    )
+
+    def __init__(self) -> None:
+        self.sni: str | None = None
+        self.versions: list[int] = []
+        self.legacy_version = 0
+        self.ciphers: list[int] = []
+        self.extensions: list[int] = []
+        self.algorithms: list[int] = []
+        self.alpn: list[str] = []
+        self.alpn_raw = b""
+        self.ech = False
+        self.session = b""
+        self.ticket = False
 
     @property
     def best_version(self) -> int:
@@ -91,8 +95,7 @@ class ClientHello:
         return max(self.versions, default=self.legacy_version)
 
 
-@dataclass(slots=True)
-class ServerHello:
+class ServerHello(NamedTuple):
     """What a server chose."""
 
     version: int
@@ -116,7 +119,8 @@ def client_hello(body: bytes) -> ClientHello | None:
     """Read the body of a ClientHello; None if its lengths do not fit."""
     if len(body) < 38:
         return None
-    hello = ClientHello(legacy_version=body[0] << 8 | body[1])
+    hello = ClientHello()
+    hello.legacy_version = body[0] << 8 | body[1]
     at = 34
     size = body[at]
     hello.session = body[at + 1 : at + 1 + size]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.analysis.measures import SECOND, counted, percent, rank, short_s
-from gateway.analysis.report import SEVERITIES, Finding, VerdictSentence
+from gateway.analysis.words import SEVERITIES
 
 if TYPE_CHECKING:
+    from gateway.analysis.report import Finding, VerdictSentence
     from gateway.analysis.state import State
     from gateway.analysis.summary import TcpTotals
 
@@ -51,10 +52,7 @@ def verdict(st: State, totals: TcpTotals, findings: list[Finding]) -> list[Verdi
     return chosen
 
 
-Result = tuple[int, VerdictSentence] | None
-
-
-def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = _worst(findings, "tcp.retransmission.loss", "tcp.retransmission.rto")
     rtts = _worst(findings, "tcp.rtt", "icmp.unreachable", "icmp.loop", "ip.pmtu")
     rtts = [row for row in rtts if _weight(row) >= 2]
@@ -94,7 +92,7 @@ def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     return None
 
 
-def _connect(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _connect(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = [
         row for row in _worst(findings, "tcp.connect", "tcp.syn.", "dns.failure", "dhcp.no_offer") if _weight(row) >= 2
     ]
@@ -109,7 +107,7 @@ def _connect(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     return _weight(worst) * 10 + 4, _sentence(about, lead + worst["sentence"], ordered, numbers)
 
 
-def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = _worst(findings, "http.slow", "http.error", "tls.hello.slow", "tcp.gap.server")
     rows = [row for row in rows if _weight(row) >= 1]
     waits = sorted(st.wait_samples)
@@ -131,7 +129,7 @@ def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     return weight * 10 + 3, _sentence("server", text, rows, {"wait_s": wait, "rtt_s": trip, "n": len(waits)})
 
 
-def _client(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _client(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = _worst(findings, "tcp.window.zero", "tcp.handshake.client")
     if not rows:
         return None
@@ -146,7 +144,7 @@ def _client(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     )
 
 
-def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = [row for row in findings if row["class"] == "security" and _weight(row) >= 2 and row["muted"] is None]
     if not rows:
         return None
@@ -158,7 +156,7 @@ def _security(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
     )
 
 
-def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> Result:
+def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
     rows = [row for row in findings if row["class"] == "capture" and _weight(row) >= 2]
     if not rows:
         return None

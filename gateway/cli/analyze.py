@@ -201,7 +201,7 @@ class _Bar:
 def _load_report(path: Path) -> Any:  # Any: a Report
     import json
 
-    from gateway.analysis.report import SCHEMA
+    from gateway.analysis.words import SCHEMA
 
     try:
         report = json.loads(path.read_bytes())

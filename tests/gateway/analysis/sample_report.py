@@ -10,7 +10,7 @@ import typing
 from typing import Any, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
 from gateway.analysis import report as types
-from gateway.analysis.report import SCHEMA
+from gateway.analysis.words import SCHEMA
 
 HOSTILE = '\x1b[31m<script>alert(1)</script>\u202egpj.exe\' onload="x"=1+1'
 _ADDRESSES = {"orig_host": "192.0.2.10", "resp_host": "198.51.100.7"}
