@@ -2,7 +2,7 @@
 
 At most the first 16 KiB of a direction are kept, and only until it is clear what they are. What is wanted afterwards
 is written
-into the direction (`APP`): nothing, everything, from a sequence number on, or segments that begin with a certain byte.
+into the direction (`app`): nothing, everything, from a sequence number on, or segments that begin with a certain byte.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis import dns, http, tls
-from gateway.analysis.flows import APP, CONN, HALF, ISN, MASK, Connection, Direction, reverse_key
+from gateway.analysis.flows import HALF, MASK, Connection, Direction, reverse_key
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
 
 IGNORE: Final = 0
 ALL: Final = 1
-FROM: Final = 2  # from sequence number APP_NEXT on; larger values of APP are the first byte of wanted segments
+FROM: Final = 2  # from sequence number `app_next` on; larger values of `app` are the first byte of wanted segments
 
 _LIMIT: Final = 16_384
 _UNDECIDED: Final = 64  # bytes without a known beginning before a direction is left alone
@@ -67,7 +67,7 @@ class App:
 
 def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, length: int, t: int, frame: int) -> None:
     """Take the payload of one segment: `at` to `end` is what was captured of its `length` bytes."""
-    conn: Connection = d[CONN]
+    conn: Connection = d.conn
     app: App | None = conn.app
     if app is None:
         app = conn.app = App()
@@ -75,7 +75,7 @@ def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, lengt
     part = app.orig if from_orig else app.resp
     if part is None:
         # Behind the SYN, if that was seen: what comes first may have been overtaken.
-        isn = d[ISN]
+        isn = d.isn
         begin = seq if isn is None or (seq - isn - 1 & MASK) >= _LIMIT else isn + 1 & MASK
         part = Payload(begin)
         if from_orig:
@@ -103,13 +103,13 @@ def feed(st: State, d: Direction, buf: bytes, at: int, end: int, seq: int, lengt
             if part.kind is None and not part.rest and len(part.pieces) >= _OVERTAKEN:
                 _begin_anew(part)
         elif part.kind != "lines":
-            d[APP] = IGNORE
+            d.app = IGNORE
         if part.kind != "lines" and part.next not in part.pieces:
             return
     if not ahead or part.kind == "lines":
         part.next = seq + length & MASK
         _in_order(st, conn, d, app, part, data, len(data) < length, t, frame, from_orig)
-    while part.pieces and d[APP]:
+    while part.pieces and d.app:
         later = part.pieces.pop(part.next, None)
         if later is None:
             break
@@ -154,9 +154,9 @@ def _in_order(
     elif part.kind == "lines":
         _lines(st, conn, d, app, data, frame, from_orig)
     if cut and part.kind != "lines":
-        d[APP] = IGNORE
-    if part.seen > _LIMIT and d[APP] == ALL and part.kind != "dns":
-        d[APP] = IGNORE
+        d.app = IGNORE
+    if part.seen > _LIMIT and d.app == ALL and part.kind != "dns":
+        d.app = IGNORE
 
 
 def _recognise(
@@ -189,7 +189,7 @@ def _recognise(
         return
     if head.startswith(b"SSH-"):
         conn.service = ("ssh", 1.0, "payload")
-        d[APP] = IGNORE
+        d.app = IGNORE
         return
     if port == 53 and len(head) >= 2:
         part.kind, part.rest = "dns", b""
@@ -208,7 +208,7 @@ def _recognise(
     for magic, service in ((b"\xffSMB", "smb"), (b"\xfeSMB", "smb")):
         if head[4:8] == magic:
             conn.service = (service, 1.0, "payload")
-            d[APP] = IGNORE
+            d.app = IGNORE
             return
     for begin, service in (
         (b"\x13BitTorrent", "bittorrent"),
@@ -218,10 +218,10 @@ def _recognise(
     ):
         if head.startswith(begin):
             conn.service = (service, 0.9, "payload")
-            d[APP] = IGNORE
+            d.app = IGNORE
             return
     if len(head) >= _UNDECIDED or not http.may_begin(head):
-        d[APP] = IGNORE
+        d.app = IGNORE
         part.rest = b""
 
 
@@ -247,7 +247,7 @@ def _tls(
     while at + 5 <= len(rest):
         kind, size = rest[at], rest[at + 3] << 8 | rest[at + 4]
         if rest[at + 1] != 3 or kind not in (20, _ALERT, _HANDSHAKE, 23):
-            d[APP] = IGNORE
+            d.app = IGNORE
             break
         if at + 5 + size > len(rest):
             break
@@ -258,17 +258,17 @@ def _tls(
         elif kind == _HANDSHAKE:
             part.tls_body += record
             if _messages(st, conn, app, part, t, frame, from_orig):
-                d[APP] = _ALERT  # from here on only alerts in clear are of interest
+                d.app = _ALERT  # from here on only alerts in clear are of interest
                 part.rest = b""
                 return
         elif kind in (20, 23):
-            d[APP] = _ALERT if kind == 23 else d[APP]
+            d.app = _ALERT if kind == 23 else d.app
             if kind == 23:
                 part.rest = b""
                 return
     part.rest = rest[at:]
     if len(part.rest) > _LIMIT or len(part.tls_body) > _LIMIT:
-        d[APP] = _ALERT
+        d.app = _ALERT
         part.rest = part.tls_body = b""
 
 
@@ -321,7 +321,7 @@ def _dns(
             conn.service = ("dns", 1.0, "payload")
         part.rest = part.rest[2 + size :]
     if len(part.rest) > _LONGEST_DNS:
-        d[APP] = IGNORE
+        d.app = IGNORE
         part.rest = b""
 
 

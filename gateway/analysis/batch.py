@@ -1,14 +1,13 @@
 """The batch loop: every packet of a block, in one function.
 
 It is one long function on purpose. A call, an attribute or an object per packet costs more than the work itself, so
-state lives in locals, a direction of a flow is a list read by constant positions, and the two usual segments (data at
+state lives in locals, a direction of a flow is an object with slots, and the two usual segments (data at
 exactly the expected sequence number, an ACK that advances) are dealt with in place. Everything else goes to
 `tcp.segment`, one call further.
 
 `run(buffer, records, state)` is the seam: a native helper that fills the same state could take its place.
 """
 
-# ruff: noqa: N806 -- slots of a direction keep their names as locals, see `run`
 from __future__ import annotations
 
 import struct
@@ -18,41 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
-from gateway.analysis.flows import (
-    APP,
-    APP_NEXT,
-    BYTES,
-    CONN,
-    EDGE,
-    HALF,
-    HEAD,
-    KNOWN,
-    LA,
-    LAST,
-    LAST_FRAME,
-    MASK,
-    MAX_FLIGHT,
-    NOBODY,
-    NORM,
-    NSEQ,
-    NSEQ_TIME,
-    OLD,
-    OUT,
-    PACKETS,
-    REV,
-    ROLL,
-    RTTS,
-    SCALED,
-    SEGMENTS,
-    SHIFT,
-    SIGNATURE,
-    SPAN,
-    TIGHT,
-    VLAN,
-    WIN,
-    WMAX,
-    WMIN,
-)
+from gateway.analysis.flows import HALF, MASK, NOBODY
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
@@ -77,9 +42,6 @@ _ROOM4, _ROOM6 = 42, 62
 _ETHERTYPE_AT = {1: 12, 113: 14}
 _NOWHERE = 1 << 40
 _MAX_SAMPLES = 4096
-_FIRST_SLOTS = APP, APP_NEXT, BYTES, EDGE, HEAD, KNOWN, LA, LAST, LAST_FRAME, MAX_FLIGHT
-_MIDDLE_SLOTS = NORM, NSEQ, NSEQ_TIME, OLD, OUT, PACKETS, REV, ROLL, RTTS, SCALED
-_LAST_SLOTS = SEGMENTS, SHIFT, SIGNATURE, SPAN, TIGHT, WIN, WMAX, WMIN
 _NOTHING = (0, -1)  # in place of an unacknowledged segment: never sent
 
 
@@ -97,11 +59,6 @@ def run(block: Block, st: State) -> None:
     What a packet adds to the totals of its protocol is not counted here one by one: all packets of the block less those
     that went another way are the plain TCP over IPv4.
     """
-    # Positions as locals, by the names they have everywhere: reading a global takes twice as long, and there are dozens
-    # in each packet's way.
-    APP, APP_NEXT, BYTES, EDGE, HEAD, KNOWN, LA, LAST, LAST_FRAME, MAX_FLIGHT = _FIRST_SLOTS
-    NORM, NSEQ, NSEQ_TIME, OLD, OUT, PACKETS, REV, ROLL, RTTS, SCALED = _MIDDLE_SLOTS
-    SEGMENTS, SHIFT, SIGNATURE, SPAN, TIGHT, WIN, WMAX, WMIN = _LAST_SLOTS
     buf, records = block.buffer, block.records
     linktype = block.interface.linktype
     before = _ETHERTYPE_AT.get(linktype)
@@ -171,54 +128,54 @@ def run(block: Block, st: State) -> None:
             doff, flags = of >> 8 | vlan << 8, of & 0xFF
             total = length + 20 + (of >> 10 & 0x3C)
             d = find(key, nobody)
-        if doff == d[NORM] and seq == d[NSEQ] and (flags == 16 or flags == 24) and win:
-            acked = d[LA]
-            length = total - d[HEAD]
+        if doff == d.norm and seq == d.nseq and (flags == 16 or flags == 24) and win:
+            acked = d.la
+            length = total - d.head
             # Where an acknowledgement has wrapped and the data have not, the comparison fails and `tcp` takes over;
-            # where only the data have, NORM forbids this path.
+            # where only the data have, `norm` forbids this path.
             if ack == acked:
                 usual = length > 0
             else:
-                r = d[REV]
-                waiting = r[NSEQ]
+                r = d.rev
+                waiting = r.nseq
                 usual = acked < ack <= waiting and length >= 0
             if length and usual:
                 stop = seq + length
-                if stop >= d[EDGE] or length == 1:
-                    r = d[REV]
-                    flight = stop - r[LA]
-                    if flight == r[SCALED] or (length == 1 and not r[WIN] > 0):
+                if stop >= d.edge or length == 1:
+                    r = d.rev
+                    flight = stop - r.la
+                    if flight == r.scaled or (length == 1 and not r.win > 0):
                         usual = False
-                    elif r[SPAN] <= flight < r[SCALED]:
-                        d[TIGHT] += 1
+                    elif r.span <= flight < r.scaled:
+                        d.tight += 1
             if usual:
-                d[BYTES] += wire
+                d.bytes += wire
                 if watch:
                     too_big(st, key, wire, t, frame)
-                if t >= d[ROLL]:
+                if t >= d.roll:
                     roll(d, t, st, frame)
-                if win != d[WIN]:
-                    d[WIN] = win
-                    d[SCALED] = scaled = win << d[SHIFT]
-                    if d[KNOWN]:
-                        d[SPAN] = scaled - scaled // 10
-                    if win < d[WMIN]:
-                        d[WMIN] = win
-                    elif win > d[WMAX]:
-                        d[WMAX] = win
-                    d[REV][EDGE] = ack + d[SPAN]
+                if win != d.win:
+                    d.win = win
+                    d.scaled = scaled = win << d.shift
+                    if d.known:
+                        d.span = scaled - scaled // 10
+                    if win < d.wmin:
+                        d.wmin = win
+                    elif win > d.wmax:
+                        d.wmax = win
+                    d.rev.edge = ack + d.span
                 if ack != acked:
                     waiting -= acked
-                    if waiting > r[MAX_FLIGHT]:
-                        r[MAX_FLIGHT] = waiting
-                    d[LA] = ack
-                    r[EDGE] = ack + d[SPAN]
-                    out = r[OUT]
+                    if waiting > r.max_flight:
+                        r.max_flight = waiting
+                    d.la = ack
+                    r.edge = ack + d.span
+                    out = r.out
                     if out:
                         entry = out[-1]
                         if entry[0] == ack:
                             out.clear()
-                            r[OLD] = entry
+                            r.old = entry
                         else:
                             count = 0
                             for entry in out:
@@ -227,28 +184,28 @@ def run(block: Block, st: State) -> None:
                                 count += 1
                             entry = _NOTHING
                             if count:
-                                r[OLD] = entry = out[count - 1]
+                                r.old = entry = out[count - 1]
                                 del out[:count]
                         trip = t - entry[1]
                         if trip >= 0 and entry[1] >= 0:
-                            samples = r[RTTS]
+                            samples = r.rtts
                             if samples is None:
-                                r[RTTS] = array("Q", (trip,))
+                                r.rtts = array("Q", (trip,))
                             elif len(samples) < _MAX_SAMPLES:
                                 samples.append(trip)
                             else:
                                 samples[st.random(_MAX_SAMPLES)] = trip
                 if length:
-                    d[NSEQ] = stop
-                    d[NSEQ_TIME] = t
-                    d[SEGMENTS] = count = d[SEGMENTS] + 1
-                    out = d[OUT]
+                    d.nseq = stop
+                    d.nseq_time = t
+                    d.segments = count = d.segments + 1
+                    out = d.out
                     out.append((stop, t, frame, ip_id, checksum, t, 1))
                     if not count & 255 and len(out) > 512:
                         del out[:256]
-                    app = d[APP]
+                    app = d.app
                     if app == 2:
-                        ahead = stop - d[APP_NEXT]
+                        ahead = stop - d.app_next
                         if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
                             app = 1
                     if app and app != 2:
@@ -260,10 +217,10 @@ def run(block: Block, st: State) -> None:
                         if app == 1 or (position < end and buf[position] == app):
                             feed(st, d, buf, position, end, seq, length, t, frame)
                 else:
-                    d[PACKETS] += 1
-                    d[SIGNATURE] = (ip_id, checksum, t, doff << 8 & 0xFF00 | flags, seq, ack)
-                d[LAST] = t
-                d[LAST_FRAME] = frame
+                    d.packets += 1
+                    d.signature = (ip_id, checksum, t, doff << 8 & 0xFF00 | flags, seq, ack)
+                d.last = t
+                d.last_frame = frame
                 continue
         known: Direction | None = d
         if d is nobody:
@@ -307,10 +264,10 @@ def run(block: Block, st: State) -> None:
             if decoded is None:
                 continue
             length = decoded.length
-        if known is None or of & 2 or known[VLAN] != vlan:
-            if known is not None and known[VLAN] != vlan:
-                if known[VLAN] < 0:
-                    known[VLAN] = vlan
+        if known is None or of & 2 or known.vlan != vlan:
+            if known is not None and known.vlan != vlan:
+                if known.vlan < 0:
+                    known.vlan = vlan
                 else:
                     key += vlan.to_bytes(2, "big")
                     known = find(key)
@@ -321,22 +278,22 @@ def run(block: Block, st: State) -> None:
             if known is None:
                 continue
             d = known
-        d[PACKETS] += 1
-        d[BYTES] += wire
+        d.packets += 1
+        d.bytes += wire
         if watch:
             too_big(st, key, wire, t, frame)
-        if t >= d[ROLL]:
+        if t >= d.roll:
             roll(d, t, st, frame)
         if segment(st, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, buf, header + 20, end):
-            app = d[APP]
-            if app and (app != 2 or 0 < (seq + length - d[APP_NEXT] & MASK) < HALF):
+            app = d.app
+            if app and (app != 2 or 0 < (seq + length - d.app_next & MASK) < HALF):
                 position = header + (of >> 10 & 0x3C)
                 if app < 3 or (position < end and buf[position] == app):
                     feed(st, d, buf, position, end, seq, length, t, frame)
-        if of & 0x10 and d[CONN].ack_time is None:
+        if of & 0x10 and d.conn.ack_time is None:
             established(st, d, t, frame, ack, of & 0x3F)
-        d[LAST] = t
-        d[LAST_FRAME] = frame
+        d.last = t
+        d.last_frame = frame
     plain4 = len(records) - others - plain_udp - plain6
     plain4_bytes = block.wire_bytes - other_bytes - plain_udp_bytes - plain6_bytes
     st.frame += len(records)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.findings import Findings
-from gateway.analysis.flows import FIN, LAST, LAST_FRAME, NSEQ_TIME, Connection, Direction
+from gateway.analysis.flows import Connection, Direction
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, counted, graded, short_s
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
@@ -268,7 +268,7 @@ def _reset(st: State, out: Findings, conn: Connection, session: Session, scanner
     sender = session.source if by_orig else session.target
     d = conn.orig if by_orig else conn.resp
     # Who resets a connection sends no more of it: new data, a SYN-ACK or a FIN afterwards come from the real owner.
-    went_on = d is not None and d[NSEQ_TIME] is not None and d[NSEQ_TIME] > t
+    went_on = d is not None and d.nseq_time is not None and d.nseq_time > t
     signals = [
         name
         for name, found in (
@@ -339,8 +339,8 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             f"{unacked(d)} bytes from {st.address_text(sender)} to {st.address_text(receiver)} "
             "were never acknowledged and "
             f"nothing was sent for the last {short_s(idle)}.",
-            frames=[d[LAST_FRAME]],
-            first_ns=d[LAST],
+            frames=[d.last_frame],
+            first_ns=d.last,
             last_ns=session.last,
             flow=conn.frame,
             source=session.source,
@@ -351,7 +351,7 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             advice="tcp.zombie",
         )
     elif conn_state(conn) in ("S2", "S3") and idle > limits.half_closed_s:
-        closed = conn.orig if conn.orig is not None and conn.orig[FIN] is not None else conn.resp
+        closed = conn.orig if conn.orig is not None and conn.orig.fin is not None else conn.resp
         assert closed is not None
         out.add(
             "tcp.state.half_closed",
@@ -359,8 +359,8 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             1.0,
             f"Half-closed connection to {st.address_text(session.target)}:{session.port}",
             f"Only one side closed; the other one has been silent for {short_s(idle)}.",
-            frames=[closed[FIN][1]],
-            first_ns=closed[FIN][0],
+            frames=[closed.fin[1]],
+            first_ns=closed.fin[0],
             last_ns=session.last,
             flow=conn.frame,
             source=session.source,

@@ -213,14 +213,11 @@ def _finish_tables(st: State) -> None:
 def _take_apart(st: State) -> None:
     """Break the cycles of the flow tables, so that they are freed at once and not by a walk over all there is."""
     for conn in st.connections:
-        conn.session = None
-        for d in (conn.orig, conn.resp):
-            if d is not None:
-                d.clear()
+        if conn.orig is not None:
+            conn.orig.rev = None
+        conn.orig = conn.resp = conn.session = None
     for flow in st.udp_flows:
-        for d in (flow.orig, flow.resp):
-            if d is not None:
-                d.clear()
+        flow.orig = flow.resp = None
 
 
 def _weakening(st: State, totals: summary.TcpTotals) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.findings import Findings
-from gateway.analysis.flows import TROUBLE
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, graded, is_group, many_bytes, raised, short_s
 from gateway.analysis.neighbourhood import membership
@@ -31,8 +30,8 @@ def detect(st: State, out: Findings) -> None:
             continue
         row = sums[session.source, session.target, session.port, "tcp"]
         up = session.up
-        if conn.orig is not None and conn.orig[TROUBLE] is not None:
-            up -= conn.orig[TROUBLE].retransmitted_bytes
+        if conn.orig is not None and conn.orig.trouble is not None:
+            up -= conn.orig.trouble.retransmitted_bytes
         _add(row, up, session.down, session.start, session.last, conn.frame, conn.name, limits.window_s)
     for flow in st.udp_flows:
         source, target, _, port = split_key(flow.key)

@@ -6,29 +6,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from gateway.analysis.flows import (
-    BYTES,
-    FIN,
-    FIRST,
-    IDLE,
-    KNOWN,
-    LAST,
-    MAX_FLIGHT,
-    PACKETS,
-    PAYLOAD,
-    PEAK,
-    RTTS,
-    SEGMENTS,
-    SHIFT,
-    TIGHT,
-    TROUBLE,
-    VLAN,
-    WMAX,
-    WMIN,
-    Connection,
-    Direction,
-    Trouble,
-)
+from gateway.analysis.flows import Connection, Direction, Trouble
 from gateway.analysis.fold import attempt_traffic, split_key
 from gateway.analysis.measures import MS, SECOND, rank, stats_ms
 from gateway.analysis.services import service_of, shape_of_tcp, shape_of_udp
@@ -42,23 +20,24 @@ if TYPE_CHECKING:
     from gateway.analysis.state import State
 
 _NO_TROUBLE = Trouble()
+_ABSENT = Direction(None, 0, 0, 0, 0)  # in place of a direction of which nothing was recorded
 
 
 def active_ns(d: Direction) -> int:
     """Time between the first and last packet of a direction less its silences of over a second."""
-    return max(0, int(d[LAST] - d[FIRST] - d[IDLE]))
+    return max(0, int(d.last - d.first - d.idle))
 
 
 def limited_by(conn: Connection, d: Direction, share: float) -> str | None:
     """What held a sender back, judged over the whole transfer; None where nothing can be said."""
-    trouble = d[TROUBLE]
-    segments = d[SEGMENTS]
+    trouble = d.trouble
+    segments = d.segments
     if segments < 10:
         return None
     other = conn.resp if d is conn.orig else conn.orig
-    if other is not None and other[TROUBLE] is not None and other[TROUBLE].zero_time > share * max(1, active_ns(d)):
+    if other is not None and other.trouble is not None and other.trouble.zero_time > share * max(1, active_ns(d)):
         return "receiver application"
-    if other is not None and other[KNOWN] and d[TIGHT] > share * segments:
+    if other is not None and other.known and d.tight > share * segments:
         return "receiver window"
     if trouble is not None and trouble.retransmitted > max(2, 0.005 * segments):
         return "network"
@@ -68,21 +47,19 @@ def limited_by(conn: Connection, d: Direction, share: float) -> str | None:
 def direction_row(conn: Connection, d: Direction | None, share: float) -> DirectionRow:
     """One direction of a connection for the report."""
     if d is None:
-        d = [0] * 64
-        d[TROUBLE] = d[RTTS] = d[FIN] = None
-        d[KNOWN] = False
+        d = _ABSENT
         missing = True
     else:
         missing = False
-    trouble: Trouble = d[TROUBLE] or _NO_TROUBLE
+    trouble: Trouble = d.trouble or _NO_TROUBLE
     options = conn.options if d is conn.orig else conn.resp_options
     active = active_ns(d) / SECOND
-    known = bool(d[KNOWN])
-    scale = d[SHIFT] if known else None
+    known = bool(d.known)
+    scale = d.shift if known else None
     cause = trouble.cause
-    unique = max(0, d[PAYLOAD] - trouble.retransmitted_bytes)
+    unique = max(0, d.payload - trouble.retransmitted_bytes)
     return {
-        "segments": d[SEGMENTS],
+        "segments": d.segments,
         "retrans": trouble.retransmitted,
         "fast": trouble.fast,
         "spurious": trouble.spurious,
@@ -100,8 +77,8 @@ def direction_row(conn: Connection, d: Direction | None, share: float) -> Direct
         "zero_window_s": trouble.zero_time / SECOND,
         "window_full": trouble.full,
         "keepalives": trouble.keepalives,
-        "min_window": None if missing or not d[WMAX] else d[WMIN] << (scale or 0),
-        "max_window": None if missing or not d[WMAX] else d[WMAX] << (scale or 0),
+        "min_window": None if missing or not d.wmax else d.wmin << (scale or 0),
+        "max_window": None if missing or not d.wmax else d.wmax << (scale or 0),
         "window_scale": scale,
         "mss": options[0] if options is not None else None,
         "sack": options[2] if options is not None else None,
@@ -109,9 +86,9 @@ def direction_row(conn: Connection, d: Direction | None, share: float) -> Direct
         "sack_blocks": trouble.sack_blocks,
         "dsack": trouble.dsack,
         "reneged": trouble.reneged,
-        "max_in_flight": d[MAX_FLIGHT],
-        "bps": unique * 8 / active if active >= 0.5 and d[SEGMENTS] >= 10 else None,
-        "peak_bps": d[PEAK] * 8.0 if active >= 0.5 and d[SEGMENTS] >= 10 else None,
+        "max_in_flight": d.max_flight,
+        "bps": unique * 8 / active if active >= 0.5 and d.segments >= 10 else None,
+        "peak_bps": d.peak * 8.0 if active >= 0.5 and d.segments >= 10 else None,
         "unique_bytes": unique,
         "active_s": active,
         "unacked_bytes": 0 if missing else unacked(d),
@@ -171,14 +148,14 @@ def side_of(conn: Connection) -> Side:
 def one_sided(conn: Connection, least: int) -> bool:
     """Whether only one direction was recorded, though the other one must have existed."""
     orig, resp = conn.orig, conn.resp
-    sent = orig[PACKETS] if orig is not None else 0
-    back = resp[PACKETS] if resp is not None else 0
+    sent = orig.packets if orig is not None else 0
+    back = resp.packets if resp is not None else 0
     return (sent >= least and back == 0) or (back >= least and sent == 0)
 
 
 def median_rtt(conn: Connection) -> int | None:
     """The larger side's median round trip in ns; the handshake's where there are no samples."""
-    values = [rank(sorted(d[RTTS]), 0.5) for d in (conn.orig, conn.resp) if d is not None and d[RTTS]]
+    values = [rank(sorted(d.rtts), 0.5) for d in (conn.orig, conn.resp) if d is not None and d.rtts]
     if values:
         return sum(values) if len(values) == 2 else values[0]
     return conn.irtt
@@ -195,7 +172,7 @@ def _tcp_row(st: State, session: Session) -> FlowRow:
     service, confidence, why = service_of(st, conn.service, conn.name, "tcp", port, shape=shape)
     rtt = median_rtt(conn)
     reset = conn.reset
-    vlan = orig[VLAN] if orig is not None else (resp[VLAN] if resp is not None else 0)
+    vlan = orig.vlan if orig is not None else (resp.vlan if resp is not None else 0)
     return {
         "uid": f"C{conn.frame}",
         "proto": "tcp",
@@ -211,12 +188,12 @@ def _tcp_row(st: State, session: Session) -> FlowRow:
         "start": st.seconds(conn.time),
         "duration": max(0.0, (session.last - conn.time) / SECOND),
         "idle_s": max(0.0, (st.max_ns - session.last) / SECOND),
-        "orig_pkts": orig[PACKETS] if orig is not None else 0,
-        "resp_pkts": resp[PACKETS] if resp is not None else 0,
+        "orig_pkts": orig.packets if orig is not None else 0,
+        "resp_pkts": resp.packets if resp is not None else 0,
         "orig_bytes": session.up,
         "resp_bytes": session.down,
-        "orig_wire_bytes": orig[BYTES] if orig is not None else 0,
-        "resp_wire_bytes": resp[BYTES] if resp is not None else 0,
+        "orig_wire_bytes": orig.bytes if orig is not None else 0,
+        "resp_wire_bytes": resp.bytes if resp is not None else 0,
         "conn_state": session.state,
         "retrans": up["retrans"] + down["retrans"],
         "ooo": up["out_of_order"] + down["out_of_order"],
@@ -230,9 +207,9 @@ def _tcp_row(st: State, session: Session) -> FlowRow:
         "trouble": _trouble(st, conn),
         "tcp": {
             "handshake": handshake_row(st, conn, session.last),
-            "rtt_client_ms": stats_ms(resp[RTTS]) if resp is not None else None,
-            "rtt_server_ms": stats_ms(orig[RTTS]) if orig is not None else None,
-            "dropped_by_karn": sum(1 for d in (orig, resp) if d is not None for item in d[16] if item[1] < 0),
+            "rtt_client_ms": stats_ms(resp.rtts) if resp is not None else None,
+            "rtt_server_ms": stats_ms(orig.rtts) if orig is not None else None,
+            "dropped_by_karn": sum(1 for d in (orig, resp) if d is not None for item in d.out if item[1] < 0),
             "side": side_of(conn),
             "one_sided": one_sided(conn, st.settings.asymmetry.min_packets),
             "reset_by": None if reset is None else ("orig" if reset[0] else "resp"),
@@ -252,8 +229,8 @@ def _trouble(st: State, conn: Connection) -> float:
     for d in (conn.orig, conn.resp):
         if d is None:
             continue
-        size += d[BYTES]
-        trouble = d[TROUBLE]
+        size += d.bytes
+        trouble = d.trouble
         if trouble is not None:
             score += 5 * trouble.retransmitted + 3 * trouble.reordered + trouble.lost + 20 * trouble.zero_time / SECOND
             score += 3 * trouble.zero_count + 2 * trouble.full + 10 * trouble.cause.get("rto", 0)

@@ -1,8 +1,6 @@
-"""Flow tables: one list of numbers for each direction of a connection, and one object for what both share.
+"""Flow tables: one object for each direction of a connection, and one for what both share.
 
-The batch loop touches three to eight of these slots for each packet, so a direction is a plain list with the constant
-positions below; anything rare lives in `Trouble`, made when the first rare thing happens. Sequence arithmetic is modulo
-2^32.
+Sequence arithmetic is modulo 2^32.
 """
 
 from __future__ import annotations
@@ -13,82 +11,85 @@ from typing import Any, Final
 MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000
 
-# A direction mixes integers, lists and objects by position; Any keeps the batch loop free of casts.
-Direction = list[Any]
-
-# Touched by the batch loop
-REV: Final = 0  # the other direction, None until it is needed
-NORM: Final = 1  # SHAPE while the short path may be taken, else -1
-NSEQ: Final = 2  # next expected sequence number, None before the first packet; past 2^32 until `tcp` has seen it wrap
-SHAPE: Final = 3  # byte of the header length of the usual segment, below the VLAN; -1 while not known
-LA: Final = 4  # last acknowledgement number sent, None before the first
-WIN: Final = 5  # window field of the last packet, unscaled; -1 when it cannot be compared
-SCALED: Final = 6  # scaled window: the other side must stop so many bytes behind LA
-SPAN: Final = 7  # nine tenths of the scaled window, NEVER when its scale is not known
-SHIFT: Final = 8  # window scale, 14 when not known so that no limit is ever met by accident
-PACKETS: Final = 9  # without payload while the file is read, see `settle`; all of them afterwards
-BYTES: Final = 10  # on the wire
-LAST: Final = 11  # time of the last packet, ns
-LAST_FRAME: Final = 12
-PAYLOAD: Final = 13  # payload bytes, repeats included; less NSEQ while the file is read, see `settle`
-SEGMENTS: Final = 14  # packets with payload
-NSEQ_TIME: Final = 15  # when NSEQ was last advanced
-OUT: Final = 16  # unacknowledged segments, see `tcp`
-ROLL: Final = 17  # time at which the throughput second is over
-APP: Final = 18  # what the payload is wanted for, see `applications`
-APP_NEXT: Final = 19  # sequence number at which the payload becomes interesting again
-TIGHT: Final = 20  # segments that filled nine tenths of the other side's window
-RTTS: Final = 21  # array of round trips to the other side and back, ns
-OLD: Final = 22  # the unacknowledged segment that was acknowledged last
-SIGNATURE: Final = 23  # (IP id, checksum, time, flags, seq, ack) of the last packet without payload
-# Touched at changes only
-CONN: Final = 24
-DUP: Final = 25  # repeats of the last acknowledgement
-KEEPALIVE: Final = 26  # the last packet was a keep-alive
-PROBE: Final = 27  # the last packet was a zero-window probe
-HOLES: Final = 28  # list of [start, end, frame, time, timestamp option, IP id], or None
-FIRST: Final = 29
-FIRST_FRAME: Final = 30
-ISN: Final = 31  # None when no SYN was seen
-PEAK: Final = 32  # most payload bytes in one second
-PEAK_BASE: Final = 33
-IDLE: Final = 34  # ns of silences longer than a second
-ZERO_SINCE: Final = 35  # (time, frame) of the first zero window of a period, else None
-TTL: Final = 36
-RECOVER: Final = 37  # end of the highest segment sent again and not yet acknowledged, else None
-TROUBLE: Final = 38
-ACKED: Final = 39  # highest sequence number the other side acknowledged though it was never captured
-KNOWN: Final = 40  # window scaling of this side is known (its SYN was seen)
-WMIN: Final = 41
-WMAX: Final = 42
-BASE: Final = 43  # first sequence number seen
-VLAN: Final = 44
-FIN: Final = 45  # (time, frame) of the first FIN
-MAX_FLIGHT: Final = 46
-ROLL_FROM: Final = 47  # when the throughput second began
-GAP_FROM: Final = 48  # the payload count at which the throughput second began
-HEAD: Final = 49  # bytes of the IPv4 and TCP headers of the usual segment
-EDGE: Final = 50  # sequence number from which a segment comes near the end of the other side's window
-SLOTS: Final = 51
-
 NEVER: Final = 1 << 40  # more bytes than any window has
 
-_EMPTY: Final[Direction] = [None] * SLOTS
-for _slot in (PACKETS, BYTES, PAYLOAD, SEGMENTS, TIGHT, DUP, PEAK, PEAK_BASE, IDLE, MAX_FLIGHT, APP_NEXT, GAP_FROM):
-    _EMPTY[_slot] = 0
-_EMPTY[NORM] = _EMPTY[SHAPE] = -1
-_EMPTY[APP] = 1
-_EMPTY[WIN] = -1
-_EMPTY[SHIFT] = 14
-_EMPTY[SCALED] = 0
-_EMPTY[SPAN] = NEVER
-_EMPTY[WMAX] = 0
-_EMPTY[WMIN] = 1 << 30
+UdpDirection = list[Any]  # by position, see `udp`
+
+
+class Direction:
+    """One direction of a connection: everything the rules remember between two of its packets.
+
+    Slots are the cheapest state there is in this interpreter: a third of the price of a list read by position. What may
+    be unknown is typed Any, which keeps the batch loop free of casts. Rare things live in `Trouble`.
+    """
+
+    __slots__ = (
+        *("acked", "app", "app_next", "base", "bytes", "conn", "dup", "edge", "fin", "first", "first_frame", "head"),
+        *("holes", "idle", "isn", "keepalive", "known", "la", "last", "last_frame", "max_flight", "norm", "nseq"),
+        *("nseq_time", "old", "out", "packets", "payload", "peak", "peak_base", "probe", "recover", "rev", "roll"),
+        *("roll_from", "rtts", "scaled", "segments", "shape", "shift", "signature", "span", "tight", "trouble", "ttl"),
+        *("vlan", "win", "wmax", "wmin", "zero_since"),
+    )
+
+    def __init__(self, connection: Any, time: int, frame: int, vlan: int, ttl: int) -> None:
+        """An empty direction whose first packet is yet to be counted; `connection` is None for stand-ins only."""
+        # Touched by the batch loop
+        self.rev: Any = None  # the other direction, None until it is needed
+        self.norm = -1  # `shape` while the short path may be taken, else -1
+        self.nseq: Any = None  # next sequence number, None before the first; past 2^32 until `tcp` has seen it wrap
+        self.shape = -1  # byte of the header length of the usual segment, below the VLAN; -1 while not known
+        self.la: Any = None  # last acknowledgement number sent, None before the first
+        self.win = -1  # window field of the last packet, unscaled; -1 when it cannot be compared
+        self.scaled = 0  # scaled window: the other side must stop so many bytes behind `la`
+        self.span = NEVER  # nine tenths of the scaled window, NEVER when its scale is not known
+        self.shift = 14  # window scale, 14 when not known so that no limit is ever met by accident
+        self.packets = 0  # without payload while the file is read, see `settle`; all of them afterwards
+        self.bytes = 0  # on the wire
+        self.last = time  # time of the last packet, ns
+        self.last_frame = frame
+        self.payload = 0  # payload bytes, repeats included; less `nseq` while the file is read, see `settle`
+        self.segments = 0  # packets with payload
+        self.nseq_time: Any = None  # when `nseq` was last advanced
+        self.out: list[tuple[int, ...]] = []  # unacknowledged segments, see `tcp`
+        self.roll = time  # time at which the throughput second is over
+        self.app = 1  # what the payload is wanted for, see `applications`
+        self.app_next = 0  # sequence number at which the payload becomes interesting again
+        self.tight = 0  # segments that filled nine tenths of the other side's window
+        self.rtts: Any = None  # array of round trips to the other side and back, ns
+        self.old: Any = None  # the unacknowledged segment that was acknowledged last
+        self.signature: Any = None  # (IP id, checksum, time, flags, seq, ack) of the last packet without payload
+        self.head: Any = None  # bytes of the IPv4 and TCP headers of the usual segment
+        self.edge: Any = None  # sequence number from which a segment comes near the end of the other side's window
+        self.known = False  # window scaling of this side is known (its SYN was seen)
+        self.wmin = 1 << 30
+        self.wmax = 0
+        self.max_flight = 0
+        # Touched at changes only
+        self.conn: Any = connection
+        self.dup = 0  # repeats of the last acknowledgement
+        self.keepalive = False  # the last packet was a keep-alive
+        self.probe = False  # the last packet was a zero-window probe
+        self.holes: Any = None  # list of [start, end, frame, time, timestamp option, IP id], or None
+        self.first = time
+        self.first_frame = frame
+        self.isn: Any = None  # None when no SYN was seen
+        self.peak = 0  # most payload bytes in one second
+        self.peak_base = 0
+        self.idle = 0  # ns of silences longer than a second
+        self.zero_since: Any = None  # (time, frame) of the first zero window of a period, else None
+        self.ttl = ttl
+        self.recover: Any = None  # end of the highest segment sent again and not yet acknowledged, else None
+        self.trouble: Any = None
+        self.acked: Any = None  # highest sequence number the other side acknowledged though it was never captured
+        self.base: Any = None  # first sequence number seen
+        self.vlan = vlan
+        self.fin: Any = None  # (time, frame) of the first FIN
+        self.roll_from = time  # when the throughput second began
 
 
 # Stands for the direction of a packet that belongs to none: never on the short path.
-NOBODY: Final[Direction] = _EMPTY.copy()
-NOBODY[NORM] = -2
+NOBODY: Final = Direction(None, 0, 0, 0, 0)
+NOBODY.norm = -2
 
 
 class Trouble:
@@ -253,48 +254,34 @@ class Connection:
             row[4].append(frame)
 
 
-def new_direction(connection: Connection, time: int, frame: int, vlan: int, ttl: int) -> Direction:
-    """An empty direction whose first packet is yet to be counted."""
-    direction = _EMPTY.copy()
-    direction[CONN] = connection
-    direction[FIRST] = direction[LAST] = time
-    direction[FIRST_FRAME] = direction[LAST_FRAME] = frame
-    direction[VLAN] = vlan
-    direction[TTL] = ttl
-    direction[ROLL] = time
-    direction[ROLL_FROM] = time
-    direction[OUT] = []
-    return direction
-
-
 def trouble_of(direction: Direction) -> Trouble:
     """The record of rare events of a direction, made on first use."""
-    trouble: Trouble | None = direction[TROUBLE]
+    trouble: Trouble | None = direction.trouble
     if trouble is None:
-        trouble = direction[TROUBLE] = Trouble()
+        trouble = direction.trouble = Trouble()
     return trouble
 
 
 def round_trips(direction: Direction) -> array[int]:
     """The round-trip samples of a direction, made on first use."""
-    samples: array[int] | None = direction[RTTS]
+    samples: array[int] | None = direction.rtts
     if samples is None:
-        samples = direction[RTTS] = array("Q")
+        samples = direction.rtts = array("Q")
     return samples
 
 
 def settle(direction: Direction) -> None:
-    """Make PACKETS and PAYLOAD what they say, once the last packet was counted.
+    """Make `packets` and `payload` what they say, once the last packet was counted.
 
-    Until then segments with payload are counted by SEGMENTS only, and payload in order by the advance of NSEQ.
+    Until then segments with payload are counted by `segments` only, and payload in order by the advance of `nseq`.
     """
-    direction[PACKETS] += direction[SEGMENTS]
-    direction[PAYLOAD] = payload_of(direction)
+    direction.packets += direction.segments
+    direction.payload = payload_of(direction)
 
 
 def payload_of(direction: Direction) -> int:
     """Payload bytes so far, of a direction that was not settled."""
-    return int(direction[PAYLOAD] + (direction[NSEQ] or 0))
+    return int(direction.payload + (direction.nseq or 0))
 
 
 def reverse_key(key: bytes) -> bytes:

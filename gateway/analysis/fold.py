@@ -12,7 +12,7 @@ import struct
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.flows import BYTES, FIN, LAST, PACKETS, PAYLOAD, Connection, reverse_key, settle
+from gateway.analysis.flows import Connection, reverse_key, settle
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -171,8 +171,8 @@ def _age(conn: Connection) -> tuple[bool, int]:
     both = 0
     for d in (conn.orig, conn.resp):
         if d is not None:
-            last = max(last, d[LAST])
-            both += d[FIN] is not None
+            last = max(last, d.last)
+            both += d.fin is not None
     return not (closed or both == 2), last
 
 
@@ -186,8 +186,8 @@ def _fold_connection(st: State, conn: Connection) -> None:
     for index, d in enumerate((orig, resp)):
         if d is not None:
             settle(d)
-            counts[index], counts[index + 2] = d[PACKETS], d[BYTES]
-            d[0] = None
+            counts[index], counts[index + 2] = d.packets, d.bytes
+            d.rev = None
     source, destination, _, port = split_key(conn.key)
     row = add_traffic(st, source, destination, *counts)
     if row is not None and conn.syn_frame is not None:
@@ -202,9 +202,9 @@ def _fold_connection(st: State, conn: Connection) -> None:
             return
         sessions = st.folded_sessions[name] = []
     if len(sessions) < _MAX_SESSIONS:
-        last = max(d[LAST] for d in (orig, resp) if d is not None)
-        up = orig[PAYLOAD] if orig is not None else 0
-        down = resp[PAYLOAD] if resp is not None else 0
+        last = max(d.last for d in (orig, resp) if d is not None)
+        up = orig.payload if orig is not None else 0
+        down = resp.payload if resp is not None else 0
         sessions.append((conn.time, last, up, down, conn.frame))
 
 

@@ -13,29 +13,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.flows import (
-    BYTES,
-    CONN,
-    FIRST,
-    FIRST_FRAME,
-    HALF,
-    ISN,
-    KNOWN,
-    LA,
-    LAST,
-    LAST_FRAME,
-    MASK,
-    NORM,
-    NSEQ,
-    PACKETS,
-    REV,
-    SHIFT,
-    TTL,
-    Connection,
-    Direction,
-    new_direction,
-    reverse_key,
-)
+from gateway.analysis.flows import HALF, MASK, Connection, Direction, reverse_key
 from gateway.analysis.fold import fold_connections, fold_half
 from gateway.analysis.tcp import segment
 
@@ -98,18 +76,18 @@ def opening(
         if not flags & 2:
             return d
         if flags & 0x10:
-            if d[ISN] is None or seq == d[ISN]:
+            if d.isn is None or seq == d.isn:
                 return _syn_ack_of_known(st, d, frame, t, seq, of, buf, options, end)
-            if d[NSEQ] is None or d[REV] is None:
+            if d.nseq is None or d.rev is None:
                 return d
-        elif d[ISN] is not None and seq == d[ISN]:
+        elif d.isn is not None and seq == d.isn:
             st.syn += 1
-            conn = d[CONN]
+            conn = d.conn
             if len(conn.syn_times) < _MAX_REPEATS:
                 conn.syn_times += (t,)
                 conn.syn_frames += (frame,)
             return d
-        if flags & 0x10 and d[ISN] is None:
+        if flags & 0x10 and d.isn is None:
             return d
         _retire(st, key, d, frame, t)
     return _without_connection(
@@ -166,21 +144,21 @@ def _syn_ack_of_known(
     st: State, d: Direction, frame: int, t: int, seq: int, of: int, buf: bytes, options: int, end: int
 ) -> Direction:
     st.syn_ack += 1
-    conn: Connection = d[CONN]
+    conn: Connection = d.conn
     conn.syn_ack_count += 1
     if conn.syn_ack_time is None:
         conn.syn_ack_time = t
         conn.syn_ack_frame = frame
-        d[ISN] = seq
-        d[KNOWN] = True
+        d.isn = seq
+        d.known = True
         conn.resp_options = parse_options(buf[options : min(options + ((of >> 12) - 5) * 4, end)])
-        _agree_on_scale(conn, d[REV], d)
+        _agree_on_scale(conn, d.rev, d)
     return d
 
 
 def _retire(st: State, key: bytes, d: Direction, frame: int, t: int) -> None:
     """A new connection takes the ports of an old one."""
-    conn: Connection = d[CONN]
+    conn: Connection = d.conn
     st.reused += 1
     st.label("reused_ports", conn, frame, t)
     st.tcp.pop(key, None)
@@ -218,7 +196,7 @@ def _without_connection(
             # The other side may have tried at the same time (simultaneous open).
             back = reverse_key(key)
             other = st.tcp.get(back)
-            if other is not None and other[ISN] is None and other[LA] not in (None, (seq + 1) & MASK):
+            if other is not None and other.isn is None and other.la not in (None, (seq + 1) & MASK):
                 # Its numbers do not belong to the connection of which only the other side has been seen.
                 _retire(st, back, other, frame, t)
             elif other is not None:
@@ -336,47 +314,47 @@ def _promote(st: State, key: bytes, half: tuple[Any, ...]) -> tuple[Direction, D
     conn = _connection(st, key, half[H_TIME], half[H_FRAME], half[H_OFFSET])
     repeats = half[H_REPEATS]
     last_time, last_frame = repeats[-1] if repeats else (half[H_TIME], half[H_FRAME])
-    orig = new_direction(conn, half[H_TIME], half[H_FRAME], half[H_VLAN], half[H_TTL])
-    resp = new_direction(conn, half[H_TIME], half[H_FRAME], -1, 0)  # its VLAN may be another one
-    orig[REV], resp[REV] = resp, orig
+    orig = Direction(conn, half[H_TIME], half[H_FRAME], half[H_VLAN], half[H_TTL])
+    resp = Direction(conn, half[H_TIME], half[H_FRAME], -1, 0)  # its VLAN may be another one
+    orig.rev, resp.rev = resp, orig
     conn.orig, conn.resp = orig, resp
     conn.first_flags = 2
     conn.syn_frame = half[H_FRAME]
     conn.syn_times = (half[H_TIME], *(time for time, _ in repeats))
     conn.syn_frames = (half[H_FRAME], *(frame for _, frame in repeats))
     conn.options = parse_options(half[H_OPTIONS])
-    orig[KNOWN] = True
-    orig[ISN] = half[H_ISN]
+    orig.known = True
+    orig.isn = half[H_ISN]
     st.tcp[key], st.tcp[reverse_key(key)] = orig, resp
     signature = half[H_SIGNATURE]
     segment(
         *(st, orig, half[H_FRAME], half[H_TIME], half[H_ISN], 0, 0x5002, half[H_WIN], 0),
         *(signature >> 16, signature & 0xFFFF, half[H_TTL], b"", 0, 0),
     )
-    orig[PACKETS] = 1 + len(repeats)
-    orig[BYTES] = half[H_BYTES]
-    orig[LAST], orig[LAST_FRAME] = last_time, last_frame
+    orig.packets = 1 + len(repeats)
+    orig.bytes = half[H_BYTES]
+    orig.last, orig.last_frame = last_time, last_frame
     answer = half[H_ANSWER]
     if answer is None:
-        resp[PACKETS] = 0
+        resp.packets = 0
         if half[H_REFUSAL] is not None:
             _refusal(conn, orig, resp, half[H_REFUSAL])
         _agree_on_scale(conn, orig, resp)
         return orig, resp
     conn.syn_ack_time, conn.syn_ack_frame, conn.syn_ack_count = answer[0], answer[1], answer[10]
     conn.resp_options = parse_options(answer[5])
-    resp[KNOWN] = True
-    resp[ISN] = answer[3]
-    resp[TTL] = answer[6]
-    resp[FIRST], resp[FIRST_FRAME] = answer[0], answer[1]
+    resp.known = True
+    resp.isn = answer[3]
+    resp.ttl = answer[6]
+    resp.first, resp.first_frame = answer[0], answer[1]
     _agree_on_scale(conn, orig, resp)
     segment(
         *(st, resp, answer[1], answer[0], answer[3], answer[7], 0x5012, answer[4], 0),
         *(answer[8] >> 16, answer[8] & 0xFFFF, answer[6], b"", 0, 0),
     )
-    resp[PACKETS] = answer[10]
-    resp[BYTES] = answer[9]
-    resp[LAST], resp[LAST_FRAME] = answer[0], answer[11]
+    resp.packets = answer[10]
+    resp.bytes = answer[9]
+    resp.last, resp.last_frame = answer[0], answer[11]
     if half[H_REFUSAL] is not None:
         _refusal(conn, orig, resp, half[H_REFUSAL])
     return orig, resp
@@ -385,10 +363,10 @@ def _promote(st: State, key: bytes, half: tuple[Any, ...]) -> tuple[Direction, D
 def _refusal(conn: Connection, orig: Direction, resp: Direction, refusal: tuple[Any, ...]) -> None:
     time, frame, from_responder, ttl, wire, plausible = refusal
     side = resp if from_responder else orig
-    side[PACKETS] += 1
-    side[BYTES] += wire
-    side[LAST], side[LAST_FRAME] = time, frame
-    jump = abs(ttl - side[TTL]) if side[TTL] else 0
+    side.packets += 1
+    side.bytes += wire
+    side.last, side.last_frame = time, frame
+    jump = abs(ttl - side.ttl) if side.ttl else 0
     conn.reset = (not from_responder, frame, time, "SYN", plausible, jump, 0)
 
 
@@ -411,21 +389,21 @@ def _midstream(
     other = st.tcp.get(back)
     flags = of & 0x17
     if other is not None:
-        conn: Connection = other[CONN]
-        d = new_direction(conn, t, frame, vlan, ttl)
-        d[REV], other[REV] = other, d
+        conn: Connection = other.conn
+        d = Direction(conn, t, frame, vlan, ttl)
+        d.rev, other.rev = other, d
         if conn.orig is other:
             conn.resp = d
         else:
             conn.orig = d
         st.tcp[key] = d
         # What the first side sent before its peer appeared is not outstanding in a way that gives round trips.
-        other[NORM] = -1
+        other.norm = -1
     else:
         answering = flags & 0x12 == 0x12
         st.streams += 1
         conn = _connection(st, back if answering else key, t, frame, st.base + start)
-        d = new_direction(conn, t, frame, vlan, ttl)
+        d = Direction(conn, t, frame, vlan, ttl)
         conn.first_flags = of & 0x3F
         if answering or (not flags & 2 and _is_server(key)):
             conn.resp = d
@@ -435,8 +413,8 @@ def _midstream(
         st.tcp[key] = d
     if flags & 2:
         raw = parse_options(buf[options : min(options + ((of >> 12) - 5) * 4, end)])
-        d[ISN] = seq
-        d[KNOWN] = True
+        d.isn = seq
+        d.known = True
         if flags & 0x10:
             st.syn_ack += 1
             conn.syn_ack_time, conn.syn_ack_frame, conn.syn_ack_count = t, frame, 1
@@ -504,30 +482,30 @@ def _agree_on_scale(conn: Connection, orig: Direction | None, resp: Direction | 
     theirs = conn.resp_options[1] if conn.resp_options is not None else None
     both = conn.options is not None and conn.resp_options is not None
     if orig is not None and conn.options is not None:
-        orig[SHIFT] = (ours or 0) if not both or theirs is not None else 0
+        orig.shift = (ours or 0) if not both or theirs is not None else 0
         if both and ours is None:
-            orig[SHIFT] = 0
-        orig[NORM] = -1  # its scaled window is to be made anew
+            orig.shift = 0
+        orig.norm = -1  # its scaled window is to be made anew
     if resp is not None and conn.resp_options is not None:
-        resp[SHIFT] = (theirs or 0) if not both or ours is not None else 0
-        resp[NORM] = -1
+        resp.shift = (theirs or 0) if not both or ours is not None else 0
+        resp.norm = -1
     # Where one side did not offer it, the other cannot use it, whatever its own SYN said.
-    if conn.options is not None and ours is None and resp is not None and not resp[KNOWN]:
-        resp[KNOWN], resp[SHIFT] = True, 0
-    if conn.resp_options is not None and theirs is None and orig is not None and not orig[KNOWN]:
-        orig[KNOWN], orig[SHIFT] = True, 0
+    if conn.options is not None and ours is None and resp is not None and not resp.known:
+        resp.known, resp.shift = True, 0
+    if conn.resp_options is not None and theirs is None and orig is not None and not orig.known:
+        orig.known, orig.shift = True, 0
 
 
 def established(st: State, d: Direction, t: int, frame: int, ack: int, flags: int) -> None:
     """Note the packet that closes the handshake: the originator's ACK of the SYN-ACK."""
-    conn: Connection = d[CONN]
+    conn: Connection = d.conn
     if conn.opened_in is None and conn.syn_times and not flags & 2:
         conn.opened_in = max(0, t - conn.syn_times[-1])
     resp = conn.resp
-    if resp is None or d is not conn.orig or resp[ISN] is None or conn.ack_time is not None or not flags & 0x10:
+    if resp is None or d is not conn.orig or resp.isn is None or conn.ack_time is not None or not flags & 0x10:
         return
-    if flags & 6 or ack != (resp[ISN] + 1) & MASK:
-        if (ack - resp[ISN] & MASK) < HALF and not flags & 6:
+    if flags & 6 or ack != (resp.isn + 1) & MASK:
+        if (ack - resp.isn & MASK) < HALF and not flags & 6:
             conn.ack_time, conn.ack_frame = -1, None
         return
     conn.ack_time, conn.ack_frame = t, frame

@@ -6,7 +6,6 @@ import heapq
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from gateway.analysis.flows import BYTES, PACKETS
 from gateway.analysis.fold import (
     HOST_ANSWERED,
     HOST_FLOWS,
@@ -55,16 +54,16 @@ def add_live_flows(st: State) -> list[PairRow]:
         counts = [0, 0, 0, 0]
         for index, d in enumerate((conn.orig, conn.resp)):
             if d is not None:
-                counts[index], counts[2 + index] = d[PACKETS], d[BYTES]
+                counts[index], counts[2 + index] = d.packets, d.bytes
         row = take(conn.key, (counts[0], counts[1], counts[2], counts[3]))
         if row is not None and conn.syn_frame is not None:
             row[HOST_SYN] += 1
             row[HOST_ANSWERED] += conn.syn_ack_time is not None
     for flow in st.udp_flows:
         counts = [0, 0, 0, 0]
-        for index, d in enumerate((flow.orig, flow.resp)):
-            if d is not None:
-                counts[index], counts[2 + index] = d[U_PACKETS], d[U_BYTES]
+        for index, way in enumerate((flow.orig, flow.resp)):
+            if way is not None:
+                counts[index], counts[2 + index] = way[U_PACKETS], way[U_BYTES]
         take(flow.key, (counts[0], counts[1], counts[2], counts[3]))
     for key, half in attempts(st):
         row = take(key, attempt_traffic(half))

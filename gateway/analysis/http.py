@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.flows import APP, APP_NEXT, HALF, MASK, Connection, Direction
+from gateway.analysis.flows import HALF, MASK, Connection, Direction
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -164,14 +164,14 @@ def segment(
                 side.header_time, side.header_frame = t, frame
             side.header = piece if len(piece) < _MAX_HEADER else b""
             side.next = end
-            d[APP] = 1
+            d.app = 1
             return
         first_time, first_frame = (side.header_time, side.header_frame) if side.header else (t, frame)
         side.header = b""
         size = _message(st, conn, talk, piece[:stop], t, frame, first_time, first_frame)
         at += stop + gap
         if size is None:
-            d[APP] = piece[0]
+            d.app = piece[0]
             return
         if size > len(data) - at:
             side.body_until = seq + at + size & MASK
@@ -183,10 +183,10 @@ def segment(
 def _want(d: Direction, side: Side) -> None:
     """Tell the batch loop from where on this direction is of interest."""
     if side.body_until is not None:
-        d[APP] = 2
-        d[APP_NEXT] = side.body_until
+        d.app = 2
+        d.app_next = side.body_until
     else:
-        d[APP] = 1
+        d.app = 1
 
 
 def _message(

@@ -22,7 +22,7 @@ from gateway.analysis.dns import (
     RCODES,
     TYPES,
 )
-from gateway.analysis.flows import RTTS, Connection
+from gateway.analysis.flows import Connection
 from gateway.analysis.fold import split_key
 from gateway.analysis.icmp import (
     E_COUNT,
@@ -103,8 +103,8 @@ def _ends(st: State, conn: Connection) -> tuple[str, str, int]:
 
 def server_rtt(conn: Connection) -> int | None:
     """The smallest round trip to the server, ns: what of a wait is the path's."""
-    if conn.orig is not None and conn.orig[RTTS]:
-        return int(min(conn.orig[RTTS]))
+    if conn.orig is not None and conn.orig.rtts:
+        return int(min(conn.orig.rtts))
     if conn.syn_ack_time is not None and conn.syn_times and conn.syn_ack_time >= conn.syn_times[-1]:
         return conn.syn_ack_time - conn.syn_times[-1]
     return None

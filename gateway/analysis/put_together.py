@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.analysis.applications import feed
-from gateway.analysis.flows import APP, APP_NEXT, BYTES, CONN, HALF, LAST, LAST_FRAME, MASK, PACKETS, ROLL, VLAN
+from gateway.analysis.flows import HALF, MASK
 from gateway.analysis.handshake import established, opening
 from gateway.analysis.tcp import roll, segment
 
@@ -42,9 +42,9 @@ def segment_of(
     win, checksum = whole[14] << 8 | whole[15], whole[16] << 8 | whole[17]
     length = end - data
     d = st.tcp.get(key)
-    if d is not None and d[VLAN] != vlan:
-        if d[VLAN] < 0:
-            d[VLAN] = vlan
+    if d is not None and d.vlan != vlan:
+        if d.vlan < 0:
+            d.vlan = vlan
         else:
             key += vlan.to_bytes(2, "big")
             d = st.tcp.get(key)
@@ -54,16 +54,16 @@ def segment_of(
         )
         if d is None:
             return
-    d[PACKETS] += 1
-    d[BYTES] += wire
-    if t >= d[ROLL]:
+    d.packets += 1
+    d.bytes += wire
+    if t >= d.roll:
         roll(d, t, st, frame)
     new = segment(st, d, frame, t, seq, ack, of, win, length, ip_id, checksum, ttl, whole, 20, end)
-    app = d[APP]
-    wanted = app == 1 or (app == 2 and 0 < (seq + length - d[APP_NEXT] & MASK) < HALF)
+    app = d.app
+    wanted = app == 1 or (app == 2 and 0 < (seq + length - d.app_next & MASK) < HALF)
     if new and (wanted or (app > 2 and data < end and whole[data] == app)):
         feed(st, d, whole, data, end, seq, length, t, frame)
-    if of & 0x10 and d[CONN].ack_time is None:
+    if of & 0x10 and d.conn.ack_time is None:
         established(st, d, t, frame, ack, of & 0x3F)
-    d[LAST] = t
-    d[LAST_FRAME] = frame
+    d.last = t
+    d.last_frame = frame

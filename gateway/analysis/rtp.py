@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.analysis.flows import Direction
+from gateway.analysis.flows import UdpDirection
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
@@ -114,7 +114,7 @@ def looks_like(buf: bytes, at: int) -> bool:
 
 
 def packet(
-    st: State, d: Direction, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
+    st: State, d: UdpDirection, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
 ) -> bool:
     """Take one datagram of a flow that may be RTP; returns True once the flow is believed to be RTP."""
     if not looks_like(buf, at):

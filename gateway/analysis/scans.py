@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.analysis.findings import Findings
-from gateway.analysis.flows import PACKETS
 from gateway.analysis.fold import (
     F_COUNT,
     F_FAILED,
@@ -283,11 +282,11 @@ def _flag_scans(st: State, out: Findings) -> set[bytes]:
             continue
         d = conn.orig if conn.orig is not None else conn.resp
         other = conn.resp if d is conn.orig else conn.orig
-        if d is None or d[PACKETS] > 2 or (other is not None and other[PACKETS] > 2):
+        if d is None or d.packets > 2 or (other is not None and other.packets > 2):
             continue
-        if other is not None and (conn.reset is None or other[14]):
+        if other is not None and (conn.reset is None or other.segments):
             continue
-        if flags in (0x10, 0x11) and (d[14] or conn.time - (st.first_ns or 0) < SECOND):
+        if flags in (0x10, 0x11) and (d.segments or conn.time - (st.first_ns or 0) < SECOND):
             continue  # may be the tail of a connection older than the capture
         source, target, sport, port = split_key(conn.key)
         if d is conn.resp:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.analysis.flows import BYTES, FIRST, LAST, PACKETS, PAYLOAD, SEGMENTS, Direction
+from gateway.analysis.flows import Direction, UdpDirection
 from gateway.analysis.fold import split_key
 from gateway.analysis.udp import U_BYTES, U_FIRST, U_LAST, U_PACKETS, U_PAYLOAD
 
@@ -81,7 +81,7 @@ _STREAM_PACKETS, _STREAM_PER_S, _STREAM_LEAST = 100, 10, 60
 
 def shape_of_tcp(orig: Direction | None, resp: Direction | None) -> Guess | None:
     """A guess by size and pace: much in large pieces one way, or little in small pieces both ways for a while."""
-    ways = [(d[PAYLOAD], d[SEGMENTS], d[LAST] - d[FIRST]) for d in (orig, resp) if d is not None and d[SEGMENTS]]
+    ways = [(d.payload, d.segments, d.last - d.first) for d in (orig, resp) if d is not None and d.segments]
     if not ways:
         return None
     octets, segments, _ = max(ways)
@@ -93,7 +93,7 @@ def shape_of_tcp(orig: Direction | None, resp: Direction | None) -> Guess | None
     return None
 
 
-def shape_of_udp(orig: Direction | None, resp: Direction | None) -> Guess | None:
+def shape_of_udp(orig: UdpDirection | None, resp: UdpDirection | None) -> Guess | None:
     """A guess by size and pace: many datagrams of some size at a steady rate."""
     for d in (orig, resp):
         if d is None or d[U_PACKETS] < _STREAM_PACKETS:
@@ -142,8 +142,8 @@ def build(st: State) -> list[ServiceRow]:
         reasons.setdefault((service, proto, port), (why or "none", confidence or 0.0))
 
     for conn in st.connections:
-        packets = sum(d[PACKETS] for d in (conn.orig, conn.resp) if d is not None)
-        size = sum(d[BYTES] for d in (conn.orig, conn.resp) if d is not None)
+        packets = sum(d.packets for d in (conn.orig, conn.resp) if d is not None)
+        size = sum(d.bytes for d in (conn.orig, conn.resp) if d is not None)
         take("tcp", conn.key, conn.service, conn.name, packets, size, shape_of_tcp(conn.orig, conn.resp))
     for flow in st.udp_flows:
         packets = sum(d[U_PACKETS] for d in (flow.orig, flow.resp) if d is not None)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.analysis.flows import FIN, LAST, LAST_FRAME, PACKETS, PAYLOAD, SEGMENTS, Connection
+from gateway.analysis.flows import Connection
 from gateway.analysis.fold import split_key
 from gateway.analysis.tcp import unacked
 
@@ -48,12 +48,12 @@ def conn_state(conn: Connection) -> str:
     if conn.syn_ack_time is None:
         if reset is not None:
             return "RSTOS0" if reset[0] else "REJ"
-        if orig is not None and orig[FIN] is not None:
+        if orig is not None and orig.fin is not None:
             return "SH"
         return "S0"
     if conn.syn_frame is None and orig is None:
         return "RSTRH" if reset is not None else "SHR"
-    ends = (orig is not None and orig[FIN] is not None, resp is not None and resp[FIN] is not None)
+    ends = (orig is not None and orig.fin is not None, resp is not None and resp.fin is not None)
     if reset is not None and ends != (True, True):
         return "RSTO" if reset[0] else "RSTR"
     if ends == (True, True):
@@ -83,14 +83,14 @@ def _of_connection(conn: Connection) -> Session:
     source, target, _, port = split_key(conn.key)
     last, last_frame, up, down = conn.time, conn.frame, 0, 0
     if orig is not None:
-        last, last_frame, up = orig[LAST], orig[LAST_FRAME], orig[PAYLOAD]
+        last, last_frame, up = orig.last, orig.last_frame, orig.payload
     if resp is not None:
-        down = resp[PAYLOAD]
-        if resp[PACKETS] and resp[LAST] >= last:
-            last, last_frame = resp[LAST], max(last_frame, resp[LAST_FRAME])
+        down = resp.payload
+        if resp.packets and resp.last >= last:
+            last, last_frame = resp.last, max(last_frame, resp.last_frame)
     answered = conn.syn_ack_time is not None or (conn.syn_frame is None and bool(down))
     established = conn.ack_frame is not None or bool(
-        orig is not None and resp is not None and orig[SEGMENTS] + resp[SEGMENTS] and answered
+        orig is not None and resp is not None and orig.segments + resp.segments and answered
     )
     return Session(
         conn.frame, source, target, port, conn.time, last, last_frame, up, down, conn_state(conn),

@@ -14,7 +14,7 @@ from gateway.analysis import fold
 from gateway.analysis.arp import ArpTable
 from gateway.analysis.dhcp import DhcpTable
 from gateway.analysis.dns import DnsTable
-from gateway.analysis.flows import CONN, Connection, Direction, reverse_key
+from gateway.analysis.flows import Connection, Direction, UdpDirection, reverse_key
 from gateway.analysis.fragments import FragmentTable
 from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
@@ -89,7 +89,7 @@ class State:
         self.offload = 0
         self.offload_frame = 0
         # UDP
-        self.udp: dict[bytes, Direction] = {}
+        self.udp: dict[bytes, UdpDirection] = {}
         self.udp_flows: deque[UdpFlow] = deque()
         self.targets: dict[bytes, list[Any]] = {}  # address -> counters of datagrams received, see `udp`
         self.icmp_targets: dict[bytes, list[Any]] = {}
@@ -253,9 +253,9 @@ class State:
         if protocol == 17:
             d = self.udp.get(key) or self.udp.get(back)
             return d[1].frame if d is not None else None
-        d = self.tcp.get(key) or self.tcp.get(back)
-        if d is not None:
-            conn: Connection = d[CONN]
+        direction = self.tcp.get(key) or self.tcp.get(back)
+        if direction is not None:
+            conn: Connection = direction.conn
             return conn.frame
         half = self.half.get(key) or self.half.get(back)
         return half[1] if half is not None else None

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flow_rows import handshake_state, one_sided, side_of
-from gateway.analysis.flows import PACKETS, RTTS, SEGMENTS, TROUBLE
 from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND, rank, stats_ms
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt
@@ -72,9 +71,9 @@ class TcpTotals:
             else:
                 self.handshakes["client-silent" if session.answered else "no-answer"] += 1
 
-    def _connection(self, st: State, conn: Any, least: int) -> None:  # Any: Connection
+    def _connection(self, st: State, conn: Connection, least: int) -> None:
         self.states[conn_state(conn)] += 1
-        last = max(d[11] for d in (conn.orig, conn.resp) if d is not None)
+        last = max(d.last for d in (conn.orig, conn.resp) if d is not None)
         self.handshakes[handshake_state(conn, (st.max_ns - last) / SECOND, st.settings.handshake.unanswered_s)] += 1
         self.sides[side_of(conn)] += 1
         if one_sided(conn, least):
@@ -88,13 +87,13 @@ class TcpTotals:
         for d in (conn.orig, conn.resp):
             if d is None:
                 continue
-            self.segments += d[SEGMENTS]
-            self.acks += d[PACKETS]
-            if d[RTTS]:
-                middle = rank(sorted(d[RTTS]), 0.5)
+            self.segments += d.segments
+            self.acks += d.packets
+            if d.rtts:
+                middle = rank(sorted(d.rtts), 0.5)
                 if middle > path:
-                    path, samples = middle, len(d[RTTS])
-            trouble = d[TROUBLE]
+                    path, samples = middle, len(d.rtts)
+            trouble = d.trouble
             if trouble is None:
                 continue
             self.retransmitted += trouble.retransmitted

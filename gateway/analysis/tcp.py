@@ -13,54 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flows import (
-    ACKED,
-    BASE,
-    CONN,
-    DUP,
-    EDGE,
-    FIN,
     HALF,
-    HEAD,
-    HOLES,
-    IDLE,
-    ISN,
-    KEEPALIVE,
-    KNOWN,
-    LA,
-    LAST,
-    LAST_FRAME,
     MASK,
-    MAX_FLIGHT,
     NEVER,
-    NORM,
-    NSEQ,
-    NSEQ_TIME,
-    OLD,
-    OUT,
-    PACKETS,
-    PAYLOAD,
-    PEAK,
-    PEAK_BASE,
-    PROBE,
-    RECOVER,
-    REV,
-    ROLL,
-    ROLL_FROM,
-    RTTS,
-    SCALED,
-    SEGMENTS,
-    SHAPE,
-    SHIFT,
-    SIGNATURE,
-    SPAN,
-    TIGHT,
-    TROUBLE,
-    TTL,
-    VLAN,
-    WIN,
-    WMAX,
-    WMIN,
-    ZERO_SINCE,
     Connection,
     Direction,
     Trouble,
@@ -108,24 +63,24 @@ def segment(
     sfr = flags & 7
     rst = flags & 4
     extra = 1 if flags & 3 else 0
-    r: Direction | None = d[REV]
-    conn: Connection = d[CONN]
-    if d[NSEQ] is not None and d[NSEQ] > MASK:
+    r: Direction | None = d.rev
+    conn: Connection = d.conn
+    if d.nseq is not None and d.nseq > MASK:
         _wrap(d)
-    if r is not None and r[NSEQ] is not None and r[NSEQ] > MASK:
+    if r is not None and r.nseq is not None and r.nseq > MASK:
         _wrap(r)
-    nseq: int | None = d[NSEQ]
-    la: int | None = d[LA]
+    nseq: int | None = d.nseq
+    la: int | None = d.la
     end = seq + length + extra & MASK
     payload = payload_of(d) + length
     if nseq is not None and _copy(st, d, t, frame, seq, ack, end, length, of, ip_id, checksum, ttl):
         return False
     after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
     stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
-    if d[SHAPE] < 0 and not sfr:
+    if d.shape < 0 and not sfr:
         stamped = stamp is not None and of >> 12 == 8
-        d[SHAPE] = d[VLAN] << 8 | (0x80 if stamped else 0x50)
-        d[HEAD] = 52 if stamped else 40
+        d.shape = d.vlan << 8 | (0x80 if stamped else 0x50)
+        d.head = 52 if stamped else 40
     if r is None:
         _first_way(st, d, conn, frame, t, seq, ack, of, win, length, end, stamp, ip_id, checksum)
         return length > 0
@@ -133,11 +88,11 @@ def segment(
     # 1 to 8: what the segment says about windows, gaps and acknowledgements
     probe = keepalive = goes_on = False
     lost_before = 0
-    r_la: int | None = r[LA]
+    r_la: int | None = r.la
     here = nseq is not None and seq == nseq
     same_ack = la is not None and ack == la
-    scaled_same = win == d[WIN]
-    if length == 1 and here and r[WIN] == 0 and r_la is not None:
+    scaled_same = win == d.win
+    if length == 1 and here and r.win == 0 and r_la is not None:
         probe = True
         trouble_of(d).probes += 1
         st.label("zero_window_probe", conn, frame, t)
@@ -145,8 +100,8 @@ def segment(
         if win == 0 and not sfr:
             trouble_of(d).zero_count += 1
             st.label("zero_window", conn, frame, t)
-            if d[ZERO_SINCE] is None:
-                d[ZERO_SINCE] = (t, frame)
+            if d.zero_since is None:
+                d.zero_since = (t, frame)
         if nseq is not None and not rst:
             ahead = seq - nseq & MASK
             if 0 < ahead < HALF:
@@ -160,29 +115,29 @@ def segment(
         if length == 0 and here and not sfr:
             if win and not scaled_same and same_ack:
                 st.label("window_update", conn, frame, t)
-            if win and scaled_same and same_ack and r[KEEPALIVE]:
+            if win and scaled_same and same_ack and r.keepalive:
                 st.label("keep_alive_ack", conn, frame, t)
                 goes_on = True
-            elif not win and scaled_same and r[PROBE] and la is not None and ack in (la, (la + 1) & MASK):
+            elif not win and scaled_same and r.probe and la is not None and ack in (la, (la + 1) & MASK):
                 st.label("zero_window_probe_ack", conn, frame, t)
                 goes_on = True
             elif win and scaled_same and same_ack:
-                d[DUP] += 1
+                d.dup += 1
                 trouble_of(d).duplicate_acks += 1
                 st.label("duplicate_ack", conn, frame, t)
-        elif length and not sfr and r[KNOWN] and r_la is not None and not goes_on:
-            room = r_la + r[SCALED] - (seq + length) & MASK
-            if r[SPAN] != NEVER:
+        elif length and not sfr and r.known and r_la is not None and not goes_on:
+            room = r_la + r.scaled - (seq + length) & MASK
+            if r.span != NEVER:
                 if room == 0:
                     trouble_of(d).full += 1
                     st.label("window_full", conn, frame, t)
-                if room <= r[SCALED] - r[SPAN]:
-                    d[TIGHT] += 1
+                if room <= r.scaled - r.span:
+                    d.tight += 1
     # 9
     if not same_ack:
-        d[DUP] = 0
+        d.dup = 0
     # 10: acknowledgement of what the capture never saw
-    if flags & 0x10 and r[NSEQ] is not None:
+    if flags & 0x10 and r.nseq is not None:
         _acknowledged(st, d, r, conn, frame, t, ack, blocks, stamp)
     # 11
     fresh = True
@@ -211,61 +166,61 @@ def segment(
         _open_hole(st, d, nseq, seq, frame, t, stamp, ip_id)
     if nseq is None:
         if not rst:
-            d[NSEQ] = end
-            d[NSEQ_TIME] = t
-            d[BASE] = seq
+            d.nseq = end
+            d.nseq_time = t
+            d.base = seq
     elif not probe and not rst and 0 < (end - nseq & MASK) < HALF:
-        d[NSEQ] = end
-        d[NSEQ_TIME] = t
+        d.nseq = end
+        d.nseq_time = t
     _remember_window(d, conn, frame, t, flags, ack, win)
-    d[KEEPALIVE] = keepalive
-    d[PROBE] = probe
+    d.keepalive = keepalive
+    d.probe = probe
     if length:
-        d[SEGMENTS] += 1
-        d[PACKETS] -= 1
+        d.segments += 1
+        d.packets -= 1
     elif not sfr:
-        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
-    d[PAYLOAD] = payload - (d[NSEQ] or 0)
+        d.signature = (ip_id, checksum, t, of, seq, ack)
+    d.payload = payload - (d.nseq or 0)
     if sfr:
         _control(st, d, r, conn, frame, t, seq, flags, ttl, nseq)
-        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
-    if r[LA] is not None:
-        d[EDGE] = r[LA] + r[SPAN]
-    if d[LA] is not None:
-        r[EDGE] = d[LA] + d[SPAN]
-    unseen = d[LA] is not None and r[NSEQ] is not None and 0 < (d[LA] - r[NSEQ] & MASK) < HALF
+        d.signature = (ip_id, checksum, t, of, seq, ack)
+    if r.la is not None:
+        d.edge = r.la + r.span
+    if d.la is not None:
+        r.edge = d.la + d.span
+    unseen = d.la is not None and r.nseq is not None and 0 < (d.la - r.nseq & MASK) < HALF
     care = (
-        r[NSEQ] is None
-        or d[LA] is None  # a SYN sent again in the middle of a connection
-        or r[LA] is None
-        or d[NSEQ] is None
-        or d[NSEQ] < r[LA]  # its numbers have wrapped, those acknowledged have not
-        or d[DUP]
+        r.nseq is None
+        or d.la is None  # a SYN sent again in the middle of a connection
+        or r.la is None
+        or d.nseq is None
+        or d.nseq < r.la  # its numbers have wrapped, those acknowledged have not
+        or d.dup
         or flags & 2  # the next window is to be scaled, even if its field is the same
         or keepalive
         or probe
-        or d[HOLES]
-        or r[HOLES]
-        or d[ZERO_SINCE]
+        or d.holes
+        or r.holes
+        or d.zero_since
         or unseen
-        or r[RECOVER]
+        or r.recover
     )
-    d[NORM] = -1 if care else d[SHAPE]
-    if d[HOLES] or unseen or d[RECOVER] or keepalive or probe:
-        r[NORM] = -1
+    d.norm = -1 if care else d.shape
+    if d.holes or unseen or d.recover or keepalive or probe:
+        r.norm = -1
     return fresh and length > 0 and not keepalive and not probe
 
 
 def _wrap(d: Direction) -> None:
     """Bring a sequence number that the short path let run past 2^32 back, and that of its segment."""
-    d[NSEQ] &= MASK
-    d[PAYLOAD] += MASK + 1
-    d[NORM] = -1  # until the acknowledgements have wrapped as well
-    out = d[OUT]
+    d.nseq &= MASK
+    d.payload += MASK + 1
+    d.norm = -1  # until the acknowledgements have wrapped as well
+    out = d.out
     if out and out[-1][0] > MASK:
         out[-1] = (out[-1][0] & MASK, *out[-1][1:])
-    if d[OLD] is not None and d[OLD][0] > MASK:
-        d[OLD] = (d[OLD][0] & MASK, *d[OLD][1:])
+    if d.old is not None and d.old[0] > MASK:
+        d.old = (d.old[0] & MASK, *d.old[1:])
 
 
 def _first_way(
@@ -285,7 +240,7 @@ def _first_way(
     checksum: int,
 ) -> None:
     """A segment of a connection of which the other direction has not been seen: only gaps and repeats can be told."""
-    nseq = d[NSEQ]
+    nseq = d.nseq
     payload = payload_of(d) + length
     flags = of & 0x3F
     sfr = flags & 7
@@ -294,22 +249,22 @@ def _first_way(
         st.label("zero_window", conn, frame, t)
     if nseq is None:
         if not flags & 4:
-            d[NSEQ] = end
-            d[NSEQ_TIME] = t
-            d[BASE] = seq
+            d.nseq = end
+            d.nseq_time = t
+            d.base = seq
             if length:
-                d[OUT].append((end, t, frame, ip_id, checksum, t, 1))
+                d.out.append((end, t, frame, ip_id, checksum, t, 1))
     else:
         ahead = seq - nseq & MASK
         keepalive = length <= 1 and seq == (nseq - 1) & MASK and not sfr
         if keepalive:
             trouble_of(d).keepalives += 1
             st.label("keep_alive", conn, frame, t)
-        elif length == 0 and ahead == 0 and not sfr and win and ack == d[LA]:
-            if win != d[WIN]:
+        elif length == 0 and ahead == 0 and not sfr and win and ack == d.la:
+            if win != d.win:
                 st.label("window_update", conn, frame, t)
             else:
-                d[DUP] += 1
+                d.dup += 1
                 trouble_of(d).duplicate_acks += 1
                 st.label("duplicate_ack", conn, frame, t)
         if not flags & 4:
@@ -324,19 +279,19 @@ def _first_way(
             elif length:
                 _append_out(d, (end, t, frame, ip_id, checksum, t, 1))
             if 0 < (end - nseq & MASK) < HALF:
-                d[NSEQ] = end
-                d[NSEQ_TIME] = t
-        if ack != d[LA]:
-            d[DUP] = 0
+                d.nseq = end
+                d.nseq_time = t
+        if ack != d.la:
+            d.dup = 0
     _remember_window(d, conn, frame, t, flags, ack, win)
-    d[PAYLOAD] = payload - (d[NSEQ] or 0)
+    d.payload = payload - (d.nseq or 0)
     if length:
-        d[SEGMENTS] += 1
-        d[PACKETS] -= 1
+        d.segments += 1
+        d.packets -= 1
     else:
-        d[SIGNATURE] = (ip_id, checksum, t, of, seq, ack)
+        d.signature = (ip_id, checksum, t, of, seq, ack)
     if sfr:
-        _control(st, d, None, conn, frame, t, seq, flags, d[TTL], nseq)
+        _control(st, d, None, conn, frame, t, seq, flags, d.ttl, nseq)
 
 
 def _copy(
@@ -354,10 +309,10 @@ def _copy(
     ttl: int,
 ) -> bool:
     """Whether this is the same packet recorded again: by a span port, by two interfaces, before and behind a router."""
-    if not 0 <= t - d[LAST] < st.duplicate_ns:
+    if not 0 <= t - d.last < st.duplicate_ns:
         return False
     if length == 0:
-        signature = d[SIGNATURE]
+        signature = d.signature
         if (
             signature is None
             or not (ip_id or of >= 0x8000)  # without an id, timestamps among the options make the checksum tell
@@ -368,14 +323,14 @@ def _copy(
         ):
             return False
     else:
-        for entry in (d[OLD], *reversed(d[OUT][-8:])):
+        for entry in (d.old, *reversed(d.out[-8:])):
             if entry is None or entry[0] != end or entry[3] != ip_id or entry[4] != checksum:
                 continue
             if 0 <= t - entry[5] < st.duplicate_ns and (ip_id or checksum):
                 break
         else:
             return False
-    st.copies(d[CONN], frame, t, ttl != d[TTL])
+    st.copies(d.conn, frame, t, ttl != d.ttl)
     return True
 
 
@@ -418,19 +373,19 @@ def _acknowledged(
     stamp: int | None,
 ) -> None:
     """What an ACK of `d` says about the data of `r`: captured at all, round trip, selective acknowledgements."""
-    beyond = ack - r[NSEQ] & MASK
+    beyond = ack - r.nseq & MASK
     if 0 < beyond < HALF:
-        known = r[ACKED] if r[ACKED] is not None and 0 < (r[ACKED] - r[NSEQ] & MASK) < HALF else r[NSEQ]
+        known = r.acked if r.acked is not None and 0 < (r.acked - r.nseq & MASK) < HALF else r.nseq
         more = ack - known & MASK
         # Who answers a bare SYN with any other number than its own speaks of an older connection (RFC 5961 section 4).
-        stray = conn.syn_ack_time is None and r[ISN] is not None and not r[SEGMENTS]
+        stray = conn.syn_ack_time is None and r.isn is not None and not r.segments
         if 0 < more < 1 << 30 and not stray:
-            r[ACKED] = ack
+            r.acked = ack
             st.drop_proved(conn, frame, t, more)
             trouble = trouble_of(r)
             trouble.ack_unseen += 1
             trouble.missing_bytes += more
-    holes = r[HOLES]
+    holes = r.holes
     if holes:
         kept = []
         for hole in holes:
@@ -446,8 +401,8 @@ def _acknowledged(
                     kept.append(hole)
             else:
                 kept.append(hole)
-        r[HOLES] = kept or None
-    out = r[OUT]
+        r.holes = kept or None
+    out = r.out
     count = 0
     for entry in out:
         if (ack - entry[0] & MASK) >= HALF:
@@ -464,16 +419,16 @@ def _acknowledged(
                 samples.append(t - entry[1])
             else:
                 samples[st.random(_MAX_SAMPLES)] = t - entry[1]
-        r[OLD] = entry
+        r.old = entry
         del out[:count]
-    recover = r[RECOVER]
+    recover = r.recover
     if recover is not None and (ack - recover & MASK) < HALF:
-        r[RECOVER] = None
+        r.recover = None
     if blocks:
         _selective(r, conn, ack, blocks)
-    elif r[TROUBLE] is not None:
-        r[TROUBLE].sack_high = None
-        r[TROUBLE].blocks = []
+    elif r.trouble is not None:
+        r.trouble.sack_high = None
+        r.trouble.blocks = []
 
 
 def _selective(r: Direction, conn: Connection, ack: int, blocks: list[tuple[int, int]]) -> None:
@@ -574,16 +529,16 @@ def _late(
 ) -> bool:
     """Label a segment that brings bytes from before the highest one seen; returns whether it filled a hole."""
     trouble = trouble_of(d)
-    since_ack = t - r[LAST] if r is not None else -1
-    since_new = t - d[NSEQ_TIME]
+    since_ack = t - r.last if r is not None else -1
+    since_new = t - d.nseq_time
     soon = conn.opened_in or st.unknown_irtt_ns
     if spurious:
         trouble.spurious += 1
         st.label("spurious_retransmission", conn, frame, t)
-    elif r is not None and r[DUP] >= 2 and seq == r[LA] and 0 <= since_ack < st.fast_window_ns:
+    elif r is not None and r.dup >= 2 and seq == r.la and 0 <= since_ack < st.fast_window_ns:
         trouble.fast += 1
         st.label("fast_retransmission", conn, frame, t)
-    elif 0 <= since_new < soon and end != d[NSEQ]:
+    elif 0 <= since_new < soon and end != d.nseq:
         trouble.out_of_order += 1
         st.label("out_of_order", conn, frame, t)
         return _evidence(st, d, r, conn, trouble, frame, t, seq, length, False, stamp, ip_id, checksum)
@@ -609,8 +564,8 @@ def _evidence(
 ) -> bool:
     if not length:
         return False
-    base = d[BASE]
-    holes = d[HOLES]
+    base = d.base
+    holes = d.holes
     data_end = seq + length & MASK
     inside = overlap = None
     if holes:
@@ -641,7 +596,7 @@ def _evidence(
         st.evidence["unknown"] += 1
         trouble.unknown += 1
         if (base - data_end & MASK) < HALF:
-            d[BASE] = seq
+            d.base = seq
         return False
     overtaker = _original(trouble, seq, data_end, stamp, ip_id) if overlap is None else None
     if overtaker is not None:
@@ -667,8 +622,8 @@ def _evidence(
     entry = _resent(trouble, seq, data_end, frame, t, stamp, ip_id)
     if cause == "spurious":
         _needless(d, conn, trouble, entry)
-    if d[RECOVER] is None or (data_end - d[RECOVER] & MASK) < HALF:
-        d[RECOVER] = data_end
+    if d.recover is None or (data_end - d.recover & MASK) < HALF:
+        d.recover = data_end
     return overlap is not None
 
 
@@ -686,7 +641,7 @@ def _reordered(
             return True
         if behind > 0xFC00:
             return False
-    samples = d[RTTS]
+    samples = d.rtts
     round_trip = conn.irtt or 0
     if samples:
         round_trip = min(round_trip or samples[0], min(samples[:64]))
@@ -711,13 +666,13 @@ def _cause(
 ) -> str:
     """Why the sender sent these bytes again: duplicate ACKs, a timeout, a tail probe."""
     index = _find_out(d, end)
-    entry = d[OUT][index] if index is not None else None
-    sent_before = entry[5] if entry is not None else (fill[3] if fill is not None else d[NSEQ_TIME])
+    entry = d.out[index] if index is not None else None
+    sent_before = entry[5] if entry is not None else (fill[3] if fill is not None else d.nseq_time)
     attempts = entry[6] if entry is not None else 1
     delay = t - sent_before
     if delay > trouble.max_delay:
         trouble.max_delay = delay
-    samples = d[RTTS]
+    samples = d.rtts
     if samples:
         recent = samples[-8:]
         smooth = sum(recent) // len(recent)
@@ -730,25 +685,25 @@ def _cause(
     arrived = any((seq - left & MASK) < HALF and (right - end & MASK) < HALF for left, right in trouble.blocks)
     if spurious or arrived:
         cause = "spurious"
-    elif r is not None and (r[DUP] >= 3 or (sack_high is not None and 0 < (sack_high - seq & MASK) < HALF)):
+    elif r is not None and (r.dup >= 3 or (sack_high is not None and 0 < (sack_high - seq & MASK) < HALF)):
         cause = "fast"
     elif delay >= timeout * 9 // 10:
         cause = "rto-backoff" if attempts > 1 else "rto"
-    elif smooth and end == d[NSEQ] and delay * 2 >= smooth * 3:
+    elif smooth and end == d.nseq and delay * 2 >= smooth * 3:
         cause = "tail-probe"
     else:
         cause = "unknown"
     trouble.cause[cause] = trouble.cause.get(cause, 0) + 1
     if cause in ("rto", "rto-backoff"):
         conn.event("rto", frame, t, st.frames_cap)
-    if entry is not None:
-        d[OUT][index] = (entry[0], -1, entry[2], entry[3], entry[4], t, attempts + 1)
+    if index is not None and entry is not None:
+        d.out[index] = (entry[0], -1, entry[2], entry[3], entry[4], t, attempts + 1)
     return cause
 
 
 def _find_out(d: Direction, end: int) -> int | None:
-    """Position in OUT of the segment that holds the byte before `end`; OUT is in order of sequence."""
-    out = d[OUT]
+    """Position in `out` of the segment that holds the byte before `end`; `out` is in order of sequence."""
+    out = d.out
     low, high = 0, len(out)
     while low < high:
         middle = (low + high) // 2
@@ -761,7 +716,7 @@ def _find_out(d: Direction, end: int) -> int | None:
 
 def _fill(d: Direction, hole: list[Any], seq: int, end: int) -> None:
     """Take [seq, end) out of a hole; the middle of one leaves two."""
-    holes: list[list[Any]] = d[HOLES]
+    holes: list[list[Any]] = d.holes
     left = (seq - hole[0] & MASK) if (seq - hole[0] & MASK) < HALF else 0
     right = (hole[1] - end & MASK) if (hole[1] - end & MASK) < HALF else 0
     if left and right:
@@ -777,7 +732,7 @@ def _fill(d: Direction, hole: list[Any], seq: int, end: int) -> None:
     else:
         holes.remove(hole)
         if not holes:
-            d[HOLES] = None
+            d.holes = None
 
 
 def _open_hole(
@@ -785,9 +740,9 @@ def _open_hole(
 ) -> None:
     if (end - start & MASK) >= 1 << 30:
         return
-    holes = d[HOLES]
+    holes = d.holes
     if holes is None:
-        holes = d[HOLES] = []
+        holes = d.holes = []
     holes.append([start, end, frame, t, stamp, ip_id])
     if len(holes) > _MAX_HOLES:
         del holes[0]
@@ -797,23 +752,23 @@ def _open_hole(
 def _sent(d: Direction, r: Direction, seq: int, end: int, t: int, frame: int, ip_id: int, checksum: int) -> None:
     """Remember a new segment until it is acknowledged."""
     _append_out(d, (end, t, frame, ip_id, checksum, t, 1))
-    if r[LA] is not None:
-        flight = end - r[LA] & MASK
-        if d[MAX_FLIGHT] < flight < HALF:
-            d[MAX_FLIGHT] = flight
+    if r.la is not None:
+        flight = end - r.la & MASK
+        if d.max_flight < flight < HALF:
+            d.max_flight = flight
 
 
 def _append_out(d: Direction, entry: tuple[int, ...]) -> None:
-    out = d[OUT]
+    out = d.out
     out.append(entry)
     if len(out) > 2 * _MAX_OUT:
         del out[:_MAX_OUT]
 
 
 def _append_sorted(d: Direction, entry: tuple[int, ...]) -> None:
-    """Put a segment that filled a hole where it belongs, so that OUT stays in order of sequence."""
+    """Put a segment that filled a hole where it belongs, so that `out` stays in order of sequence."""
     index = _find_out(d, entry[0])
-    out = d[OUT]
+    out = d.out
     if index is None:
         _append_out(d, entry)
     elif out[index][0] != entry[0]:
@@ -822,32 +777,32 @@ def _append_sorted(d: Direction, entry: tuple[int, ...]) -> None:
 
 def _remember_window(d: Direction, conn: Connection, frame: int, t: int, flags: int, ack: int, win: int) -> None:
     if flags & 0x10:
-        d[LA] = ack
+        d.la = ack
     elif flags & 6:
-        d[LA] = None
-        if d[REV] is not None:
-            d[REV][NORM] = -1
-    d[WIN] = win  # as the field says: a change is a change of the field, in the SYN as elsewhere
+        d.la = None
+        if d.rev is not None:
+            d.rev.norm = -1
+    d.win = win  # as the field says: a change is a change of the field, in the SYN as elsewhere
     if flags & 2:
-        d[SCALED] = win  # the window of a SYN is never scaled
-        d[SPAN] = win - win // 10
+        d.scaled = win  # the window of a SYN is never scaled
+        d.span = win - win // 10
         return
-    scaled = win << d[SHIFT]
-    d[SCALED] = scaled
-    d[SPAN] = scaled - scaled // 10 if d[KNOWN] else NEVER
+    scaled = win << d.shift
+    d.scaled = scaled
+    d.span = scaled - scaled // 10 if d.known else NEVER
     if not flags & 4:
-        if win > d[WMAX]:
-            d[WMAX] = win
-        if win < d[WMIN]:
-            d[WMIN] = win
-        since = d[ZERO_SINCE]
+        if win > d.wmax:
+            d.wmax = win
+        if win < d.wmin:
+            d.wmin = win
+        since = d.zero_since
         if since is not None and win:
             lasted = t - since[0]
             trouble = trouble_of(d)
             if lasted > 0:
                 trouble.zero_time += lasted
                 trouble.zero_longest = max(trouble.zero_longest, lasted)
-            d[ZERO_SINCE] = None
+            d.zero_since = None
 
 
 def _control(
@@ -867,52 +822,52 @@ def _control(
         st.rst += 1
         if conn.reset is None:
             by_orig = d is conn.orig
-            if r is not None and r[FIN] is not None and d[FIN] is not None:
+            if r is not None and r.fin is not None and d.fin is not None:
                 phase = "after FIN"
-            elif (d[SEGMENTS] or 0) + (r[SEGMENTS] if r is not None else 0):
+            elif (d.segments or 0) + (r.segments if r is not None else 0):
                 phase = "after data"
             else:
                 phase = "before data"
-            plausible = nseq is None or seq == nseq or (r is not None and seq == r[LA])
-            jump = abs(ttl - d[TTL]) if d[PACKETS] or d[SEGMENTS] else 0
+            plausible = nseq is None or seq == nseq or (r is not None and seq == r.la)
+            jump = abs(ttl - d.ttl) if d.packets or d.segments else 0
             conn.reset = (by_orig, frame, t, phase, plausible, jump, payload_of(d))
     elif flags & 1:
         st.fin += 1
-        if d[FIN] is None:
-            d[FIN] = (t, frame)
+        if d.fin is None:
+            d.fin = (t, frame)
 
 
 def roll(d: Direction, t: int, st: State, frame: int) -> None:
     """Close the current second of a direction: peak rate, idle time, silences that somebody waited through."""
     payload = payload_of(d)
-    sent = payload - d[PEAK_BASE]
-    if sent > d[PEAK]:
-        d[PEAK] = sent
-    d[PEAK_BASE] = payload
-    d[ROLL_FROM] = t
-    d[ROLL] = t + SECOND
-    silence = t - d[LAST]
+    sent = payload - d.peak_base
+    if sent > d.peak:
+        d.peak = sent
+    d.peak_base = payload
+    d.roll_from = t
+    d.roll = t + SECOND
+    silence = t - d.last
     if silence > SECOND:
-        d[IDLE] += silence
+        d.idle += silence
         if silence > st.gap_ns:
             _gap(d, t, frame, st.gap_ns)
 
 
 def _gap(d: Direction, t: int, frame: int, gap_ns: int) -> None:
     """Note a silence of the whole connection during which something was awaited."""
-    r = d[REV]
-    conn: Connection = d[CONN]
+    r = d.rev
+    conn: Connection = d.conn
     if r is None:
         return
-    last, last_frame = (r[LAST], r[LAST_FRAME]) if r[LAST] > d[LAST] else (d[LAST], d[LAST_FRAME])
+    last, last_frame = (r.last, r.last_frame) if r.last > d.last else (d.last, d.last_frame)
     gaps = conn.gaps
     if gaps is not None and (len(gaps) >= _MAX_GAPS or gaps[-1][1] >= last):
         return
-    if d[OUT] or r[OUT]:
+    if d.out or r.out:
         awaited = "acknowledgement"
-    elif conn.orig is not None and conn.resp is not None and conn.orig[SEGMENTS] and not d[FIN]:
+    elif conn.orig is not None and conn.resp is not None and conn.orig.segments and not d.fin:
         # The side that sent data last has had its say; the other one is awaited if it was the client who asked.
-        asked = conn.orig[NSEQ_TIME] > (conn.resp[NSEQ_TIME] or 0)
+        asked = conn.orig.nseq_time > (conn.resp.nseq_time or 0)
         if not asked or d is conn.orig:
             return
         awaited = "server"
@@ -927,26 +882,26 @@ def _gap(d: Direction, t: int, frame: int, gap_ns: int) -> None:
 
 def at_end(d: Direction, t_end: int) -> None:
     """Close what is still open when the capture ends: the running second and a window that stayed at zero."""
-    sent = payload_of(d) - d[PEAK_BASE]
-    if sent > d[PEAK]:
-        d[PEAK] = sent
-    since = d[ZERO_SINCE]
+    sent = payload_of(d) - d.peak_base
+    if sent > d.peak:
+        d.peak = sent
+    since = d.zero_since
     if since is not None:
         trouble = trouble_of(d)
         lasted = max(0, t_end - since[0])
         trouble.zero_time += lasted
         trouble.zero_longest = max(trouble.zero_longest, lasted)
-        d[ZERO_SINCE] = None
-    d[OLD] = d[SIGNATURE] = None  # the report is made in their place
+        d.zero_since = None
+    d.old = d.signature = None  # the report is made in their place
 
 
 def unacked(d: Direction) -> int:
     """Bytes sent and not acknowledged when the capture ended."""
-    r = d[REV]
-    if r is None or r[LA] is None or d[NSEQ] is None:
+    r = d.rev
+    if r is None or r.la is None or d.nseq is None:
         return 0
-    left = d[NSEQ] - r[LA] & MASK
+    left = d.nseq - r.la & MASK
     return left if left < 1 << 30 else 0
 
 
-__all__ = ["ISN", "at_end", "roll", "segment", "unacked"]
+__all__ = ["at_end", "roll", "segment", "unacked"]

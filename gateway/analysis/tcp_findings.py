@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.analysis.connection_findings import ends_of, who
 from gateway.analysis.findings import Findings
 from gateway.analysis.flow_rows import active_ns, limited_by
-from gateway.analysis.flows import (
-    BASE,
-    LA,
-    LAST,
-    MASK,
-    PAYLOAD,
-    PEAK,
-    RTTS,
-    SEGMENTS,
-    TROUBLE,
-    Connection,
-    Direction,
-)
+from gateway.analysis.flows import MASK, Connection, Direction
 from gateway.analysis.measures import SECOND, counted, graded, many_bytes, percent, rank, short_s
 from gateway.analysis.sessions import Session, of_connection
 from gateway.analysis.settings import Rtt
@@ -37,23 +25,23 @@ def detect(st: State, out: Findings) -> None:
         session = of_connection(conn)
         for d in (conn.orig, conn.resp):
             if d is not None:
-                if d[TROUBLE] is not None:
+                if d.trouble is not None:
                     _loss(st, out, conn, session, d)
                     _black_hole(st, out, conn, session, d)
                 _rtt(st, out, conn, session, d)
-                if d[TROUBLE] is not None:
+                if d.trouble is not None:
                     _window(st, out, conn, session, d)
                 _slow(st, out, conn, session, d)
         _gaps(st, out, conn, session)
 
 
 def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
-    trouble = d[TROUBLE]
+    trouble = d.trouble
     if trouble is None:
         return
     limits = st.settings.loss
     sender, receiver = ends_of(conn, session, d)
-    segments = max(1, d[SEGMENTS])
+    segments = max(1, d.segments)
     events = conn.events or {}
     genuine = trouble.retransmitted - trouble.needless
     rate = genuine / segments
@@ -80,7 +68,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             grade,
             1.0,
             f"{counted(genuine, 'retransmission')} towards {st.address_text(receiver)}",
-            f"{genuine} of {counted(d[SEGMENTS], 'data segment')} from {st.address_text(sender)} to "
+            f"{genuine} of {counted(d.segments, 'data segment')} from {st.address_text(sender)} to "
             f"{st.address_text(receiver)} ({percent(rate)}) were lost and sent again, {timeouts} of them after a "
             f"timeout; they were lost {where}.",
             frames=frames[: st.frames_cap],
@@ -94,7 +82,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             port=session.port,
             evidence={
                 "retransmitted": genuine,
-                "segments": d[SEGMENTS],
+                "segments": d.segments,
                 "rate": rate,
                 "timeouts": timeouts,
                 "seen_again": trouble.seen_again,
@@ -123,7 +111,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             flow=conn.frame,
             source=sender,
             target=receiver,
-            evidence={"dsack": trouble.dsack, "segments": d[SEGMENTS]},
+            evidence={"dsack": trouble.dsack, "segments": d.segments},
             threshold={"share": limits.dsack_share},
             advice="tcp.spurious",
         )
@@ -134,7 +122,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             "low",
             0.8,
             f"{counted(trouble.reordered, 'segment')} overtaken on the way to {st.address_text(receiver)}",
-            f"{trouble.reordered} of {d[SEGMENTS]} segments from {st.address_text(sender)} arrived here out of order, "
+            f"{trouble.reordered} of {d.segments} segments from {st.address_text(sender)} arrived here out of order, "
             "without having been sent again.",
             frames=row[4] if row is not None else [conn.frame],
             count=trouble.reordered,
@@ -143,7 +131,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             flow=conn.frame,
             source=sender,
             target=receiver,
-            evidence={"reordered": trouble.reordered, "segments": d[SEGMENTS]},
+            evidence={"reordered": trouble.reordered, "segments": d.segments},
             threshold={"count": limits.min_count, "share": limits.rate_low},
             advice="tcp.reordering",
         )
@@ -176,7 +164,7 @@ def _frames(events: dict[str, list[Any]], name: str) -> list[int]:
 
 
 def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
-    samples = d[RTTS]
+    samples = d.rtts
     limits = st.settings.rtt
     if samples is None or len(samples) < limits.min_samples:
         return
@@ -224,9 +212,9 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             advice="tcp.rtt",
             **common,
         )
-    peak = d[PEAK] * 8.0
+    peak = d.peak * 8.0
     active = active_ns(d) / SECOND
-    mean = d[PAYLOAD] * 8 / active if active >= 1 else 0.0
+    mean = d.payload * 8 / active if active >= 1 else 0.0
     if (high - least) / SECOND > limits.bufferbloat_s and peak and mean > limits.bufferbloat_load * peak:
         out.add(
             "tcp.rtt.bufferbloat",
@@ -251,10 +239,10 @@ def rtt_spikes(ordered: Sequence[int], limits: Rtt) -> int:
 
 def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
     """A large segment that never arrives while small ones do, and no router says why (RFC 2923 section 2.1)."""
-    trouble = d[TROUBLE]
+    trouble = d.trouble
     limits = st.settings.icmp
     other = conn.resp if d is conn.orig else conn.orig
-    if len(trouble.resent) < limits.black_hole_repeats or other is None or other[LA] is None or d[BASE] is None:
+    if len(trouble.resent) < limits.black_hole_repeats or other is None or other.la is None or d.base is None:
         return
     sender, receiver = ends_of(conn, session, d)
     if receiver in st.icmp.mtu:
@@ -265,17 +253,17 @@ def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d:
             again[entry[0]].append(entry)
     for begin, entries in again.items():
         size = entries[0][1] - begin & MASK
-        before = begin - d[BASE] & MASK
-        arrived = d[SEGMENTS] - len(trouble.resent)
+        before = begin - d.base & MASK
+        arrived = d.segments - len(trouble.resent)
         if (
             len(entries) < limits.black_hole_repeats
             or conn.ack_time is None
             or not (
-                other[LA] == begin or any(item[0] == begin and item[1] - begin & MASK < size for item in trouble.resent)
+                other.la == begin or any(item[0] == begin and item[1] - begin & MASK < size for item in trouble.resent)
             )
             # What went through before was smaller, and the receiver is still there to say so.
             or before > size * max(1, arrived) / 2
-            or other[LAST] < entries[0][3]
+            or other.last < entries[0][3]
         ):
             continue
         out.add(
@@ -302,7 +290,7 @@ def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d:
 
 
 def _window(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
-    trouble = d[TROUBLE]
+    trouble = d.trouble
     if trouble is None or not trouble.zero_time:
         return
     limits = st.settings.window
@@ -347,9 +335,9 @@ def _window(st: State, out: Findings, conn: Connection, session: Session, d: Dir
 def _slow(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
     limits = st.settings.throughput
     active = active_ns(d) / SECOND
-    if d[PAYLOAD] < limits.slow_min_bytes or d[SEGMENTS] < limits.min_segments or active < limits.min_active_s:
+    if d.payload < limits.slow_min_bytes or d.segments < limits.min_segments or active < limits.min_active_s:
         return
-    rate = d[PAYLOAD] * 8 / active
+    rate = d.payload * 8 / active
     reason = limited_by(conn, d, st.settings.window.limited_share)
     if rate >= limits.slow_bps or reason is None:
         return
@@ -359,18 +347,18 @@ def _slow(st: State, out: Findings, conn: Connection, session: Session, d: Direc
         "low",
         0.5,
         f"Slow transfer to {st.address_text(receiver)}",
-        f"{many_bytes(d[PAYLOAD])} from {st.address_text(sender)} to {st.address_text(receiver)} ran at "
+        f"{many_bytes(d.payload)} from {st.address_text(sender)} to {st.address_text(receiver)} ran at "
         f"{rate / 1000:.0f} kbit/s; what held it back: {reason}.",
         frames=[conn.frame],
         last_frame=session.last_frame,
-        count=d[SEGMENTS],
+        count=d.segments,
         first_ns=conn.time,
         last_ns=session.last,
         flow=conn.frame,
         source=sender,
         target=receiver,
         port=session.port,
-        evidence={"bps": rate, "bytes": d[PAYLOAD], "limit": reason},
+        evidence={"bps": rate, "bytes": d.payload, "limit": reason},
         threshold={"bps": limits.slow_bps, "bytes": limits.slow_min_bytes},
         advice="tcp.throughput",
     )

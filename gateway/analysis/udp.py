@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis import dhcp, dns, mdns, quic, rtp
-from gateway.analysis.flows import Direction, reverse_key
+from gateway.analysis.flows import UdpDirection, reverse_key
 from gateway.analysis.fold import fold_udp
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class UdpFlow:
         self.frame = frame
         self.offset = offset
         self.vlan = vlan
-        self.orig: Direction | None = None
-        self.resp: Direction | None = None
+        self.orig: UdpDirection | None = None
+        self.resp: UdpDirection | None = None
         self.service: tuple[str, float, str] | None = None
         self.name: str | None = None
         self.starts: list[tuple[int, int]] = [(time, frame)]  # of requests after a silence of a second
@@ -110,7 +110,7 @@ def datagram(
         _read(st, d, app, key, buf, at + 8, min(end, at + 8 + payload), payload, t, frame)
 
 
-def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> Direction:
+def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> UdpDirection:
     back = st.udp.get(reverse_key(key))
     if back is not None:
         flow = back[U_FLOW]
@@ -122,7 +122,7 @@ def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> 
     size = len(key)
     source, destination = int.from_bytes(key[size - 4 : size - 2], "big"), int.from_bytes(key[size - 2 :], "big")
     app = _PORTS.get(destination, _PORTS.get(source, UNKNOWN))
-    d: Direction = [back, flow, 0, 0, t, frame, 0, app, _target(st, key, frame), None, None, t, frame]
+    d: UdpDirection = [back, flow, 0, 0, t, frame, 0, app, _target(st, key, frame), None, None, t, frame]
     if back is not None:
         back[U_REV] = d
         if flow.orig is back:
@@ -180,7 +180,7 @@ def close_targets(targets: dict[bytes, list[Any]]) -> None:
 
 
 def _read(
-    st: State, d: Direction, app: int, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
+    st: State, d: UdpDirection, app: int, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
 ) -> None:
     flow: UdpFlow = d[U_FLOW]
     if app == UNKNOWN:
