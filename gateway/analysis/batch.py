@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
-from gateway.analysis.flows import HALF, MASK, NOBODY
+from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
@@ -42,7 +42,7 @@ _ROOM4, _ROOM6 = 42, 62
 _ETHERTYPE_AT = {1: 12, 113: 14}
 _NOWHERE = 1 << 40
 _MAX_SAMPLES = 4096
-_NOTHING = (0, -1)  # in place of an unacknowledged segment: never sent
+_NOTHING = (0, RESENT)  # in place of an unacknowledged segment: it gives no round trip
 
 
 def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Callable[[bytes, int], tuple[Any, ...]]]:
@@ -134,12 +134,14 @@ def run(block: Block, st: State) -> None:
             # Where an acknowledgement has wrapped and the data have not, the comparison fails and `tcp` takes over;
             # where only the data have, `norm` forbids this path.
             if ack == acked:
+                moved = False
                 usual = length > 0
             else:
+                moved = True
                 r = d.rev
                 waiting = r.nseq
                 usual = acked < ack <= waiting and length >= 0
-            if length and usual:
+            if usual and length:
                 stop = seq + length
                 if stop >= d.edge or length == 1:
                     r = d.rev
@@ -164,7 +166,7 @@ def run(block: Block, st: State) -> None:
                     elif win > d.wmax:
                         d.wmax = win
                     d.rev.edge = ack + d.span
-                if ack != acked:
+                if moved:
                     waiting -= acked
                     if waiting > r.max_flight:
                         r.max_flight = waiting
@@ -187,7 +189,7 @@ def run(block: Block, st: State) -> None:
                                 r.old = entry = out[count - 1]
                                 del out[:count]
                         trip = t - entry[1]
-                        if trip >= 0 and entry[1] >= 0:
+                        if trip >= 0:
                             samples = r.rtts
                             if samples is None:
                                 r.rtts = array("Q", (trip,))
@@ -204,18 +206,19 @@ def run(block: Block, st: State) -> None:
                     if not count & 255 and len(out) > 512:
                         del out[:256]
                     app = d.app
-                    if app == 2:
-                        ahead = stop - d.app_next
-                        if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
-                            app = 1
-                    if app and app != 2:
-                        if kind == 0x0800:
-                            header = start + before + _TCP4
-                        elif kind:
-                            header = start + before + _TCP6
-                        position = header + (doff >> 2 & 0x3C)
-                        if app == 1 or (position < end and buf[position] == app):
-                            feed(st, d, buf, position, end, seq, length, t, frame)
+                    if app:
+                        if app == 2:
+                            ahead = stop - d.app_next
+                            if (ahead > 0 or ahead < -HALF) and 0 < ahead & MASK < HALF:
+                                app = 1
+                        if app != 2:
+                            if kind == 0x0800:
+                                header = start + before + _TCP4
+                            elif kind:
+                                header = start + before + _TCP6
+                            position = header + (doff >> 2 & 0x3C)
+                            if app == 1 or (position < end and buf[position] == app):
+                                feed(st, d, buf, position, end, seq, length, t, frame)
                 else:
                     d.packets += 1
                     d.signature = (ip_id, checksum, t, doff << 8 & 0xFF00 | flags, seq, ack)

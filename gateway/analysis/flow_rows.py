@@ -6,7 +6,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from gateway.analysis.flows import Connection, Direction, Trouble
+from gateway.analysis.flows import RESENT, Connection, Direction, Trouble
 from gateway.analysis.fold import attempt_traffic, split_key
 from gateway.analysis.measures import MS, SECOND, rank, stats_ms
 from gateway.analysis.services import service_of, shape_of_tcp, shape_of_udp
@@ -209,7 +209,7 @@ def _tcp_row(st: State, session: Session) -> FlowRow:
             "handshake": handshake_row(st, conn, session.last),
             "rtt_client_ms": stats_ms(resp.rtts) if resp is not None else None,
             "rtt_server_ms": stats_ms(orig.rtts) if orig is not None else None,
-            "dropped_by_karn": sum(1 for d in (orig, resp) if d is not None for item in d.out if item[1] < 0),
+            "dropped_by_karn": sum(1 for d in (orig, resp) if d is not None for item in d.out if item[1] == RESENT),
             "side": side_of(conn),
             "one_sided": one_sided(conn, st.settings.asymmetry.min_packets),
             "reset_by": None if reset is None else ("orig" if reset[0] else "resp"),

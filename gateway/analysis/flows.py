@@ -12,6 +12,7 @@ MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000
 
 NEVER: Final = 1 << 40  # more bytes than any window has
+RESENT: Final = 1 << 128  # in place of the time of a segment that was sent twice: later than any clock
 
 UdpDirection = list[Any]  # by position, see `udp`
 

@@ -267,6 +267,7 @@ class _PcapWalk(Walk):
         frame, previous, until = timeline.frames + 1, timeline.last_ns, timeline.until
         # Bytes on the wire before a record: what is in the file, and what was cut.
         cut = before = timeline.wire_bytes
+        second, second_ns = -1, 0  # of the record before: most are of the same second
         position, size = 0, len(buffer)
         stop = size - header
         while position <= stop:
@@ -286,7 +287,9 @@ class _PcapWalk(Walk):
                 self.notes.add(
                     "fraction-out-of-range", "the fraction of a second is more than one second", base + position
                 )
-            t = seconds * SECOND + fraction * unit
+            if seconds != second:
+                second, second_ns = seconds, seconds * SECOND
+            t = second_ns + fraction * unit
             if not previous <= t < until:
                 number = len(records)
                 until = timeline.turn(t, previous, frame + number, position - number * header + cut)

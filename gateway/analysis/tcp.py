@@ -5,7 +5,8 @@ Two things are said about a late segment. Its *label* follows tshark's definitio
 or they fall into a hole (`hole-fill`, lost or reordered upstream of the capture; IP ids, timestamps and timing decide
 which), or partly both. Copies of a packet that the capture recorded twice take no part in any rule.
 
-An unacknowledged segment is a tuple (end, time or -1 if sent twice, frame, IP id, checksum, last time, transmissions).
+An unacknowledged segment is a tuple (end, time or RESENT if sent twice, frame, IP id, checksum, last time,
+transmissions).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.analysis.flows import (
     HALF,
     MASK,
     NEVER,
+    RESENT,
     Connection,
     Direction,
     Trouble,
@@ -410,7 +412,7 @@ def _acknowledged(
         count += 1
     if count:
         entry = out[count - 1]
-        repeated = any(item[1] < 0 for item in out[:count])
+        repeated = any(item[1] == RESENT for item in out[:count])
         if repeated:
             st.karn += 1
         elif t - entry[1] >= 0:
@@ -589,7 +591,7 @@ def _evidence(
             _cause(st, d, r, conn, trouble, frame, t, seq, data_end, spurious=False, fill=inside)
             _resent(trouble, seq, data_end, frame, t, stamp, ip_id)
         _fill(d, inside, seq, data_end)
-        _append_sorted(d, (data_end, -1, frame, ip_id, checksum, t, 1))
+        _append_sorted(d, (data_end, RESENT, frame, ip_id, checksum, t, 1))
         return True
     if base is not None and (seq - base & MASK) >= HALF:
         # Before the first packet of this direction: nothing is known of what came there.
@@ -697,7 +699,7 @@ def _cause(
     if cause in ("rto", "rto-backoff"):
         conn.event("rto", frame, t, st.frames_cap)
     if index is not None and entry is not None:
-        d.out[index] = (entry[0], -1, entry[2], entry[3], entry[4], t, attempts + 1)
+        d.out[index] = (entry[0], RESENT, entry[2], entry[3], entry[4], t, attempts + 1)
     return cause
 
 
