@@ -217,12 +217,16 @@ def _http(st: State, out: Findings) -> None:
 
 
 def _quic(st: State, out: Findings) -> None:
-    fallback = {
-        (session.source, session.target) for session in map(of_connection, st.connections) if session.port == 443
-    }
+    fallback: dict[tuple[bytes, bytes], int] = {}  # when a client began its last TCP connection to a server's port 443
+    for session in map(of_connection, st.connections):
+        if session.port == 443:
+            ends = (session.source, session.target)
+            fallback[ends] = max(session.start, fallback.get(ends, session.start))
     for flow in st.quic:
         source, target, _, _ = split_key(flow.flow.key)
-        if flow.initials >= 3 and flow.answered_ns is None and (source, target) in fallback:
+        # A connection from before is how the client learned of QUIC, no way round a filter.
+        fell_back = fallback.get((source, target), flow.time) > flow.time
+        if flow.initials >= 3 and flow.answered_ns is None and not flow.retry and fell_back:
             out.add(
                 "quic.blocked",
                 "info",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
-from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT
+from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, slow_trip
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
@@ -197,6 +197,8 @@ def run(block: Block, st: State) -> None:
                                 samples.append(trip)
                             else:
                                 samples[st.random(_MAX_SAMPLES)] = trip
+                            if trip > r.slow_from:
+                                slow_trip(r, trip, t, frame, st.spike_ns, st.frames_cap)
                 if length:
                     d.nseq = stop
                     d.nseq_time = t

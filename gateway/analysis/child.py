@@ -7,7 +7,6 @@ limit make it end the reading and report what it has; SIGTERM ends it at once.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -51,13 +50,19 @@ def run(order: dict[str, Any]) -> int:  # Any: a JSON object, see `supervise`
     signal.signal(signal.SIGUSR1, stop)
     signal.signal(signal.SIGXCPU, stop)
     layers = sandbox.confine(sandbox.Limits(**order["limits"]), user=(NOBODY, NOBODY) if os.getuid() == 0 else None)
-    _send("sandbox", json.dumps([dataclasses.asdict(layer) for layer in layers]).encode())
+    _send("sandbox", json.dumps([layer._asdict() for layer in layers]).encode())
     try:
         settings = Settings().with_overrides(order["settings"])
         report: Any = analyze(source, name=order["name"], settings=settings, progress=_send_progress)  # type: ignore[arg-type]
         if source.stopped:
             report["capture"]["notes"].insert(0, _partial_note(report))
         _send("report", json.dumps(report, sort_keys=True).encode())
+        figures = {
+            "packets": report["capture"]["packets"],
+            "health_score": report["health"]["score"],
+            "findings": len(report["findings"]),
+        }
+        _send("figures", json.dumps(figures).encode())
         if not source.stopped:
             _send_progress(
                 Progress("drawing", order["size_bytes"], order["size_bytes"], report["capture"]["packets"], 0)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from gateway.analysis.anonymize import Anonymizer
 from gateway.analysis.frames import CaptureFile, Record
@@ -18,8 +17,7 @@ from gateway.analysis.frames import CaptureFile, Record
 MOST_BYTES: Final = 100 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """What was written."""
 
     packets: int

@@ -5,6 +5,7 @@ Sequence arithmetic is modulo 2^32.
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from typing import Any, Final
 
@@ -28,8 +29,8 @@ class Direction:
         *("acked", "app", "app_next", "base", "bytes", "conn", "dup", "edge", "fin", "first", "first_frame", "head"),
         *("holes", "idle", "isn", "keepalive", "known", "la", "last", "last_frame", "max_flight", "norm", "nseq"),
         *("nseq_time", "old", "out", "packets", "payload", "peak", "peak_base", "probe", "recover", "rev", "roll"),
-        *("roll_from", "rtts", "scaled", "segments", "shape", "shift", "signature", "span", "tight", "trouble", "ttl"),
-        *("vlan", "win", "wmax", "wmin", "zero_since"),
+        *("roll_from", "rtts", "scaled", "segments", "shape", "shift", "signature", "slow", "slow_from", "span"),
+        *("tight", "trouble", "ttl", "vlan", "win", "wmax", "wmin", "zero_since"),
     )
 
     def __init__(self, connection: Any, time: int, frame: int, vlan: int, ttl: int) -> None:
@@ -57,6 +58,7 @@ class Direction:
         self.app_next = 0  # sequence number at which the payload becomes interesting again
         self.tight = 0  # segments that filled nine tenths of the other side's window
         self.rtts: Any = None  # array of round trips to the other side and back, ns
+        self.slow_from = 0  # a round trip longer than this is looked at, see `slow_trip`
         self.old: Any = None  # the unacknowledged segment that was acknowledged last
         self.signature: Any = None  # (IP id, checksum, time, flags, seq, ack) of the last packet without payload
         self.head: Any = None  # bytes of the IPv4 and TCP headers of the usual segment
@@ -73,6 +75,7 @@ class Direction:
         self.holes: Any = None  # list of [start, end, frame, time, timestamp option, IP id], or None
         self.first = time
         self.first_frame = frame
+        self.slow: Any = None  # heap of (round trip, time, frame) of the longest ones
         self.isn: Any = None  # None when no SYN was seen
         self.peak = 0  # most payload bytes in one second
         self.peak_base = 0
@@ -269,6 +272,18 @@ def round_trips(direction: Direction) -> array[int]:
     if samples is None:
         samples = direction.rtts = array("Q")
     return samples
+
+
+def slow_trip(direction: Direction, trip: int, t: int, frame: int, least: int, most: int) -> None:
+    """Keep the frames that ended the longest round trips: at most `most`, none below `least` (ns)."""
+    if direction.slow is None:
+        direction.slow, direction.slow_from = [], least
+        if trip <= least:
+            return
+    heapq.heappush(direction.slow, (trip, t, frame))
+    if len(direction.slow) > most:
+        heapq.heappop(direction.slow)
+        direction.slow_from = direction.slow[0][0]
 
 
 def settle(direction: Direction) -> None:

@@ -11,7 +11,6 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -34,8 +33,7 @@ CHUNK: Final = 1 << 20
 GZIP: Final = 31  # zlib's number for a gzip envelope with the largest window
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface of a capture file: what its frames begin with, and its clock."""
 
     linktype: int
@@ -44,8 +42,7 @@ class Interface:
     offset_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(NamedTuple):
     """A frame and the offset of its record in the unpacked file."""
 
     frame: int

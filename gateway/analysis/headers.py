@@ -6,8 +6,7 @@ at which offset each header begins. Encapsulations and link types are those of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.analysis.link import find_network
 
@@ -18,8 +17,7 @@ TCP, UDP, ICMP, ICMP6, SCTP = 6, 17, 1, 58, 132
 _NULL_FAMILIES: Final = {2: IPV4, 10: IPV6, 24: IPV6, 28: IPV6, 30: IPV6}
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """Offsets into one frame. `transport` is -1 in later fragments and where the header was cut."""
 
     link: int  # where hardware addresses begin (destination, source), -1 if there are none

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.analysis import plots
 from gateway.analysis.escape import markup
@@ -18,8 +17,7 @@ MOST_FRAMES_APART: Final = 200_000  # the part of the file that is read again: a
 _TROUBLE: Final = ("seen again", "fills a hole", "after a hole")
 
 
-@dataclass(frozen=True, slots=True)
-class FlowPicture:
+class FlowPicture(NamedTuple):
     """A flow row and what was read of it."""
 
     row: Mapping[str, Any]

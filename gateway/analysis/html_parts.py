@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.analysis.escape import markup
 from gateway.analysis.plots import bytes_text, milliseconds_text, seconds_text
@@ -16,8 +15,7 @@ class Safe(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A table cell that sorts by its value and shows its text."""
 
     value: float | int | None

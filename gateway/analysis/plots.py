@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.analysis.escape import markup
 from gateway.analysis.trace import BEHIND_HOLE, HOLE_FILL, RST, SEEN_AGAIN, SYN, Segment, Trace
@@ -21,8 +20,7 @@ MOST_MARKS: Final = 400
 LADDER_ROWS: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     """The inside of a plot: data ranges and their place on the paper."""
 
     x_low: float

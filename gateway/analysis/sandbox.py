@@ -18,9 +18,8 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 GRACE_CPU_S: Final = 10
 CLONE_NEWUSER: Final = 0x10000000
@@ -40,8 +39,7 @@ LANDLOCK_TRUNCATE: Final = 1 << 14
 FS_RIGHTS_BY_ABI: Final = {1: 13, 2: 14, 3: 15, 4: 15}  # how many rights an ABI knows; 16 from ABI 5 on
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds of one analysis process."""
 
     memory_bytes: int = 256 << 20  # address space, not resident memory
@@ -50,8 +48,7 @@ class Limits:
     open_files: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer of confinement: its name, whether it holds, and why not or how far."""
 
     name: str
@@ -59,8 +56,7 @@ class Layer:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Architecture:
+class _Architecture(NamedTuple):
     audit: int
     denied: tuple[int, ...]
 

@@ -44,6 +44,7 @@ class State:
         self.duplicate_ns = int(settings.loss.duplicate_s * SECOND)
         self.fast_window_ns = int(settings.loss.fast_window_s * SECOND)
         self.unknown_irtt_ns = int(settings.loss.unknown_irtt_s * SECOND)
+        self.spike_ns = int(settings.rtt.spike_s * SECOND)
         self.gap_ns = int(settings.gap.low_s * SECOND)
         self.half_cap = settings.tables.half_open
         self.decapsulate = settings.reader.decapsulate

@@ -45,7 +45,7 @@ class _Received:
 
     progress: Progress
     sandbox: tuple[str, ...] = ()
-    report: dict[str, Any] | None = None  # Any: a Report from JSON
+    figures: dict[str, Any] | None = None  # Any: a JSON object; what the row of the job tells of its report
     failure: Failure | None = None
     done: bool = False
     partial: bool = False
@@ -199,8 +199,9 @@ def _act(directory: Path, received: _Received, kind: str, body: bytes) -> None:
             for layer in json.loads(body)
         )
     elif kind == "report":
-        received.report = json.loads(body)
-        job.store_file(directory, job.REPORT, body)
+        job.store_file(directory, job.REPORT, body)  # as it came: reading it here would take as much memory as there
+    elif kind == "figures":
+        received.figures = json.loads(body)
     elif kind == "html":
         job.store_file(directory, job.REPORT_HTML, body)
     elif kind == "refused":
@@ -255,13 +256,10 @@ def _conclude(state: State, verdict: str, received: _Received, returncode: int) 
     if verdict == "cancelled":
         cancelled = Failure("cancelled", "The analysis was cancelled.")
         return dataclasses.replace(state, status="cancelled", error=cancelled)
-    report = received.report
-    if report is not None:
+    figures = received.figures
+    if figures is not None:
         state = dataclasses.replace(
-            state,
-            packets=report["capture"]["packets"],
-            health_score=report["health"]["score"],
-            findings=len(report["findings"]),
+            state, packets=figures["packets"], health_score=figures["health_score"], findings=figures["findings"]
         )
     if received.done and not received.partial and received.failure is None:
         return dataclasses.replace(state, status="completed")
@@ -270,12 +268,12 @@ def _conclude(state: State, verdict: str, received: _Received, returncode: int) 
         failure = Failure(
             "timeout",
             "The analysis took longer than it may."
-            + (" The report covers what was read until then." if report is not None else ""),
+            + (" The report covers what was read until then." if figures is not None else ""),
             hint="Raise the time limit of the analysis, or cut the capture into smaller files.",
         )
     if failure is None:
         failure = _lost(returncode, received.errors)
-    return dataclasses.replace(state, status="failed", error=failure, partial=report is not None)
+    return dataclasses.replace(state, status="failed", error=failure, partial=figures is not None)
 
 
 def _lost(returncode: int, errors: bytes) -> Failure:

@@ -23,6 +23,7 @@ from gateway.analysis.flows import (
     Trouble,
     payload_of,
     round_trips,
+    slow_trip,
     trouble_of,
 )
 
@@ -417,10 +418,13 @@ def _acknowledged(
             st.karn += 1
         elif t - entry[1] >= 0:
             samples = round_trips(r)
+            trip = t - entry[1]
             if len(samples) < _MAX_SAMPLES:
-                samples.append(t - entry[1])
+                samples.append(trip)
             else:
-                samples[st.random(_MAX_SAMPLES)] = t - entry[1]
+                samples[st.random(_MAX_SAMPLES)] = trip
+            if trip > r.slow_from:
+                slow_trip(r, trip, t, frame, st.spike_ns, st.frames_cap)
         r.old = entry
         del out[:count]
     recover = r.recover

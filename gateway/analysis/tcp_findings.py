@@ -198,8 +198,9 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             advice="tcp.rtt",
             **common,
         )
-    spikes = rtt_spikes(ordered, limits)
+    spikes, limit = rtt_spikes(ordered, limits)
     if spikes >= limits.spike_min and spikes <= limits.spike_share * len(ordered):
+        ended = sorted((t, frame) for trip, t, frame in d.slow if trip > limit)
         out.add(
             "tcp.rtt.spikes",
             "low",
@@ -210,7 +211,14 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             evidence={"spikes": spikes, "n": len(ordered), "median_s": middle / SECOND, "max_s": ordered[-1] / SECOND},
             threshold={"above_s": limits.spike_s, "ratio": limits.spike_ratio, "count": limits.spike_min},
             advice="tcp.rtt",
-            **common,
+            **{
+                **common,
+                "frames": [frame for _, frame in ended],
+                "count": spikes,
+                "first_ns": ended[0][0],
+                "last_ns": ended[-1][0],
+                "last_frame": ended[-1][1],
+            },
         )
     peak = d.peak * 8.0
     active = active_ns(d) / SECOND
@@ -230,11 +238,11 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
         )
 
 
-def rtt_spikes(ordered: Sequence[int], limits: Rtt) -> int:
-    """How many of some sorted round trips are far above their median."""
+def rtt_spikes(ordered: Sequence[int], limits: Rtt) -> tuple[int, float]:
+    """How many of some sorted round trips are far above their median, and from how many nanoseconds on."""
     middle = rank(ordered, 0.5)
     limit = max(limits.spike_ratio * middle, middle + limits.spike_s * SECOND)
-    return len(ordered) - bisect_right(ordered, limit)
+    return len(ordered) - bisect_right(ordered, limit), limit
 
 
 def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import show
@@ -37,8 +36,7 @@ _COLOURS: Final = {
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """How to write: width in columns, whether to use colours, whether the terminal can show more than ASCII."""
 
     width: int = 80

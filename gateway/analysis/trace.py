@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
@@ -25,8 +24,7 @@ PORTS_WITHIN: Final = 400  # bytes from the start of a frame, behind every stack
 SEEN_AGAIN, HOLE_FILL, BEHIND_HOLE = "seen again", "fills a hole", "after a hole"
 
 
-@dataclass(frozen=True, slots=True)
-class FlowKey:
+class FlowKey(NamedTuple):
     """Which packets belong to a flow: both ends, protocol and VLAN."""
 
     orig: bytes
@@ -78,8 +76,7 @@ class Wanted(NamedTuple):
     last: int = sys.maxsize
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One packet of the flow. `t_s` counts from the first packet of the flow; `window_bytes` is scaled if possible."""
 
     frame: int
@@ -98,28 +95,28 @@ class Segment:
         return ", ".join(name for bit, name in FLAG_NAMES if self.flags & bit)
 
 
-@dataclass(slots=True)
 class Trace:
     """All of a flow that could be kept."""
 
-    segments: list[Segment] = field(default_factory=list)
-    complete: bool = True  # False when MOST_SEGMENTS was reached
-    scaled: bool = False
-    start_ns: int = 0
-    rtt: list[tuple[float, float, bool]] = field(default_factory=list)  # (t_s, seconds, of the originator's data)
-    in_flight: list[tuple[float, int, bool]] = field(default_factory=list)  # (t_s, bytes, of the originator's data)
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.complete = True  # False when MOST_SEGMENTS was reached
+        self.scaled = False
+        self.start_ns = 0
+        self.rtt: list[tuple[float, float, bool]] = []  # (t_s, seconds, of the originator's data)
+        self.in_flight: list[tuple[float, int, bool]] = []  # (t_s, bytes, of the originator's data)
 
 
-@dataclass(slots=True)
 class _Direction:
-    first: int | None = None  # the wire's number that is our 0
-    last: int = 0  # the last unwrapped number, so that the next is found near it
-    end: int = 0  # highest byte sent
-    acked: int = 0  # highest acknowledgement received for this direction
-    scale: int | None = None
-    seen: list[tuple[int, int]] = field(default_factory=list)
-    waiting: dict[int, float] = field(default_factory=dict)  # segment end -> sending time, for RTT samples
-    repeated: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.first: int | None = None  # the wire's number that is our 0
+        self.last = 0  # the last unwrapped number, so that the next is found near it
+        self.end = 0  # highest byte sent
+        self.acked = 0  # highest acknowledgement received for this direction
+        self.scale: int | None = None
+        self.seen: list[tuple[int, int]] = []
+        self.waiting: dict[int, float] = {}  # segment end -> sending time, for RTT samples
+        self.repeated: set[int] = set()
 
     def relative(self, number: int) -> int:
         if self.first is None:
@@ -218,8 +215,7 @@ class _Follower:
         trace.segments.append(Segment(record.frame, t_s, from_orig, seq, ack, length, flags, window, evidence, sack))
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(NamedTuple):
     scale: int | None
     sack: tuple[tuple[int, int], ...]
 

@@ -15,7 +15,7 @@ from gateway.analysis import sandbox
 
 PROJECT = Path(__file__).resolve().parents[3]
 CHILD = """
-import dataclasses, json, os, sys
+import json, os, sys
 from pathlib import Path
 import encodings.idna
 from gateway.analysis import sandbox
@@ -32,7 +32,7 @@ try:
     outcome = repr(attempt())
 except BaseException as err:
     outcome = type(err).__name__ + ":" + str(getattr(err, "errno", ""))
-print(json.dumps([[dataclasses.asdict(layer) for layer in layers], outcome]))
+print(json.dumps([[layer._asdict() for layer in layers], outcome]))
 """
 
 

@@ -294,3 +294,45 @@ def test_an_uneven_stream_is_told() -> None:
     for number in range(200):
         wire.up(30 + number * 20 + (15 if number % 10 == 5 else 0), PSH | ACK, 1 + number * 100, 1, size=100)
     assert wire.found("udp.jitter") == []
+
+
+def quic_first(kind: int) -> bytes:
+    """A datagram with a long header of QUIC version 1 (RFC 9000 section 17.2): 0 is an Initial, 3 a Retry."""
+    return bytes([0xC0 | kind << 4]) + b"\0\0\0\1" + b"\x08" + bytes(8) + b"\0" + b"\0" + b"\x44\x00" + bytes(1024)
+
+
+def attempt_by_quic(
+    *, initials: int, tcp_at: float | None, retry: bool = False, answered: bool = False, other: str = ""
+) -> list[str]:
+    """The kinds found where a client's QUIC gets these answers and TCP to port 443 begins at a time (QUIC at 2 s)."""
+    trace = Trace()
+    household(trace)
+    for number in range(initials):
+        trace.add(2 + number * 0.3, udp(CLIENT, 50_123, SERVER, 443, quic_first(0)))
+        if retry and number == 0:
+            trace.add(2.1, udp(SERVER, 443, CLIENT, 50_123, quic_first(3)))
+    if answered:
+        trace.add(2.95, udp(SERVER, 443, CLIENT, 50_123, quic_first(0)))
+    if tcp_at is not None:
+        trace.session(tcp_at, CLIENT, 49_100, other or SERVER, 443, up=bytes(300), down=bytes(3000))
+    return [row["kind"] for row in found(trace.report(), "quic.")]
+
+
+def test_quic_that_falls_back_to_tcp_is_blocked() -> None:
+    """Three first packets without an answer, then TCP to the same server; the path lets no QUIC through."""
+    assert attempt_by_quic(initials=3, tcp_at=3.5) == ["quic.blocked"]
+
+
+@pytest.mark.parametrize(
+    ("initials", "tcp_at", "other"), [(2, 3.5, ""), (3, None, ""), (3, 3.5, "198.51.100.77")], ids=str
+)
+def test_a_little_less_is_no_blocked_quic(initials: int, tcp_at: float | None, other: str) -> None:
+    """Two first packets may be lost; without TCP to this server nobody knows whether it is there at all."""
+    assert attempt_by_quic(initials=initials, tcp_at=tcp_at, other=other) == []
+
+
+def test_what_looks_like_blocked_quic_is_silent() -> None:
+    """A server that answers late or asks for a retry, and a TCP connection that was there before QUIC was tried."""
+    assert attempt_by_quic(initials=3, tcp_at=3.5, answered=True) == []
+    assert attempt_by_quic(initials=3, tcp_at=3.5, retry=True) == []
+    assert attempt_by_quic(initials=3, tcp_at=1.5) == []

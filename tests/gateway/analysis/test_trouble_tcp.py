@@ -230,6 +230,18 @@ def test_spikes_of_the_round_trip_are_told() -> None:
             assert (rows[0]["evidence"]["spikes"], rows[0]["evidence"]["n"]) == (4, 40)
 
 
+def test_spikes_point_at_the_acknowledgements_that_came_late() -> None:
+    """Not the first frame of the flow but the four that ended the long round trips, in order, with their times."""
+    trips = [50.0] * 40
+    for late in (5, 11, 20, 33):
+        trips[late] = 300.0
+    (row,) = round_trips(trips).found("tcp.rtt.spikes")
+    expected = [3 + 2 * (late + 1) for late in (5, 11, 20, 33)]  # behind the handshake two frames for each request
+    assert row["frames"] == expected
+    assert (row["count"], row["first"]["frame"], row["last"]["frame"]) == (4, expected[0], expected[-1])
+    assert row["last"]["t"] - row["first"]["t"] == pytest.approx(28 * 0.15 + 3 * 0.25, abs=1e-3)
+
+
 def transfer(queue_ms: float, pause_ms: float) -> Wire:
     """An upload at a steady rate over six seconds while the round trip grows to `queue_ms` beyond 30 ms."""
     wire = Wire()
