@@ -155,7 +155,7 @@ def one_sided(conn: Connection, least: int) -> bool:
 
 def median_rtt(conn: Connection) -> int | None:
     """The larger side's median round trip in ns; the handshake's where there are no samples."""
-    values = [rank(sorted(d.rtts), 0.5) for d in (conn.orig, conn.resp) if d is not None and d.rtts]
+    values = [rank(d.rtts, 0.5) for d in (conn.orig, conn.resp) if d is not None and d.rtts]
     if values:
         return sum(values) if len(values) == 2 else values[0]
     return conn.irtt

@@ -57,7 +57,7 @@ class Direction:
         self.app = 1  # what the payload is wanted for, see `applications`
         self.app_next = 0  # sequence number at which the payload becomes interesting again
         self.tight = 0  # segments that filled nine tenths of the other side's window
-        self.rtts: Any = None  # array of round trips to the other side and back, ns
+        self.rtts: Any = None  # array of round trips to the other side and back, ns; sorted once the file was read
         self.slow_from = 0  # a round trip longer than this is looked at, see `slow_trip`
         self.old: Any = None  # the unacknowledged segment that was acknowledged last
         self.signature: Any = None  # (IP id, checksum, time, flags, seq, ack) of the last packet without payload

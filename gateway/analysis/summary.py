@@ -90,7 +90,7 @@ class TcpTotals:
             self.segments += d.segments
             self.acks += d.packets
             if d.rtts:
-                middle = rank(sorted(d.rtts), 0.5)
+                middle = rank(d.rtts, 0.5)
                 if middle > path:
                     path, samples = middle, len(d.rtts)
             trouble = d.trouble

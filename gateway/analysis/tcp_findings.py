@@ -164,13 +164,12 @@ def _frames(events: dict[str, list[Any]], name: str) -> list[int]:
 
 
 def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direction) -> None:
-    samples = d.rtts
+    ordered = d.rtts
     limits = st.settings.rtt
-    if samples is None or len(samples) < limits.min_samples:
+    if ordered is None or len(ordered) < limits.min_samples:
         return
-    if max(samples) < min(limits.low_s, limits.bufferbloat_s, limits.spike_s) * SECOND:
+    if ordered[-1] < min(limits.low_s, limits.bufferbloat_s, limits.spike_s) * SECOND:
         return  # neither far away nor queued nor uneven, whatever their order
-    ordered = sorted(samples)
     middle, high, least = rank(ordered, 0.5), rank(ordered, 0.95), ordered[0]
     _, receiver = ends_of(conn, session, d)
     grade = graded(middle / SECOND, (limits.low_s, "low"), (limits.medium_s, "medium"), (limits.high_s, "high"))

@@ -339,16 +339,18 @@ def wrapped(text: str, style: Style, indent: str, *, first: str | None = None) -
 def _columns(
     head: list[str], rows: list[list[str]], style: Style, *, right: set[int], shrink: tuple[int, ...]
 ) -> list[str]:
-    """Rows under their headings; columns give way in the order of `shrink` until a line fits."""
+    """Rows under their headings; columns give way in the order of `shrink` until a line fits, then the last go."""
     widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
     for least in (16, 8):
         for index in shrink:
             excess = sum(widths) + 2 * len(widths) - style.width + 1
             widths[index] = max(min(widths[index], least), widths[index] - max(0, excess))
+    while sum(widths) + 2 * len(widths) > style.width:
+        widths.pop()  # half a number says less than none
     lines = []
     for number, row in enumerate([head, *rows]):
         cells = []
-        for index, (value, width) in enumerate(zip(row, widths, strict=True)):
+        for index, (value, width) in enumerate(zip(row, widths, strict=False)):
             value = _squeezed(value, width)
             cells.append(value.rjust(width) if index in right else value.ljust(width))
         line = _squeezed(("  " + "  ".join(cells)).rstrip(), style.width)
