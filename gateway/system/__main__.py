@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopped.append(number))
-    server = SystemServer(arguments.run_dir / "system.sock", arguments.user, Place(arguments.config), VERBS)
+    server = SystemServer(
+        arguments.run_dir / "system.sock", arguments.user, Place(arguments.config, run_dir=arguments.run_dir), VERBS
+    )
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
         server.bind()

@@ -15,7 +15,7 @@ from typing import Final
 from gateway.control.client import ControlClient
 from gateway.control.protocol import DENIED, UNAVAILABLE, UNREACHABLE, ControlError, JsonValue, Params
 from gateway.system.files import may_replace
-from gateway.system.verbs import VERBS, Place
+from gateway.system.verbs import BUNDLE, VERBS, Place
 
 TIMEOUT_S: Final = 30.0
 
@@ -24,8 +24,18 @@ class System:
     """The verbs, for the daemon. Every method raises ControlError with a sentence."""
 
     def __init__(self, config: Path, run_dir: Path) -> None:
-        self._place = Place(config)
+        self._place = Place(config, run_dir=run_dir)
         self._socket = run_dir / "system.sock"
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the socket is, and what postern-system says of its progress."""
+        return self._place.run_dir
+
+    @property
+    def bundle(self) -> Path:
+        """Where an upgrade is put."""
+        return self._place.root / BUNDLE
 
     async def write_config(self, text: str) -> None:
         """Replace the configuration file, atomically, with the owner and mode that it has."""

@@ -31,6 +31,7 @@ class Place:
 
     config: Path
     root: Path = Path("/")
+    run_dir: Path = Path("/run/postern")
 
 
 Verb = Callable[[Place, Params], JsonValue]
@@ -63,19 +64,51 @@ def timezone(place: Place, params: Params) -> JsonValue:
     return {"name": name}
 
 
-def upgrade(place: Place, params: Params) -> JsonValue:
-    """Install the bundle that lies in its place, and start the system anew to try it."""
-    read.only(params, "older")
-    from gateway.upgrade import perform  # the daemon knows the verbs, too, and never upgrades by itself
+def check_upgrade(place: Place, params: Params) -> JsonValue:
+    """Verify the bundle that lies in its place, and say what is in it; nothing is written."""
+    read.only(params)
+    from gateway.upgrade import perform, progress  # the daemon knows the verbs, too, and never upgrades by itself
     from gateway.upgrade.bundle import BundleRefused
 
     try:
-        story = perform.install(place.root / BUNDLE, older=read.flag(params, "older"))
+        checked = perform.check(place.root / BUNDLE, progress.reporter(place.run_dir))
+    except (BundleRefused, NoSlots) as err:
+        raise ControlError(CONFLICT, str(err)) from err
+    except (OSError, subprocess.SubprocessError) as err:
+        raise ControlError(UNAVAILABLE, f"the bundle cannot be verified: {err}") from err
+    finally:
+        progress.forget(place.run_dir)
+    manifest = checked.manifest
+    return {
+        "version": manifest.version,
+        "build_id": manifest.build_id,
+        "board": manifest.board,
+        "built_unix": manifest.built_unix,
+        "size_bytes": manifest.size_bytes,
+        "older": checked.older,
+    }
+
+
+def upgrade(place: Place, params: Params) -> JsonValue:
+    """Install the bundle that lies in its place, and start the system anew to try it."""
+    read.only(params, "older", "build_id")
+    from gateway.upgrade import perform, progress
+    from gateway.upgrade.bundle import BundleRefused
+
+    try:
+        story = perform.install(
+            place.root / BUNDLE,
+            older=read.flag(params, "older"),
+            build_id=read.text(params, "build_id", "", longest=64),
+            report=progress.reporter(place.run_dir),
+        )
         perform.restart()
     except (BundleRefused, NoSlots) as err:
         raise ControlError(CONFLICT, str(err)) from err
     except (OSError, subprocess.CalledProcessError) as err:
         raise ControlError(UNAVAILABLE, f"the upgrade could not be written: {err}") from err
+    finally:
+        progress.forget(place.run_dir)
     return asdict(story)
 
 
@@ -88,7 +121,8 @@ def factory_reset(place: Place, params: Params) -> JsonValue:
         perform.factory_reset()
         perform.restart()
     except NoSlots as err:
-        raise ControlError(CONFLICT, str(err)) from err
+        text = "this system is no Postern image: remove the package with its data to go back to the beginning"
+        raise ControlError(CONFLICT, text) from err
     except (OSError, subprocess.CalledProcessError) as err:
         raise ControlError(UNAVAILABLE, f"the reset could not be noted: {err}") from err
     return {"restarting": True}
@@ -109,6 +143,7 @@ def restart(place: Place, params: Params) -> JsonValue:
 VERBS: Final[Mapping[str, Verb]] = {
     "write_config": write_config,
     "timezone": timezone,
+    "check_upgrade": check_upgrade,
     "upgrade": upgrade,
     "factory_reset": factory_reset,
     "restart": restart,

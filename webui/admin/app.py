@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from webui.admin import login, modules, openapi, words
+from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
 from webui.admin.daemon import UNAUTHENTICATED, AdminDaemon, ControlError
 from webui.admin.fields import FORM_TYPE, FieldError, Fields
@@ -87,6 +88,7 @@ class AdminApp:
         self.hostname = ""
         self.streams = Streams()
         self.captures: CaptureDesk | None = None  # set by the service where there is a spool
+        self.bundles = BundleIntake(PLACE)
         self.pending = login.PendingLogins(clock)
         self.static = StaticFiles()
         self.templates = Templates(

@@ -22,6 +22,7 @@ from webui.admin import (
     log,
     own,
     report,
+    system,
     users,
     vouchers,
 )
@@ -40,10 +41,11 @@ _PAGES: Final = (
     config,
     health,
     log,
+    system,
     accounts,
     own,
 )
-_API: Final = (api_system, api_guests, api_pages, api_gateway, captures_api)
+_API: Final = (api_system, api_guests, api_pages, api_gateway, captures_api, system)
 
 NAV: Final = (
     NavEntry("/", "Dashboard", "dashboard"),
@@ -56,6 +58,7 @@ NAV: Final = (
     NavEntry("/config", "Configuration", "config"),
     NavEntry("/health", "Health", "health"),
     NavEntry("/log", "Log", "log"),
+    NavEntry("/system", "System", "system", "administrator"),
     NavEntry("/accounts", "Accounts", "accounts", "administrator"),
 )
 
