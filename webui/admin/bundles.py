@@ -18,7 +18,7 @@ from webui.messages import Request
 from webui.multipart import Field, FileBegun, FileData, MultipartError, MultipartReader, boundary_of
 
 PLACE: Final = Path("/var/lib/postern/upgrade")
-LIMIT_BYTES: Final = 512 << 20  # a slot of an image is smaller
+LIMIT_BYTES: Final = 500_000_000  # a slot of an image is smaller
 BODY_LIMIT: Final = 1 << 40  # our own bound comes first, with its own words
 DRAIN_BYTES: Final = 64 << 20
 _KEEP_FREE_BYTES: Final = 32 << 20
@@ -92,7 +92,7 @@ class BundleIntake:
         return size
 
     def _too_large(self) -> Problem:
-        return Problem(413, f"A bundle has at most {self.limit_bytes >> 20} MB.", code="too_large")
+        return Problem(413, f"A bundle has at most {self.limit_bytes // 1_000_000} MB.", code="too_large")
 
 
 async def _of_form(request: Request, token_fits: Callable[[str], bool] | None) -> AsyncIterator[bytes]:
