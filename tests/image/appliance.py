@@ -64,8 +64,8 @@ class Appliance:
 
 
 @contextmanager
-def appliance(image: Path, board: str = "x86_64", memory_mib: int = 512) -> Iterator[Appliance]:
-    """Boot an image in a laboratory; yields as soon as it is switched on."""
+def appliance(image: Path, board: str) -> Iterator[Appliance]:
+    """Boot a board's image in a laboratory; yields as soon as it is switched on."""
     with tempfile.TemporaryDirectory(prefix="postern-image-") as name, Lab("image") as lab:
         directory = Path(name)
         directory.chmod(0o755)
@@ -78,7 +78,7 @@ def appliance(image: Path, board: str = "x86_64", memory_mib: int = 512) -> Iter
         for number in (0, 1):
             network += ["-netdev", f"tap,id=n{number},ifname=vm{number},script=no,downscript=no"]
             network += ["-device", f"virtio-net-pci,netdev=n{number},romfile=,mac=52:54:00:41:00:0{number}"]
-        machine = Machine(board, disk, network, ["ip", "netns", "exec", lab.gateway], memory_mib)
+        machine = Machine(board, disk, network, ["ip", "netns", "exec", lab.gateway])
         guests = Hotspot(lab)
         guests.directory = directory
         with machine:
