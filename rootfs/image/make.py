@@ -28,7 +28,8 @@ def make(board: str, destination: Path, cache: Path, build_id: str, epoch: int) 
     made = base(board, cache)
     found = libraries(cache)
     key = signing_key(cache)
-    work = Path(tempfile.mkdtemp(prefix="image-", dir=cache))
+    # Resolved: a cache may be a link to another disk, and systemctl --root refuses a root behind one.
+    work = Path(tempfile.mkdtemp(prefix="image-", dir=cache.resolve()))
     try:
         root = work / "root"
         root.mkdir()
