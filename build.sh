@@ -114,7 +114,7 @@ check() {
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/ruff" check .
   "$VENV/bin/mypy"
-  shellcheck build.sh .ci/run rootfs/debian/{postinst,prerm,postrm} rootfs/overlay/usr/lib/postern/{firstboot,console,radio}
+  shellcheck build.sh .ci/run rootfs/debian/{postinst,prerm,postrm} rootfs/overlay/usr/lib/postern/{firstboot,settle,console,radio}
   shellcheck --shell=dash rootfs/image/init openwrt/postern/files/etc/{init.d,uci-defaults,hotplug.d/iface}/*
 }
 

@@ -24,6 +24,7 @@ ENABLED: Final = (
     *deb.UNITS,
     "postern-firstboot.service",
     "postern-console.service",
+    "postern-settle.service",
     "postern-radio.service",
     "postern-ssh.service",
     "postern-trial.service",
