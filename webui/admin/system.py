@@ -249,9 +249,7 @@ async def look(page: Page) -> Response:
 async def install(page: Page) -> Response:
     """POST /system/upgrade: install what was looked at."""
     if not page.form.flag("confirm"):
-        return page.redirect(
-            "/system/upgrade", "Nothing was done: confirm first that it may start anew.", "bad"
-        )
+        return page.redirect("/system/upgrade", "Nothing was done: confirm first that it may start anew.", "bad")
     await page.call(
         "device.upgrade",
         older=page.form.flag("older"),

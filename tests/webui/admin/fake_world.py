@@ -46,6 +46,8 @@ class World:
     theme: str = ""
     texts: dict[str, dict[str, Row]] = field(default_factory=dict)
     device: Row = field(default_factory=lambda: device_row())
+    uploaded: bytes = b""  # of a backup
+    backup: Row = field(default_factory=dict)  # what backup.preview says that is not in `backup_row`
     bundle: Row | None = None  # what device.check says of the bundle that was uploaded
 
     def populate(self, clients: int) -> None:
@@ -520,10 +522,24 @@ class World:
     def backup_create(self, params: Params, who: str) -> object:
         return {"data": base64.b64encode(b"backup").decode(), "name": "gate-2026-01-01.backup"}
 
-    def backup_restore(self, params: Params, who: str) -> object:
+    def backup_put(self, params: Params, who: str) -> object:
+        piece = base64.b64decode(str(params["data"]))
+        if params["offset"] == 0:
+            self.uploaded = b""
+        if params["offset"] != len(self.uploaded):
+            raise ControlError("conflict", "go on where it ends")
+        self.uploaded += piece
+        return {"size": len(self.uploaded)}
+
+    def backup_preview(self, params: Params, who: str) -> object:
         if params["passphrase"] != "a long passphrase":
-            raise ControlError("bad_params", "the passphrase does not open this backup")
-        return {"change": 1}
+            raise ControlError("bad_params", "The passphrase is wrong, or the file was changed or cut off.")
+        return {**backup_row(), **self.backup}
+
+    def backup_restore(self, params: Params, who: str) -> object:
+        if params["ticket"] != backup_row()["ticket"]:
+            raise ControlError("not_found", "that was too long ago; begin again")
+        return {"restarting": True, "change": None, "confirm_within_s": 300 if self.backup.get("cuts_off") else None}
 
     def system_timezones(self, params: Params, who: str) -> object:
         return {"current": "Europe/Paris", "names": ["Europe/Paris", "UTC"]}
@@ -660,6 +676,29 @@ def device_row() -> Row:
         "under_way": None,
         "installing": False,
         "failure": "",
+    }
+
+
+def backup_row() -> Row:
+    """What is in a backup."""
+    return {
+        "ticket": "ticket-1",
+        "format": 2,
+        "made_unix": NOW,
+        "hostname": "old-gate",
+        "version": "0.1.0",
+        "config_only": False,
+        "administrators": ["ada", HOSTILE],
+        "tokens": 2,
+        "users": 12,
+        "batches": 3,
+        "vouchers": 120,
+        "devices": 40,
+        "themes": ["hotel"],
+        "certificate": True,
+        "changes": ["zone 'guests': ssid from 'Guest WiFi' to 'Hotel'", "radius: timeout from 3.0 s to 5.0 s"],
+        "problems": [],
+        "cuts_off": False,
     }
 
 
