@@ -18,6 +18,7 @@ the old file or the new one. Sweeping is planned by a pure function (`plan_sweep
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -124,6 +125,21 @@ def is_job_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def no_room(directory: Path) -> Failure:
+    """The failure of a job whose results could not be written."""
+    return Failure(
+        "disk-full",
+        "There is no room left to write the report.",
+        detail=str(directory),
+        hint="Remove old captures and reports, or give the spool a larger place.",
+    )
+
+
 def display_name(name: str) -> str:
     """A client's file name as display text: base name only, no control characters, at most 255 characters."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
@@ -221,8 +237,12 @@ def listing(spool: Path) -> list[State]:
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
-    """Replace the progress file; not forced to disk, a lost one costs nothing."""
-    _replace(directory / (PROGRESS + ".part"), PROGRESS, json.dumps(dataclasses.asdict(progress)).encode())
+    """Replace the progress file; not forced to disk, and left as it was on a full one: a lost one costs nothing."""
+    try:
+        _replace(directory / (PROGRESS + ".part"), PROGRESS, json.dumps(dataclasses.asdict(progress)).encode())
+    except OSError as err:
+        if not is_full(err):
+            raise
 
 
 def read_progress(directory: Path) -> Progress:
