@@ -14,9 +14,9 @@ import socket
 import ssl
 from typing import Final
 
-from webui.messages import App, RequestError, Response, plain
+from webui.messages import App, RequestError, Response
 from webui.parsing import MAX_HEAD_BYTES, wants_close
-from webui.server import Connection, Decision, HttpServer, serialize
+from webui.server import Connection, Decision, HttpServer, path_of, serialize
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Listener:
             decision = self._server.decide(data, client, self._app)
         except RequestError as err:
             self._server.counts.bad_requests += 1
-            decision = Decision(None, plain(err.status, err.reason, close=True))
+            decision = Decision(None, self._app.refusal(path_of(data), err.status, err.reason))
         request, answer = decision.request, decision.answer
         if (
             isinstance(answer, Response)
