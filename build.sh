@@ -21,6 +21,7 @@ TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcp
   iputils-ping iputils-arping ethtool shellcheck openssl chromium)
 IMAGE_PACKAGES=(python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
   zstd cpio kmod binutils openssl systemd)
+FOREIGN_IMAGE_PACKAGES=(qemu-user-static binfmt-support arch-test)
 BOOT_PACKAGES=(python3-venv qemu-utils zstd)
 TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu make busybox)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)
@@ -36,8 +37,8 @@ usage: ./build.sh TASK [ARGUMENTS]
   sdist                     the source archive and the wheel, into dist/
   deb amd64|arm64|armhf     the Debian package (one for all), into dist/
   openwrt ARCHITECTURE      the OpenWrt packages and their feed, into dist/openwrt/
-  image x86_64    an image to flash and its upgrade bundle, into dist/ (root)
-  boot x86_64 [--test]
+  image x86_64|rpi-arm64    an image to flash and its upgrade bundle, into dist/ (root)
+  boot x86_64|rpi-arm64 [--test]
                             start a built image in QEMU, on this terminal; with --test, prove it (root)
   golden                    rewrite the golden files; the difference is the review
   bench gate|analysis|web   measure, next to other programs, in one table (root)
@@ -92,6 +93,17 @@ need_venv() {
   printf '%s\n' "$wanted" >"$stamp"
 }
 
+# The load of many users comes from locust, which has an environment of its own: nothing else needs what it brings.
+need_locust() {
+  local room=.cache/locust wanted
+  wanted=$("$PYTHON" -c 'import sys; print(sys.base_prefix, sys.version)' && cat tests/bench/locust.lock)
+  [ "$wanted" = "$(cat "$room/.postern-lock" 2>/dev/null)" ] && return
+  say "making $room"
+  "$PYTHON" -m venv --clear "$room"
+  "$room/bin/pip" install --quiet --disable-pip-version-check --requirement tests/bench/locust.lock
+  printf '%s\n' "$wanted" >"$room/.postern-lock"
+}
+
 need_root() {
   [ "$(id -u)" -eq 0 ] && return
   say "$1 makes network namespaces and needs root: sudo ./build.sh $1"
@@ -102,7 +114,7 @@ check() {
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/ruff" check .
   "$VENV/bin/mypy"
-  shellcheck build.sh .ci/run rootfs/debian/{postinst,prerm,postrm} rootfs/overlay/usr/lib/postern/{firstboot,console}
+  shellcheck build.sh .ci/run rootfs/debian/{postinst,prerm,postrm} rootfs/overlay/usr/lib/postern/{firstboot,settle,console,radio}
   shellcheck --shell=dash rootfs/image/init openwrt/postern/files/etc/{init.d,uci-defaults,hotplug.d/iface}/*
 }
 
@@ -140,6 +152,7 @@ case "$task" in
   image)
     need_root image
     need_packages "${IMAGE_PACKAGES[@]}"
+    [ "${1:-}" != rpi-arm64 ] || [ "$(uname -m)" = aarch64 ] || need_packages "${FOREIGN_IMAGE_PACKAGES[@]}"
     need_venv
     exec "$VENV/bin/python" -m rootfs.build image "$@"
     ;;
@@ -147,8 +160,9 @@ case "$task" in
     board=${1:-}
     case "$board" in
       x86_64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-x86 ;;
+      rpi-arm64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-arm qemu-efi-aarch64 ;;
       *)
-        say "usage: ./build.sh boot x86_64 [--test]"
+        say "usage: ./build.sh boot x86_64|rpi-arm64 [--test]"
         exit 2
         ;;
     esac
@@ -156,6 +170,7 @@ case "$task" in
     if [ "${2:-}" = --test ]; then
       need_root boot
       need_packages "${TEST_PACKAGES[@]}"
+      [ "$board" != rpi-arm64 ] || [ "$(uname -m)" = aarch64 ] || need_packages "${FOREIGN_IMAGE_PACKAGES[@]}"
       exec env POSTERN_BOARD="$board" "$VENV/bin/python" -m pytest tests/image
     fi
     exec "$VENV/bin/python" -m rootfs.image.qemu "$board"
@@ -170,8 +185,10 @@ case "$task" in
     need_packages "${BENCH_PACKAGES[@]}"
     need_venv
     case "${1:-}" in
-      gate | analysis) exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}" ;;
-      web) exec "$VENV/bin/python" -m tests.bench.web_captures "${@:2}" ;;
+      gate | analysis | web)
+        [ "$1" != web ] || need_locust
+        exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}"
+        ;;
       *)
         say "usage: ./build.sh bench gate|analysis|web"
         exit 2

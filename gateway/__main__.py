@@ -21,6 +21,7 @@ from gateway.log import set_up
 from gateway.memory import collect_later, keep_small
 
 DEFAULT_CONFIG: Final = Path("/etc/config/postern")
+AGAIN: Final = -1  # not an exit code: the daemon stopped in order to start anew
 LOG: Final = logging.getLogger("posternd")
 
 
@@ -78,6 +79,8 @@ def _serve(path: Path) -> int:
         return 1
     general = loaded.config.general
     set_up(general.log_level, general.log_format)
+    if _restored(loaded, path):
+        return _serve(path)
     if not general.enabled:
         LOG.info("the gateway is switched off (option enabled '0')")
         return 0
@@ -90,7 +93,32 @@ def _serve(path: Path) -> int:
     collect_later()
     factory, name = _loop_factory(general.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(loaded, path, name))
+        code = runner.run(_run(loaded, path, name))
+    if code == AGAIN:
+        LOG.info("starting anew")
+        sys.stdout.flush()
+        os.execv(sys.executable, sys.orig_argv)  # the same process: service manager, capabilities and limits stay
+    return code
+
+
+def _restored(loaded: Loaded, path: Path) -> bool:
+    """Put in place a backup that was committed before; whether one was, so that the configuration is another.
+
+    While it cannot be done the gateway runs as it was, and tries again at its next start.
+    """
+    general = loaded.config.general
+    if not (Path(general.state_dir) / "restore").is_dir():
+        return False
+    from gateway.backup.staging import finish
+    from gateway.control.protocol import ControlError
+    from gateway.system.client import StartingSystem
+
+    outside = StartingSystem(path, Path(general.run_dir))
+    try:
+        return finish(Path(general.state_dir), loaded.config.accounts.database, outside)
+    except (ControlError, OSError) as error:
+        LOG.error("the backup cannot be put in place now: %s", error)
+        return False
 
 
 def _loop_factory(wanted: str) -> tuple[Callable[[], asyncio.AbstractEventLoop] | None, str]:
@@ -126,7 +154,7 @@ async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
     except (StartError, RulesetRefused, ControlError, OSError) as error:
         LOG.error("cannot start: %s", error)
         return 1
-    return 0
+    return AGAIN if gateway.again else 0
 
 
 if __name__ == "__main__":

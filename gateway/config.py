@@ -361,7 +361,8 @@ class Zone:
     rate_down: int | None = option(None, "Download rate likewise.", unit="bit/s", low=8000)
     remember: int = option(
         0,
-        "How long a device comes back without the page after a login there; 0: never. It is known by its MAC address.",
+        "How long a device comes back without the page after a login there; 0: never. It is known by its MAC address; "
+        "RADIUS is not asked again.",
         unit="h",
         low=0,
         high=8760,

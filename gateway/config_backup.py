@@ -1,4 +1,6 @@
-"""A backup of the configuration: the file as it is, readable, with every secret sealed by a passphrase. Pure.
+"""Backups of format 1: the configuration as it is, readable, with every secret sealed by a passphrase. Pure.
+
+New backups are of format 2 (`gateway.backup`), which takes its keys and cipher from here; these are still read.
 
 The construction, since the standard library has no cipher: scrypt (RFC 7914, N = 2^15, r = 8, p = 1) makes two keys of
 32 octets from the passphrase and a random salt. A secret is padded to whole blocks of 32 octets and combined by
@@ -15,7 +17,6 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
@@ -28,7 +29,6 @@ SEALED: Final = "sealed:"
 SALT_BYTES: Final = 16
 BLOCK: Final = 32
 SHORTEST_PASSPHRASE: Final = 12
-MAX_BYTES: Final = 700_000  # so that it fits a request
 _LOG2_N: Final = 15
 _HEADER: Final = re.compile(re.escape(HEADER) + r"([0-9a-f]{32})\n")
 _TRAILER: Final = re.compile(re.escape(TRAILER) + r"([0-9a-f]{64})\n\Z")
@@ -42,7 +42,7 @@ def seal(text: str, passphrase: str, salt: bytes) -> str:
     """The backup of a configuration; `salt` is random. Blocks for a tenth of a second and takes 32 MB."""
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise BackupError(f"The passphrase is too short; use at least {SHORTEST_PASSPHRASE} characters.")
-    encrypting, authenticating = _keys(passphrase, salt)
+    encrypting, authenticating = keys(passphrase, salt)
     numbers = count()
     try:
         sealed = replaced_secrets(text, lambda secret: _sealed(secret, encrypting, next(numbers)))
@@ -59,7 +59,7 @@ def unseal(backup: str, passphrase: str) -> str:
     header, trailer = _HEADER.match(backup), _TRAILER.search(backup)
     if header is None or trailer is None:
         raise BackupError("This is not a backup of Postern's configuration, or a part of it is missing.")
-    encrypting, authenticating = _keys(passphrase, bytes.fromhex(header[1]))
+    encrypting, authenticating = keys(passphrase, bytes.fromhex(header[1]))
     if not hmac.compare_digest(_tag(backup[: trailer.start()], authenticating), trailer[1]):
         raise BackupError("The passphrase is wrong, or the file was changed.")
     try:
@@ -68,8 +68,9 @@ def unseal(backup: str, passphrase: str) -> str:
         raise BackupError(f"The backup cannot be read: {err}") from err
 
 
-def _keys(passphrase: str, salt: bytes) -> tuple[bytes, bytes]:
-    keys = hashlib.scrypt(
+def keys(passphrase: str, salt: bytes) -> tuple[bytes, bytes]:
+    """The keys to encrypt and to authenticate with. Blocks for a tenth of a second and takes 32 MB."""
+    both = hashlib.scrypt(
         passphrase.encode("utf-8", "surrogatepass"),
         salt=salt,
         n=1 << _LOG2_N,
@@ -78,7 +79,7 @@ def _keys(passphrase: str, salt: bytes) -> tuple[bytes, bytes]:
         maxmem=(128 * 8 << _LOG2_N) + (1 << 20),
         dklen=64,
     )
-    return keys[:32], keys[32:]
+    return both[:32], both[32:]
 
 
 def _tag(body: str, key: bytes) -> str:
@@ -89,7 +90,7 @@ def _sealed(secret: str, key: bytes, number: int) -> str:
     plain = secret.encode()
     padded = len(plain).to_bytes(4, "big") + plain
     padded += bytes(-len(padded) % BLOCK)  # so that the length of a secret is not told
-    return f"{SEALED}{number}:{base64.b64encode(_combined(padded, key, number)).decode()}"
+    return f"{SEALED}{number}:{base64.b64encode(combined(padded, key, number)).decode()}"
 
 
 def _opened(sealed: str, key: bytes) -> str:
@@ -97,17 +98,16 @@ def _opened(sealed: str, key: bytes) -> str:
     if f"{mark}:" != SEALED:
         raise ValueError("a secret in it is not sealed")
     try:
-        padded = _combined(base64.b64decode(data, validate=True), key, int(number))
+        padded = combined(base64.b64decode(data, validate=True), key, int(number))
     except binascii.Error as err:
         raise ValueError("a sealed secret is damaged") from err
     return padded[4 : 4 + int.from_bytes(padded[:4], "big")].decode()
 
 
-def _combined(data: bytes, key: bytes, number: int) -> bytes:
-    stream = b"".join(block for block, _ in zip(_stream(key, number), range(0, len(data), BLOCK), strict=False))
-    return bytes(one ^ other for one, other in zip(data, stream, strict=False))
-
-
-def _stream(key: bytes, number: int) -> Iterator[bytes]:
-    for block in count():
-        yield hmac.digest(key, number.to_bytes(8, "big") + block.to_bytes(8, "big"), hashlib.sha256)
+def combined(data: bytes, key: bytes, number: int) -> bytes:
+    """The data under, or from under, the stream of a key for one number; a number is used once with a key."""
+    blocks = -(-len(data) // BLOCK)
+    prefix, digest = number.to_bytes(8, "big"), hmac.digest
+    stream = b"".join([digest(key, prefix + block.to_bytes(8, "big"), "sha256") for block in range(blocks)])
+    together = int.from_bytes(data, "big") ^ int.from_bytes(stream[: len(data)], "big")
+    return together.to_bytes(len(data), "big")

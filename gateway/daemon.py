@@ -37,6 +37,7 @@ from gateway.config_loader import (
     option_name,
 )
 from gateway.control.admin_methods import AdminMethods
+from gateway.control.backup_methods import BackupMethods
 from gateway.control.config_methods import ConfigMethods
 from gateway.control.methods import Methods
 from gateway.control.protocol import JsonValue
@@ -75,7 +76,9 @@ CLOCK_LOOK_S: Final = 1.0
 CLOCK_STEP_S: Final = 0.5
 MAX_START_NOTES: Final = 5  # sentences on what was not resumed that `warnings` gives one by one
 RESUMED_TOGETHER: Final = 200
+ANSWER_S: Final = 0.5  # from the wish to start anew to the end, so that the answer arrives
 OFF_WAIT_S: Final = 5.0  # for the servers to hear of the end, when nothing is kept
+SETTLED_S: Final = 2.0  # after the start
 
 
 class StartError(RuntimeError):
@@ -97,6 +100,7 @@ class Gateway:
         self.path = path
         self.started_at = monotonic()
         self.stop_wanted = asyncio.Event()
+        self.again = False  # whether it starts anew once it has stopped
         self.reload_wanted = asyncio.Event()
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         self._state_dir = Path(config.general.state_dir)
@@ -160,7 +164,10 @@ class Gateway:
         self.control = ControlServer(
             Path(config.general.run_dir) / "control.sock",
             AdminMethods(self, self.admin).over(
-                self.methods.table() | ConfigMethods(self.changes, self.system).table() | self.history.table()
+                self.methods.table()
+                | ConfigMethods(self.changes, self.system).table()
+                | BackupMethods(self).table()
+                | self.history.table()
             ),
             _roles(config),
             socket_group=config.general.group,
@@ -172,14 +179,23 @@ class Gateway:
         """The running configuration."""
         return self.loaded.config
 
+    @property
+    def state_dir(self) -> Path:
+        """What lasts."""
+        return self._state_dir
+
+    def start_anew(self) -> None:
+        """Stop and start again as the same process, once the answer to who asked is out."""
+        self.again = True
+        asyncio.get_running_loop().call_later(ANSWER_S, self.stop_wanted.set)
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Start all rooms, serve until `stop_wanted`, stop them."""
         self._look_at_clock()
         self.control.bind()
-        await self.accounts.start()
-        await self.admin.start()
+        await asyncio.gather(self.accounts.start(), self.admin.start())
         await self._know_guests()
         await self._resume()
         try:
@@ -203,11 +219,13 @@ class Gateway:
                         ("watchdog", keep_alive()),
                     )
                 ]
-                give_back()
                 LOG.info("ready zones=%d resumed=%d", len(self.config.zones), self.machine.sessions.online_count)
                 notify("READY=1")
+                # The walk over everything that the start made takes a while; guests who wait go first.
+                asyncio.get_running_loop().call_later(SETTLED_S, give_back)
                 await self.stop_wanted.wait()
-                notify("STOPPING=1")
+                if not self.again:  # the service manager would wait for the end of a process that goes on
+                    notify("STOPPING=1")
                 await self._wind_down()
                 for task in reversed(tasks):
                     task.cancel()

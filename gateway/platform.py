@@ -10,6 +10,7 @@ from gateway.control.protocol import JsonValue
 from gateway.upgrade.slots import BOARD, NoSlots, here
 from gateway.upgrade.story import after_start
 
+_ROOT: Final = Path("/")
 BUILD_ID: Final = Path(__file__).with_name("build_id")
 
 
@@ -21,9 +22,18 @@ def build_id() -> str:
         return "source"
 
 
+def packaging(root: Path = _ROOT) -> str:
+    """How this came onto the system, and so how it is upgraded: `image`, `openwrt`, `debian` or `source`."""
+    if (root / "run/postern-slot").exists():
+        return "image"
+    if build_id() == "source":
+        return "source"
+    return "openwrt" if (root / "etc/openwrt_release").exists() else "debian"
+
+
 def platform() -> dict[str, JsonValue]:
-    """`version`, `build_id`, `board`, `slot`, `trial`, `upgrade`; off an image the last four are null."""
-    found: dict[str, JsonValue] = {"version": __version__, "build_id": build_id()}
+    """`version`, `build_id`, `packaging`, `board`, `slot`, `start`, `upgrade`; off an image the last four are null."""
+    found: dict[str, JsonValue] = {"version": __version__, "build_id": build_id(), "packaging": packaging()}
     try:
         slots = here()
     except NoSlots:
@@ -34,5 +44,15 @@ def platform() -> dict[str, JsonValue]:
         "board": BOARD.read_text(encoding="ascii").strip(),
         "slot": slots.running,
         "start": "trial" if slots.trial else "good",
-        "upgrade": {"state": story.state, "version": story.version, "text": story.text} if story else None,
+        "upgrade": (
+            {
+                "state": story.state,
+                "version": story.version,
+                "build_id": story.build_id,
+                "slot": story.slot,
+                "text": story.text,
+            }
+            if story
+            else None
+        ),
     }

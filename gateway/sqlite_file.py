@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,6 +86,13 @@ class SqliteFile:
             remedy = "Is the file system full?" if temporary else "Restart posternd, which moves a damaged file aside."
             sentence = f"The {self._contents.what} in {self.path} could not be read or written: {err}. {remedy}"
             raise StoreError(sentence, temporary=temporary) from err
+
+    def copy_to(self, path: Path) -> None:
+        """Make a file with everything as it is at one moment, by SQLite's own backup; raises StoreError or OSError."""
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(path)) as copy, self.using() as database:
+            database.backup(copy)
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:

@@ -20,7 +20,7 @@ from openwrt.feed_index import write_index
 from openwrt.packages import ARCHITECTURES, packages
 from rootfs import deb
 from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, record
-from rootfs.image.base import BaseError
+from rootfs.image.base import BaseError, NoEmulation, foreign
 from rootfs.image.make import BOARDS, make
 from rootfs.payload import PROJECT, version
 from rootfs.sdist import write_sdist
@@ -34,7 +34,7 @@ IPK_LIMITS: Final = {
     "postern-uvloop": 700_000,
     "luci-app-postern": 100_000,
 }
-IMAGE_LIMITS: Final = {"x86_64": 130_000_000}
+IMAGE_LIMITS: Final = {"x86_64": 130_000_000, "rpi-arm64": 150_000_000}
 IMAGE_TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
     "mksquashfs": "squashfs-tools",
@@ -49,6 +49,7 @@ IMAGE_TOOLS: Final = {
     "readelf": "binutils",
     "openssl": "openssl",
 }
+EMULATION_TOOLS: Final = {"qemu-aarch64-static": "qemu-user-static", "arch-test": "arch-test"}
 DEB_ARCHITECTURES: Final = ("amd64", "arm64", "armhf")
 
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 print(f"unknown target: {' '.join(arguments)}", file=sys.stderr)
                 return 2
-    except MissingTool as error:
+    except (MissingTool, NoEmulation) as error:
         print(error, file=sys.stderr)
         return 3
     except (VendorError, TooLarge, BaseError) as error:
@@ -172,7 +173,7 @@ def make_image(board: str, destination: Path) -> None:
     """The image of a board and its upgrade bundle."""
     if os.geteuid() != 0:
         raise MissingTool("an image holds files of several users: sudo ./build.sh image " + board)
-    for program, package in IMAGE_TOOLS.items():
+    for program, package in {**IMAGE_TOOLS, **(EMULATION_TOOLS if foreign(board) else {})}.items():
         need(program, package)
     image, bundle = make(board, destination, CACHE, build_id(), source_epoch())
     report(image, IMAGE_LIMITS[board])

@@ -73,6 +73,7 @@ CORES = [
     "gateway/reports.py",
     "gateway/config.py",
     "gateway/config_backup.py",
+    "gateway/backup/sealed.py",
     "gateway/config_change.py",
     "gateway/config_checks.py",
     "gateway/config_loader.py",
@@ -89,7 +90,7 @@ DOORS = {
     "prometheus_client": {"gateway/metrics.py", "gateway/figures.py"},
     "uvloop": {"gateway/__main__.py", "webui/__main__.py"},
     "segno": {"webui/admin/qr.py"},
-    "sqlite3": {"gateway/accounts/store.py", "gateway/sqlite_file.py"},
+    "sqlite3": {"gateway/accounts/store.py", "gateway/backup/contents.py", "gateway/sqlite_file.py"},
 }
 # What reads guests' bytes over HTTP has nothing of the daemon but the way to ask it.
 WEB_MAY_IMPORT = (

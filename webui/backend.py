@@ -202,8 +202,9 @@ class _LocalPlace:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self._part.rename(self._directory / job.CAPTURE)
-        self._submitted = True
-        return job.submit(self._directory)
+        state = job.submit(self._directory)
+        self._submitted = True  # not before: where there is no room for the state, nothing is left
+        return state
 
     def abandon(self) -> None:
         """Remove the directory."""

@@ -14,9 +14,9 @@ import socket
 import ssl
 from typing import Final
 
-from webui.messages import App, RequestError, Response, plain
+from webui.messages import App, RequestError, Response
 from webui.parsing import MAX_HEAD_BYTES, wants_close
-from webui.server import Connection, Decision, HttpServer, serialize
+from webui.server import Connection, Decision, HttpServer, path_of, serialize
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ _ACCEPTS_AT_ONCE: Final = 32  # then others have their turn
 _DEFER_S: Final = 1  # a connection that says nothing is handed over after about this time
 _REST_S: Final = 0.5  # when no descriptor is left
 _MAX_AT_ONCE_BYTES: Final = 4096  # surely fits the send buffer of a new connection
-_MAX_HANDSHAKES: Final = 64  # at once; a handshake costs milliseconds of CPU before anybody has a name
+_MAX_HANDSHAKES: Final = 128  # at once; a handshake costs milliseconds of CPU before anybody has a name
+_MAX_HANDSHAKES_PER_CLIENT: Final = 32  # whoever begins handshakes and says no more keeps nobody else out
 _HANDSHAKE_S: Final = 10.0
 # The answer waits for the close that follows at once, and so carries the FIN.
 _WITH_THE_CLOSE: Final = socket.MSG_DONTWAIT | socket.MSG_MORE
@@ -42,7 +43,7 @@ class Listener:
         self._sock = sock
         self._app = app
         self._tls = tls
-        self._handshakes = 0
+        self._handshakes: dict[str, int] = {}  # under way, by client
         self._family = sock.family  # a lookup of an enumeration each time
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_S)
         sock.listen(_BACKLOG)
@@ -78,7 +79,7 @@ class Listener:
                 return
             sock = _PlainSocket(self._family, socket.SOCK_STREAM, 0, descriptor)
             if self._tls is not None:
-                self._hand_over(sock, b"", None)
+                self._hand_over(sock, peer[0], b"", None)
                 continue
             try:
                 self._serve(sock, peer[0])
@@ -89,12 +90,12 @@ class Listener:
         try:
             data = sock.recv(MAX_HEAD_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            self._hand_over(sock, b"", None)
+            self._hand_over(sock, client, b"", None)
             return
         # Exactly one head and nothing behind it: the plain case.
         if not data.endswith(b"\r\n\r\n") or data.find(b"\r\n\r\n") != len(data) - 4 or data.startswith(b"\r\n"):
             if data:
-                self._hand_over(sock, data, None)
+                self._hand_over(sock, client, data, None)
             else:
                 sock.close()
             return
@@ -102,7 +103,7 @@ class Listener:
             decision = self._server.decide(data, client, self._app)
         except RequestError as err:
             self._server.counts.bad_requests += 1
-            decision = Decision(None, plain(err.status, err.reason, close=True))
+            decision = Decision(None, self._app.refusal(path_of(data), err.status, err.reason))
         request, answer = decision.request, decision.answer
         if (
             isinstance(answer, Response)
@@ -117,20 +118,33 @@ class Listener:
                 sock.send(wire, _WITH_THE_CLOSE)
                 sock.close()
                 return
-        self._hand_over(sock, b"", decision)
+        self._hand_over(sock, client, b"", decision)
 
-    def _hand_over(self, plain_sock: socket.SocketType, data: bytes, decision: Decision | None) -> None:
+    def _hand_over(self, plain_sock: socket.SocketType, client: str, data: bytes, decision: Decision | None) -> None:
+        if self._tls is not None and not self._may_shake_hands(client):
+            self._server.counts.refused_connections += 1
+            plain_sock.close()
+            return
         sock = socket.socket(self._family, socket.SOCK_STREAM, 0, plain_sock.detach())
         sock.setblocking(False)
-        self._server.group.create_task(self._connect(sock, data, decision), name="http connection")
+        self._server.group.create_task(self._connect(sock, client, data, decision), name="http connection")
 
-    async def _connect(self, sock: socket.socket, data: bytes, decision: Decision | None) -> None:
+    def _may_shake_hands(self, client: str) -> bool:
+        """Count a handshake in, unless there are too many at once: of all, or of this client."""
+        of_client = self._handshakes.get(client, 0)
+        if of_client >= _MAX_HANDSHAKES_PER_CLIENT or sum(self._handshakes.values()) >= _MAX_HANDSHAKES:
+            return False
+        self._handshakes[client] = of_client + 1
+        return True
+
+    def _shaken(self, client: str) -> None:
+        """Count a handshake out."""
+        left = self._handshakes.pop(client) - 1
+        if left:
+            self._handshakes[client] = left
+
+    async def _connect(self, sock: socket.socket, client: str, data: bytes, decision: Decision | None) -> None:
         tls = self._tls
-        if tls is not None and self._handshakes >= _MAX_HANDSHAKES:
-            self._server.counts.refused_connections += 1
-            sock.close()
-            return
-        self._handshakes += tls is not None
         try:
             if decision is None or decision.has_body:
                 # A client that sends its request in pieces waits for our acknowledgements between them (Nagle).
@@ -145,4 +159,5 @@ class Listener:
             log.debug("connection not made reason=%s", err)
             sock.close()
         finally:
-            self._handshakes -= tls is not None
+            if tls is not None:
+                self._shaken(client)

@@ -126,6 +126,9 @@ class App(Protocol):
     def route(self, request: Request) -> Response | Endpoint:
         """Decide by the head alone; called once per request, must not block."""
 
+    def refusal(self, path: str, status: int, reason: str, retry_after_s: int | None = None) -> Response:
+        """What is answered to a request that the server itself refuses; the path is empty when it is not known."""
+
 
 def plain(status: int, text: str, *, close: bool = False, retry_after_s: int | None = None) -> Response:
     """A short text answer, for programs and for errors below the pages."""
@@ -133,3 +136,8 @@ def plain(status: int, text: str, *, close: bool = False, retry_after_s: int | N
     if retry_after_s is not None:
         headers.append(("Retry-After", str(retry_after_s)))
     return Response(status, f"{text}\n".encode(), "text/plain; charset=utf-8", headers, close)
+
+
+def refused(path: str, status: int, reason: str, retry_after_s: int | None = None) -> Response:
+    """The usual answer to what the server itself refuses: a short text, whatever was asked for."""
+    return plain(status, reason, close=True, retry_after_s=retry_after_s)

@@ -19,7 +19,7 @@ from typing import Final, cast
 
 from gateway.buckets import TokenBuckets
 from webui.bodies import BodyStream
-from webui.messages import REASONS, App, Endpoint, Request, RequestError, Response, plain
+from webui.messages import REASONS, App, Endpoint, Request, RequestError, Response
 from webui.parsing import (
     MAX_HEAD_BYTES,
     PARSERS,
@@ -130,14 +130,14 @@ class HttpServer:
             if not self.buckets.take(client, now):
                 self.counts.rate_limited += 1
                 wait_s = max(1, math.ceil(self.buckets.wait_s(client, now) - 1e-6))  # a rounding error is no second
-                return Decision(None, plain(429, "too many requests", close=True, retry_after_s=wait_s))
+                return Decision(None, _refusal(app, path_of(head), 429, "too many requests", wait_s))
         request = parse_head(head, client, self.head_parser)
         try:
             answer = app.route(request)
         except Exception:
             log.exception("routing failed client=%s", client)
             self.counts.failures += 1
-            answer = plain(500, "internal error", close=True)
+            answer = _refusal(app, request.path, 500, "internal error")
         return Decision(request, answer)
 
     async def stop(self, grace_s: float) -> None:
@@ -410,6 +410,7 @@ class Connection(asyncio.Protocol):
             self._respond(answer, request)
             return bool(self._buffer)
         assert request is not None
+        self._request = request  # whoever refuses it below wants to know what it asked for
         body = BodyReader(request, answer.body_limit)
         expects = not body.complete and "expect" in request.headers
         if expects and request.headers["expect"].lower() != "100-continue":
@@ -420,6 +421,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
         if answer.streams:
+            self._request = None
             request.stream = self._stream_in = BodyStream(body, go_on, self._read_on)
             self._handle(request, answer)
             if self._stream_in is not None:
@@ -475,7 +477,7 @@ class Connection(asyncio.Protocol):
         except Exception:
             log.exception("a handler failed client=%s", self.client)
             self._server.counts.failures += 1
-            answer = plain(500, "internal error", close=True)
+            answer = _refusal(self._app, request.path, 500, "internal error")
         if isinstance(answer, Response) and isinstance(answer.body, bytes) and self._stream_in is None:
             self._respond(answer, request)
             return
@@ -488,11 +490,11 @@ class Connection(asyncio.Protocol):
             response = answer if isinstance(answer, Response) else await answer
         except RequestError as err:  # what came was no body; its handler let us say so
             self._server.counts.bad_requests += 1
-            response = plain(err.status, err.reason, close=True)
+            response = _refusal(self._app, request.path, err.status, err.reason)
         except Exception:
             log.exception("a handler failed client=%s", self.client)
             self._server.counts.failures += 1
-            response = plain(500, "internal error", close=True)
+            response = _refusal(self._app, request.path, 500, "internal error")
         if self._phase is not _Phase.HANDLING:  # the client went away meanwhile
             return
         if self._stream_in is not None and not self._stream_in.complete:
@@ -555,8 +557,9 @@ class Connection(asyncio.Protocol):
         self._server.counts.bad_requests += 1
         log.debug("request refused client=%s status=%d reason=%s", self.client, error.status, error.reason)
         self._release_body()
+        path = path_of(self._buffer) if self._request is None else self._request.path
         self._request = self._endpoint = None
-        self._respond(plain(error.status, error.reason, close=True), None)
+        self._respond(_refusal(self._app, path, error.status, error.reason), None)
 
     async def _stream(self, response: Response, pieces: AsyncGenerator[bytes, None], request: Request) -> None:
         """Write a body as it comes, chunked for HTTP/1.1, with the client's pace as the bound."""
@@ -586,6 +589,20 @@ class Connection(asyncio.Protocol):
         if chunked and request.method != "HEAD":
             self._transport.write(b"0\r\n\r\n")
         self._finish(keep=keep, unread=False)
+
+
+def path_of(start: bytes | bytearray) -> str:
+    """The path that a head begins with, as far as that can be told before it is parsed; else empty."""
+    line = bytes(start[:1024]).split(b"\r\n", 1)[0].split(b" ")
+    target = line[1] if len(line) > 2 else b""
+    return target.partition(b"?")[0].decode("ascii", "replace") if target.startswith(b"/") else ""
+
+
+def _refusal(app: App, path: str, status: int, reason: str, retry_after_s: int | None = None) -> Response:
+    """The application's words for a refusal; the connection ends with it."""
+    response = app.refusal(path, status, reason, retry_after_s)
+    response.close = True
+    return response
 
 
 def _head(response: Response, framing: str, *, keep: bool) -> bytes:

@@ -54,7 +54,12 @@ class Uploads:
         if not self._buckets.take(owner, now):
             failure = Failure("too-many-uploads", "There were too many uploads within a minute.")
             raise Refusal(429, failure, max(1, round(self._buckets.wait_s(owner, now))))
-        intake = await self._reserve(request, owner, token_fits)
+        try:
+            intake = await self._reserve(request, owner, token_fits)
+        except OSError as err:
+            if err.errno in _FULL:  # not even the row of an expired report can be written
+                raise jobs.disk_full(0) from err
+            raise
         try:
             await self._pour(request, intake)
             state = await asyncio.to_thread(intake.finish)

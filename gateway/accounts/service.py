@@ -87,11 +87,15 @@ class AccountService:
         self._counts: Counter[type[Answer]] = Counter()
 
     async def start(self) -> None:
-        """Open the store and fit the cost of hashes to this box. A store that cannot be opened is a warning."""
+        """Open the store. A store that cannot be opened is a warning.
+
+        The cost of hashes is fitted to this box after that, ahead of the first password and without keeping the gate.
+        """
         self._loop = asyncio.get_running_loop()
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._worker.start()
-        await self._in_thread(self._prepare)
+        await self._in_thread(self._open)
+        self._worker.submit(self._prepare, urgent=True)
         for sentence in self.warnings():
             log.error("%s", sentence)
 
@@ -170,11 +174,16 @@ class AccountService:
 
     # -- in the thread ----------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def _open(self) -> None:
         try:
             self._store.open()
-            self._cost = self._fitting_cost()
             self._trouble = ""
+        except StoreError as err:
+            self._trouble = str(err)
+
+    def _prepare(self) -> None:
+        try:
+            self._cost = self._fitting_cost()
         except StoreError as err:
             self._trouble = str(err)
             self._cost = choose_cost(self._settings.hash_time, _measure)

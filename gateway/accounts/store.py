@@ -186,6 +186,10 @@ class AccountStore:
         with self.using() as database:
             database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def copy_to(self, path: Path) -> None:
+        """Make a file with everything as it is at one moment; raises StoreError or OSError."""
+        self._file.copy_to(path)
+
     def using(self) -> AbstractContextManager[sqlite3.Connection]:
         """The open database within one transaction; SQLite's errors become StoreError."""
         return self._file.using()

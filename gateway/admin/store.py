@@ -109,6 +109,10 @@ class AdminStore:
         """Close the file."""
         self._file.close()
 
+    def copy_to(self, path: Path) -> None:
+        """Make a file with everything as it is at one moment; raises StoreError or OSError."""
+        self._file.copy_to(path)
+
     # -- administrators ---------------------------------------------------------------------------------------------
 
     def administrators(self) -> list[Administrator]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.analysis.escape import markup
-from gateway.analysis.plots import bytes_text, milliseconds_text, seconds_text
+from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
+
+_UNITS: Final = {"s": seconds_text, "ms": milliseconds_text, "bytes": bytes_text, "bps": rate_text}
 
 
 class Safe(str):
@@ -106,8 +108,18 @@ def frame_list(frames: Sequence[int], count: int, most: int = 24) -> Safe:
 
 
 def values(mapping: dict[str, Any]) -> str:  # Any: numbers and short strings of a report
-    """A small mapping in one line: `rate 0.021, segments 1952`."""
-    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in mapping.items())
+    """A small mapping in one line: `max delay 4.36 s, rate 0.021, segments 1952`; units are those of the names."""
+    return ", ".join(_named(name, value) for name, value in mapping.items())
+
+
+def _named(name: str, value: Any) -> str:  # Any: see `values`
+    words = name.replace("_", " ")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{words} {value_text(value)}"
+    for unit, text in _UNITS.items():
+        if name.endswith(f"_{unit}"):
+            return f"{words.removesuffix(f' {unit}')} {text(value)}"
+    return f"throughput {rate_text(value)}" if name == "bps" else f"{words} {value_text(value)}"
 
 
 def value_text(value: Any) -> str:  # Any: see `values`

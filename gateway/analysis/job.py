@@ -18,6 +18,7 @@ the old file or the new one. Sweeping is planned by a pure function (`plan_sweep
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -124,6 +125,21 @@ def is_job_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def no_room(directory: Path) -> Failure:
+    """The failure of a job whose results could not be written."""
+    return Failure(
+        "disk-full",
+        "There is no room left to write the report.",
+        detail=str(directory),
+        hint="Remove old captures and reports, or give the spool a larger place.",
+    )
+
+
 def display_name(name: str) -> str:
     """A client's file name as display text: base name only, no control characters, at most 255 characters."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
@@ -132,13 +148,29 @@ def display_name(name: str) -> str:
 
 def create(spool: Path, name: str, *, owner: str = "", now_unix: float, settings: dict[str, str] | None = None) -> Path:
     """Make the directory of a new job, without a state: the caller fills `capture` and then calls `submit`."""
-    # The kernel's own, for the library's is no part of a router's Python.
-    directory = spool / Path("/proc/sys/kernel/random/uuid").read_text(encoding="ascii").strip()
+    directory = spool / _new_id()
     directory.mkdir(mode=0o700)
-    directory.chmod(DIRECTORY_MODE)  # mkdir leaves out what the umask forbids, and the group's bit always
-    state = State(directory.name, display_name(name), owner=owner, created_unix=now_unix, settings=settings or {})
-    _replace(directory / (STATE + ".part"), STATE + ".draft", _encode(state))
+    try:
+        directory.chmod(DIRECTORY_MODE)  # mkdir leaves out what the umask forbids, and the group's bit always
+        state = State(directory.name, display_name(name), owner=owner, created_unix=now_unix, settings=settings or {})
+        _replace(directory / (STATE + ".part"), STATE + ".draft", _encode(state))
+    except OSError:  # a full disk: nothing is left of the attempt
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     return directory
+
+
+def _new_id() -> str:
+    """A UUID of version 4 (RFC 9562 §5.4).
+
+    By hand: the library's module is no part of a router's Python, and the kernel's file is not there for a service that
+    sees nothing of /proc but processes.
+    """
+    octets = bytearray(os.urandom(16))
+    octets[6] = octets[6] & 0x0F | 0x40
+    octets[8] = octets[8] & 0x3F | 0x80
+    text = octets.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def submit(directory: Path) -> State:
@@ -205,8 +237,12 @@ def listing(spool: Path) -> list[State]:
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
-    """Replace the progress file; not forced to disk, a lost one costs nothing."""
-    _replace(directory / (PROGRESS + ".part"), PROGRESS, json.dumps(dataclasses.asdict(progress)).encode())
+    """Replace the progress file; not forced to disk, and left as it was on a full one: a lost one costs nothing."""
+    try:
+        _replace(directory / (PROGRESS + ".part"), PROGRESS, json.dumps(dataclasses.asdict(progress)).encode())
+    except OSError as err:
+        if not is_full(err):
+            raise
 
 
 def read_progress(directory: Path) -> Progress:
@@ -390,10 +426,14 @@ def _decode(raw: bytes) -> State:
 
 
 def _replace(part: Path, name: str, data: bytes, *, durable: bool = False) -> None:
-    with part.open("wb") as stream:
-        os.fchmod(stream.fileno(), FILE_MODE)
-        stream.write(data)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    part.replace(part.with_name(name))
+    try:
+        with part.open("wb") as stream:
+            os.fchmod(stream.fileno(), FILE_MODE)
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        part.replace(part.with_name(name))
+    except OSError:  # on a full disk half a file is in the way of everything else
+        part.unlink(missing_ok=True)
+        raise

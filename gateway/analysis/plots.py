@@ -331,7 +331,8 @@ def _paper(frame: _Frame, body: str, title: str, y_text: Callable[[float], str])
         x = frame.x(value)
         anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"
         words.append(f'<text class="p-tick" x="{x:.1f}" y="{frame.height - 8}" text-anchor="{anchor}">{text}</text>')
+    role = "group" if "<a " in body else "img"  # links within an image would be hidden from those who cannot see
     return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="img"><title>{markup(title)}</title>'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="{role}"><title>{markup(title)}</title>'
         f'<path class="p-grid" d="{"".join(grid)}"/>{"".join(words)}{body}</svg>'
     )

@@ -8,7 +8,6 @@ and turns every way in which a child can end into a state with a sentence.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import select
@@ -180,14 +179,9 @@ def _take_messages(directory: Path, received: _Received) -> None:
         try:
             _act(directory, received, head["kind"], body)
         except OSError as err:
-            if err.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if not job.is_full(err):
                 raise
-            received.failure = Failure(
-                "disk-full",
-                "There is no room left to write the report.",
-                detail=str(directory),
-                hint="Remove old captures and reports, or give the spool a larger place.",
-            )
+            received.failure = job.no_room(directory)
 
 
 def _act(directory: Path, received: _Received, kind: str, body: bytes) -> None:

@@ -10,6 +10,7 @@ what a crash left, and says in `worker.json` that it is alive and how long it ke
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -51,6 +52,8 @@ class Service:
         self._beaten = float("-inf")
         self._swept = float("-inf")
         self._looked = float("-inf")
+        self._settled = False  # whether every state on the disk is as it should be
+        self._was_full = False
         self._running: str | None = None
 
     def stop(self) -> None:
@@ -59,22 +62,44 @@ class Service:
         os.write(self._wake_write, b".")
 
     def run(self) -> None:
-        """Work until stopped."""
-        for lost in job.restart(self._spool, now_unix=time.time()):
-            log.warning("job put right after a crash job=%s status=%s", lost.id, lost.status)
+        """Work until stopped; on a full disk wait until there is room again."""
         while not self._stopping:
-            self._beat()
-            if time.monotonic() - self._swept > SWEEP_EVERY_S:
-                self._sweep()
-            state = self._next()
-            if state is None:
-                ready, _, _ = select.select([self._wake_read, self._woken], [], [], LOOK_EVERY_S)
-                if self._woken in ready:
-                    os.read(self._woken, 4096)
-                continue
-            self._work(state)
+            try:
+                self._turn()
+                self._was_full = False
+            except OSError as err:
+                if not job.is_full(err):
+                    raise
+                self._wait_for_room(err)
+        with contextlib.suppress(OSError):  # the last beat is a courtesy
+            self._beat(force=True)
+
+    def _turn(self) -> None:
+        """One job, or a wait for one."""
+        self._beat()
+        if not self._settled:
+            for lost in job.restart(self._spool, now_unix=time.time()):
+                log.warning("job put right after a crash job=%s status=%s", lost.id, lost.status)
+            self._settled = True
+        if time.monotonic() - self._swept > SWEEP_EVERY_S:
             self._sweep()
-        self._beat(force=True)
+        state = self._next()
+        if state is None:
+            ready, _, _ = select.select([self._wake_read, self._woken], [], [], LOOK_EVERY_S)
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+            return
+        self._work(state)
+        self._sweep()
+
+    def _wait_for_room(self, err: OSError) -> None:
+        """Remove what may go, and look again in a moment; what could not be written is put right then."""
+        if not self._was_full:
+            log.error("the disk is full, analyses wait spool=%s reason=%s", self._spool, err.strerror)
+        self._was_full, self._settled = True, False
+        with contextlib.suppress(OSError):
+            self._sweep()
+        select.select([self._wake_read], [], [], LOOK_EVERY_S)
 
     def close(self) -> None:
         """Give back the descriptors."""
@@ -87,12 +112,16 @@ class Service:
         return next((state for state in job.listing(self._spool) if state.status == "pending"), None)
 
     def _while_running(self) -> None:
-        """Called several times a second by a running job."""
-        self._beat()
-        now = time.monotonic()
-        if now - self._looked >= CANCELLED_EVERY_S:
-            self._looked = now
-            job.close_cancelled(self._spool, now_unix=time.time())
+        """Called several times a second by a running job, which a full disk need not stop."""
+        try:
+            self._beat()
+            now = time.monotonic()
+            if now - self._looked >= CANCELLED_EVERY_S:
+                self._looked = now
+                job.close_cancelled(self._spool, now_unix=time.time())
+        except OSError as err:
+            if not job.is_full(err):
+                raise
 
     def _work(self, state: State) -> None:
         directory = self._spool / state.id
@@ -100,10 +129,12 @@ class Service:
         log.info("job started job=%s bytes=%d attempt=%d", state.id, state.size_bytes, state.attempts + 1)
         try:
             ended = run_job(directory, self._bounds, stopping=lambda: self._stopping, beat=self._while_running)
-        except OSError as err:  # the directory was removed under us, or its capture is not readable
+        except OSError as err:  # the directory was removed under us, its capture is not readable, or the disk is full
             log.warning("job could not be run job=%s error=%s", state.id, err)
             if directory.is_dir():
                 failure = job.Failure("worker-lost", f"The capture could not be read: {err.strerror}.", str(err))
+                if job.is_full(err):
+                    failure = job.no_room(directory)
                 lost = dataclasses.replace(state, status="failed", finished_unix=time.time(), error=failure)
                 job.save(directory, lost)
             return

@@ -1,4 +1,4 @@
-"""`postern backup`: the configuration in a file, its secrets sealed with a passphrase."""
+"""`postern backup`: what makes this gateway in one file, sealed with a passphrase."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """`postern backup FILE`."""
     parser = subparsers.add_parser(
         "backup",
-        help="write configuration and accounts to a file",
-        description="Write the configuration and accounts to a file, encrypted with a passphrase that is asked for "
-        "(or read from standard input when that is no terminal).",
+        help="write what makes this gateway to a file",
+        description="Write configuration, users, vouchers with their key, known devices, administrators with their "
+        "tokens, themes and the certificate made on the device to a file, encrypted with a passphrase that is asked "
+        "for (or read from standard input when that is no terminal). Sessions, logs and captures are not in it.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write; it must not be there yet")
     add_common(parser)

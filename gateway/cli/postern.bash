@@ -33,6 +33,7 @@ _postern_words() {
         debug) echo "profile heap tasks rate-limiters" ;;
         "debug profile") echo "--seconds" ;;
         "debug heap") echo "--trace" ;;
+        restore) echo "--yes --look" ;;
         upgrade) echo "--older --place" ;;
         factory-reset) echo "--confirm" ;;
         completion) echo "bash" ;;

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Put the bundle into its place and ask for it to be installed."""
     goal = arguments.place / "bundle"
     part = goal.with_suffix(".part")
+    part.unlink(missing_ok=True)  # the kernel lets not even root write what another user left in such a directory
     with arguments.file.open("rb") as source, part.open("wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)
         copy.flush()

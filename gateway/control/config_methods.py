@@ -1,4 +1,4 @@
-"""The configuration as administrators change it: text and options, preview, apply with a way back, history, backup.
+"""The configuration as administrators change it: text and options, preview, apply with a way back, history.
 
 Secrets never leave here: they are shown as a mark that stands for "as it is" when the text comes back.
 """
@@ -6,15 +6,11 @@ Secrets never leave here: they are shown as a mark that stands for "as it is" wh
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-import secrets
 import time
 from typing import Final
 
 from gateway.admin.roles import Role
 from gateway.config_apply import ConfigChanges
-from gateway.config_backup import MAX_BYTES, SALT_BYTES, BackupError, seal, unseal
 from gateway.config_change import ChangeError, apply, difference, masked, read_changes
 from gateway.config_schema import schema
 from gateway.control import params as read
@@ -48,8 +44,6 @@ class ConfigMethods:
             "config.revert": Method(self.revert, change),
             "config.history": Method(self.history, look, role=administrator),
             "config.past": Method(self.past, look, role=administrator),
-            "backup.create": Method(self.back_up, change),
-            "backup.restore": Method(self.restore, change),
             "system.timezones": Method(self.timezones, look),
             "system.timezone": Method(self.timezone, change),
         }
@@ -156,35 +150,6 @@ class ConfigMethods:
         if pending is None:
             return {"pending": None}
         return {"pending": {"change": pending.number, "by": pending.who, "left_s": int(self._changes.left_s())}}
-
-    # -- backup -----------------------------------------------------------------------------------------------------
-
-    async def back_up(self, caller: Caller, params: Params) -> JsonValue:
-        """The configuration with its secrets sealed by a passphrase."""
-        read.only(params, "passphrase")
-        passphrase = read.text(params, "passphrase")
-        text = self._changes.text()
-        try:
-            sealed = await asyncio.to_thread(seal, text, passphrase, secrets.token_bytes(SALT_BYTES))
-        except BackupError as err:
-            raise ControlError(BAD_PARAMS, str(err)) from err
-        day = time.strftime("%Y-%m-%d")
-        name = f"postern-{os.uname().nodename}-{day}.conf"
-        return {"data": base64.b64encode(sealed.encode()).decode(), "name": name}
-
-    async def restore(self, caller: Caller, params: Params) -> JsonValue:
-        """Make a backup the configuration."""
-        read.only(params, "passphrase", "data", "confirm_s")
-        passphrase = read.text(params, "passphrase")
-        confirm_s = read.integer(params, "confirm_s", None, high=3600)
-        try:
-            data = base64.b64decode(read.text(params, "data", longest=MAX_BYTES), validate=True).decode()
-            text = await asyncio.to_thread(unseal, data, passphrase)
-        except BackupError as err:
-            raise ControlError(BAD_PARAMS, str(err)) from err
-        except ValueError as err:  # not base64, or not text
-            raise ControlError(BAD_PARAMS, "data is not a backup in base64") from err
-        return await self._apply(caller, text, self._changes.version(self._changes.text()), confirm_s)
 
     # -- time zone --------------------------------------------------------------------------------------------------
 

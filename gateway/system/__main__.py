@@ -29,13 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the gateway's configuration (/etc/config/postern)",
     )
     parser.add_argument("--run-dir", type=Path, default=Path("/run/postern"), help="where its socket is made")
+    parser.add_argument(
+        "--admin-web-dir",
+        type=Path,
+        default=Path("/var/lib/postern-admin-web"),
+        help="where the administration's pages keep their certificate",
+    )
     parser.add_argument("--user", default="postern", help="posternd's user, the only one beside root that is answered")
     arguments = parser.parse_args(argv)
     set_up("info", "text")
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopped.append(number))
-    server = SystemServer(arguments.run_dir / "system.sock", arguments.user, Place(arguments.config), VERBS)
+    server = SystemServer(
+        arguments.run_dir / "system.sock", arguments.user, Place(arguments.config, run_dir=arguments.run_dir), VERBS
+    )
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
         server.bind()

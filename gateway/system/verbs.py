@@ -6,7 +6,10 @@ in this table and no more.
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ from gateway.upgrade.slots import NoSlots
 LONGEST_CONFIG: Final = 1 << 19
 # Where an upgrade is put before the verb is asked: whoever may fill the place may ask for an upgrade, and no signature
 # that this device trusts means no upgrade.
+CERTIFICATE, CERTIFICATE_KEY = "device.crt", "device.key"  # as `postern-web --role admin` calls its own
+_LONGEST_PEM: Final = 1 << 16
 BUNDLE: Final = "var/lib/postern/upgrade/bundle"
 
 
@@ -31,6 +36,8 @@ class Place:
 
     config: Path
     root: Path = Path("/")
+    run_dir: Path = Path("/run/postern")
+    admin_web_dir: Path = Path("/var/lib/postern-admin-web")
 
 
 Verb = Callable[[Place, Params], JsonValue]
@@ -63,19 +70,100 @@ def timezone(place: Place, params: Params) -> JsonValue:
     return {"name": name}
 
 
-def upgrade(place: Place, params: Params) -> JsonValue:
-    """Install the bundle that lies in its place, and start the system anew to try it."""
-    read.only(params, "older")
-    from gateway.upgrade import perform  # the daemon knows the verbs, too, and never upgrades by itself
+def read_certificate(place: Place, params: Params) -> JsonValue:
+    """The certificate that the administration made on this device, and its key; both null when there is none."""
+    read.only(params)
+    try:
+        texts = [_pem(place.admin_web_dir / name) for name in (CERTIFICATE, CERTIFICATE_KEY)]
+    except FileNotFoundError:
+        return {"certificate": None, "key": None}
+    except OSError as err:
+        raise ControlError(UNAVAILABLE, f"the certificate cannot be read: {err.strerror or err}") from err
+    return {"certificate": texts[0], "key": texts[1]}
+
+
+def write_certificate(place: Place, params: Params) -> JsonValue:
+    """Replace that certificate and its key; they belong to whom their directory belongs."""
+    read.only(params, "certificate", "key")
+    texts = [read.text(params, name, longest=_LONGEST_PEM) for name in ("certificate", "key")]
+    if not all(text.isascii() and text.startswith("-----BEGIN ") for text in texts):
+        raise ControlError(BAD_PARAMS, "certificate and key must be PEM")
+    folder = place.admin_web_dir
+    try:
+        owner = folder.stat()
+        for name, text in ((CERTIFICATE_KEY, texts[1]), (CERTIFICATE, texts[0])):
+            # A fresh name and a rename: what is in the directory is another user's, who may have put a link there.
+            descriptor, fresh = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(fresh).replace(folder / name)
+    except FileNotFoundError:
+        return {"written": False}  # no administration runs here; there is nobody who would use it
+    except OSError as err:
+        raise ControlError(UNAVAILABLE, f"the certificate cannot be written: {err.strerror or err}") from err
+    return {"written": True}
+
+
+def _pem(path: Path) -> str:
+    """A file of another user's directory: itself, not what a link in its place leads to."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is not a file")
+        content = file.read(_LONGEST_PEM)
+    if not content.isascii() or not content.startswith(b"-----BEGIN "):
+        raise OSError(f"{path} is not PEM")
+    return content.decode("ascii")
+
+
+def check_upgrade(place: Place, params: Params) -> JsonValue:
+    """Verify the bundle that lies in its place, and say what is in it; nothing is written."""
+    read.only(params)
+    from gateway.upgrade import perform, progress  # the daemon knows the verbs, too, and never upgrades by itself
     from gateway.upgrade.bundle import BundleRefused
 
     try:
-        story = perform.install(place.root / BUNDLE, older=read.flag(params, "older"))
+        checked = perform.check(place.root / BUNDLE, progress.reporter(place.run_dir))
+    except (BundleRefused, NoSlots) as err:
+        raise ControlError(CONFLICT, str(err)) from err
+    except (OSError, subprocess.SubprocessError) as err:
+        raise ControlError(UNAVAILABLE, f"the bundle cannot be verified: {err}") from err
+    finally:
+        progress.forget(place.run_dir)
+    manifest = checked.manifest
+    return {
+        "version": manifest.version,
+        "build_id": manifest.build_id,
+        "board": manifest.board,
+        "built_unix": manifest.built_unix,
+        "size_bytes": manifest.size_bytes,
+        "older": checked.older,
+    }
+
+
+def upgrade(place: Place, params: Params) -> JsonValue:
+    """Install the bundle that lies in its place, and start the system anew to try it."""
+    read.only(params, "older", "build_id")
+    from gateway.upgrade import perform, progress
+    from gateway.upgrade.bundle import BundleRefused
+
+    try:
+        story = perform.install(
+            place.root / BUNDLE,
+            older=read.flag(params, "older"),
+            build_id=read.text(params, "build_id", "", longest=64),
+            report=progress.reporter(place.run_dir),
+        )
         perform.restart()
     except (BundleRefused, NoSlots) as err:
         raise ControlError(CONFLICT, str(err)) from err
     except (OSError, subprocess.CalledProcessError) as err:
         raise ControlError(UNAVAILABLE, f"the upgrade could not be written: {err}") from err
+    finally:
+        progress.forget(place.run_dir)
     return asdict(story)
 
 
@@ -88,7 +176,8 @@ def factory_reset(place: Place, params: Params) -> JsonValue:
         perform.factory_reset()
         perform.restart()
     except NoSlots as err:
-        raise ControlError(CONFLICT, str(err)) from err
+        text = "this system is no Postern image: remove the package with its data to go back to the beginning"
+        raise ControlError(CONFLICT, text) from err
     except (OSError, subprocess.CalledProcessError) as err:
         raise ControlError(UNAVAILABLE, f"the reset could not be noted: {err}") from err
     return {"restarting": True}
@@ -109,6 +198,9 @@ def restart(place: Place, params: Params) -> JsonValue:
 VERBS: Final[Mapping[str, Verb]] = {
     "write_config": write_config,
     "timezone": timezone,
+    "read_certificate": read_certificate,
+    "write_certificate": write_certificate,
+    "check_upgrade": check_upgrade,
     "upgrade": upgrade,
     "factory_reset": factory_reset,
     "restart": restart,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -17,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
+
+from gateway.upgrade.progress import Report, silent
 
 FORMAT: Final = 1
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -49,15 +53,20 @@ class Manifest:
     built_unix: int
     parts: tuple[Part, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all parts together."""
+        return sum(part.size_bytes for part in self.parts)
+
     def part(self, name: str) -> Part:
         """The part of this name."""
         return next(part for part in self.parts if part.name == name)
 
 
-def verify(path: Path, keys: Sequence[Path], board: str) -> Manifest:
+def verify(path: Path, keys: Sequence[Path], board: str, report: Report = silent) -> Manifest:
     """Check signature, board and every hash; raises BundleRefused. Reads the bundle once and writes nothing."""
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        with _opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             members = iter(archive)
             raw = _small(archive, next(members, None), MANIFEST, _MAX_MANIFEST_BYTES)
             signature = _small(archive, next(members, None), SIGNATURE, _SIGNATURE_BYTES)
@@ -67,24 +76,42 @@ def verify(path: Path, keys: Sequence[Path], board: str) -> Manifest:
                 raise BundleRefused(
                     f"this bundle is for {manifest.board}, and this device is {board}: take the other one"
                 )
+            done_bytes = 0
             for part in manifest.parts:
                 member = next(members, None)
                 if member is None or member.name != part.name or not member.isreg() or member.size != part.size_bytes:
                     raise BundleRefused(f"the bundle is cut off or damaged before {part.name}: download it again")
                 content = archive.extractfile(member)
-                if content is None or _digest(content) != part.sha256:
+                digest = hashlib.sha256()
+                while content is not None and (block := content.read(_BLOCK)):
+                    digest.update(block)
+                    done_bytes += len(block)
+                    report("verifying", done_bytes, manifest.size_bytes)
+                if digest.hexdigest() != part.sha256:
                     raise BundleRefused(f"{part.name} in the bundle is damaged: download it again")
             return manifest
     except (tarfile.TarError, EOFError) as error:
         raise BundleRefused(f"this is not an upgrade bundle, or it is cut off: {error}") from error
+    except FileNotFoundError:
+        raise BundleRefused(f"{path}: there is no bundle; hand one over first") from None
     except OSError as error:
         raise BundleRefused(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def copy_part(path: Path, part: Part, goal: IO[bytes]) -> None:
+def _opened(path: Path) -> IO[bytes]:
+    """The file itself: whoever may fill its place must not have root read a link's goal, or wait at a pipe."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise BundleRefused(f"{path}: is not a file")
+    return file
+
+
+def copy_part(path: Path, part: Part, goal: IO[bytes], report: Report = silent) -> None:
     """Copy one part of a verified bundle; raises BundleRefused when it is no longer what was verified."""
     digest = hashlib.sha256()
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    done_bytes = 0
+    with _opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
         for member in archive:
             if member.name != part.name:
                 continue
@@ -92,6 +119,8 @@ def copy_part(path: Path, part: Part, goal: IO[bytes]) -> None:
             while content is not None and (block := content.read(_BLOCK)):
                 digest.update(block)
                 goal.write(block)
+                done_bytes += len(block)
+                report("writing", done_bytes, part.size_bytes)
             break
     if digest.hexdigest() != part.sha256:
         raise BundleRefused(f"{part.name} changed while it was being copied: nothing was switched over")
@@ -146,10 +175,3 @@ def _check_signature(raw: bytes, signature: bytes, keys: Sequence[Path]) -> None
         if keys
         else "this device trusts no key for upgrades: write the new image to the disk instead"
     )
-
-
-def _digest(content: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := content.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import IO, Final
 
 from gateway.upgrade import environment
 from gateway.upgrade.bundle import BundleRefused, Manifest, copy_part
+from gateway.upgrade.progress import Report, silent
 from gateway.upgrade.slots import Slots
 
 _BLOCK: Final = 1 << 20
@@ -30,7 +31,7 @@ def boot_partition(slots: Slots) -> Iterator[Path]:
             subprocess.run(["umount", name], check=True, capture_output=True)
 
 
-def write(slots: Slots, bundle: Path, manifest: Manifest) -> None:
+def write(slots: Slots, bundle: Path, manifest: Manifest, report: Report = silent) -> None:
     """Write a verified bundle into the slot that does not run, and read it back; raises BundleRefused or OSError.
 
     The boot loader is told nothing yet: cut off here, the device starts as before.
@@ -42,13 +43,13 @@ def write(slots: Slots, bundle: Path, manifest: Manifest) -> None:
         if system.size_bytes > room:
             raise BundleRefused(f"the new system has {system.size_bytes} octets and a slot {room}: write a new image")
         goal.seek(0)
-        copy_part(bundle, system, goal)
+        copy_part(bundle, system, goal, report)
         goal.flush()
         os.fsync(goal.fileno())
         # Read from the disk and not from memory: a card that lies is found now.
         os.posix_fadvise(goal.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         goal.seek(0)
-        if _digest(goal, system.size_bytes) != system.sha256:
+        if _digest(goal, system.size_bytes, report) != system.sha256:
             raise BundleRefused(f"{device} gives back other octets than were written: the disk or card is worn out")
     with boot_partition(slots) as boot:
         folder = boot / slots.other
@@ -81,10 +82,11 @@ def _remember(slots: Slots, **values: str) -> None:
         os.fsync(file.fileno())
 
 
-def _digest(file: IO[bytes], size_bytes: int) -> str:
+def _digest(file: IO[bytes], size_bytes: int, report: Report) -> str:
     digest = hashlib.sha256()
     left = size_bytes
     while left and (block := file.read(min(_BLOCK, left))):
         digest.update(block)
         left -= len(block)
+        report("proving", size_bytes - left, size_bytes)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """From a root file system to a disk image, with files only: no loop device, no mount.
 
-Layout of x86_64: an MBR, p1 FAT with the boot loader's files and each slot's kernel, p2 and p3 the slots (squashfs),
-p4 ext4 for everything that lasts; the device grows p4 at its first start.
+Layout of every board: an MBR, p1 FAT with the boot loader's files and each slot's kernel, p2 and p3 the slots
+(squashfs), p4 ext4 for everything that lasts; the device grows p4 at its first start.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rootfs.image import loaders
 from rootfs.image.base import RECIPE
 
-MIB: Final = 1 << 20
-SECTOR: Final = 512
+MIB: Final = loaders.MIB
+SECTOR: Final = loaders.SECTOR
 BOOT_MIB: Final = 96
 SLOT_MIB: Final = 144
 DATA_MIB: Final = 32
@@ -27,7 +28,8 @@ _FAT_ID: Final = "706f7374"
 # The initramfs needs the disk and the file systems; the rest comes later, from the slot.
 _EARLY: Final = (
     "virtio_blk", "virtio_pci", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme", "usb_storage", "uas", "xhci_pci",
-    "ehci_pci", "sdhci_pci", "sdhci_iproc", "bcm2835", "mmc_block", "squashfs", "overlay", "ext4", "vfat", "nls_ascii",
+    "ehci_pci", "sdhci_pci", "fixed", "gpio_regulator", "sdhci_iproc", "bcm2835", "mmc_block", "phy_generic", "dwc2",
+    "reset_raspberrypi", "squashfs", "overlay", "ext4", "vfat", "nls_ascii",
     "nls_cp437", "nls_iso8859-1", "crc32c_generic", "crc32_generic",
 )  # fmt: skip
 
@@ -44,7 +46,9 @@ class Slot:
 def slot(root: Path, version: str, work: Path, epoch: int) -> Slot:
     """Pack a root file system into the three files of a slot."""
     kernel, initramfs, system = work / "vmlinuz", work / "initrd", work / "system.squashfs"
-    shutil.copy(root / "boot" / f"vmlinuz-{version}", kernel)
+    code = (root / "boot" / f"vmlinuz-{version}").read_bytes()
+    # A PC's kernel unpacks itself; that of arm64 is bare (an EFI program), and GRUB unpacks it.
+    kernel.write_bytes(gzip.compress(code, 9, mtime=0) if code[56:60] == b"ARM\x64" else code)
     _initramfs(root, version, work / "early", initramfs, epoch)
     for path in (root / "boot").iterdir():
         path.unlink()
@@ -60,8 +64,8 @@ def slot(root: Path, version: str, work: Path, epoch: int) -> Slot:
     return Slot(system, kernel, initramfs)
 
 
-def disk(board_slot: Slot, work: Path, epoch: int) -> Path:
-    """The whole disk of x86_64, with the slot in A and nothing in B; returns its path."""
+def disk(board: str, board_slot: Slot, made: Path, work: Path, epoch: int) -> Path:
+    """The whole disk of a board, with the slot in A and nothing in B; returns its path. `made` is the board's base."""
     image = work / "disk.img"
     starts = _starts()
     with image.open("wb") as file:
@@ -76,8 +80,9 @@ def disk(board_slot: Slot, work: Path, epoch: int) -> Path:
     subprocess.run(
         ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(image)], input=table, text=True, check=True
     )
-    _boot_loader(image, work)
-    _put(image, _boot(board_slot, work, epoch), starts["boot"])
+    if board == "x86_64":
+        loaders.bios(image, work)
+    _put(image, _boot(board, board_slot, made, work, epoch), starts["boot"])
     if board_slot.system.stat().st_size > SLOT_MIB * MIB:
         raise ValueError(f"the system has {board_slot.system.stat().st_size} octets, a slot {SLOT_MIB * MIB}")
     _put(image, board_slot.system, starts["a"])
@@ -106,60 +111,22 @@ def _put(image: Path, part: Path, sector: int) -> None:
             at += len(block)
 
 
-def _boot_loader(image: Path, work: Path) -> None:
-    """GRUB for BIOS: the first sector's code, and its core in the gap before the first partition."""
-    core = work / "core.img"
-    subprocess.run(
-        [
-            *("grub-mkimage", "-O", "i386-pc", "-o", str(core), "-p", "(hd0,msdos1)/", "-c", str(_early_config(work))),
-            *("biosdisk", "part_msdos", "fat", "normal", "linux", "loadenv", "serial", "terminal", "test", "echo"),
-            *("search", "search_label", "reboot", "configfile", "minicmd"),
-        ],
-        check=True,
-    )
-    first = Path("/usr/lib/grub/i386-pc/boot.img").read_bytes()
-    with image.open("r+b") as file:
-        file.write(first[:440])
-        file.seek(SECTOR)
-        data = core.read_bytes()
-        if len(data) > MIB - SECTOR:
-            raise ValueError("the boot loader does not fit before the first partition")
-        file.write(data)
-
-
-def _early_config(work: Path) -> Path:
-    path = work / "early.cfg"
-    path.write_text(
-        "search --no-floppy --label --set=root POSTERNBOOT\nconfigfile ($root)/grub.cfg\n", encoding="utf-8"
-    )
-    return path
-
-
 def environment(**values: str) -> bytes:
     """GRUB's environment block: 1024 octets that it rewrites in place."""
     text = "# GRUB Environment Block\n" + "".join(f"{name}={value}\n" for name, value in values.items())
     return text.encode().ljust(1024, b"#")
 
 
-def _boot(board_slot: Slot, work: Path, epoch: int) -> Path:
+def _boot(board: str, board_slot: Slot, made: Path, work: Path, epoch: int) -> Path:
     """The boot partition: FAT, because every firmware reads it and the owner's computer too."""
     tree = work / "boot"
     (tree / "a").mkdir(parents=True)
     (tree / "b").mkdir()
-    (tree / "EFI" / "BOOT").mkdir(parents=True)
     shutil.copy(board_slot.kernel, tree / "a" / "vmlinuz")
     shutil.copy(board_slot.initramfs, tree / "a" / "initrd")
-    shutil.copy(RECIPE / "grub.cfg", tree / "grub.cfg")
     shutil.copy(RECIPE / "boot-readme.txt", tree / "README.txt")
     (tree / "grubenv").write_bytes(environment(slot="a", trial=""))
-    subprocess.run(
-        [
-            *("grub-mkimage", "-O", "x86_64-efi", "-o", str(tree / "EFI/BOOT/BOOTX64.EFI"), "-p", "/"),
-            *("-c", str(_early_config(work)), "part_msdos", "fat", "normal", "linux", "loadenv", "serial", "terminal"),
-            *("test", "echo", "search", "search_label", "reboot", "configfile", "minicmd", "efi_gop", "all_video"),
-        ],
-        check=True,
-    )
+    loaders.fill(board, tree, made, work)
     image = work / "boot.fat"
     with image.open("wb") as file:
         file.truncate(BOOT_MIB * MIB)

@@ -20,7 +20,7 @@ from rootfs.image.stage import stage
 from rootfs.payload import version
 from rootfs.vendor import libraries
 
-BOARDS: Final = ("x86_64",)
+BOARDS: Final = ("x86_64", "rpi-arm64")
 
 
 def make(board: str, destination: Path, cache: Path, build_id: str, epoch: int) -> tuple[Path, Path]:
@@ -28,14 +28,15 @@ def make(board: str, destination: Path, cache: Path, build_id: str, epoch: int) 
     made = base(board, cache)
     found = libraries(cache)
     key = signing_key(cache)
-    work = Path(tempfile.mkdtemp(prefix="image-", dir=cache))
+    # Resolved: a cache may be a link to another disk, and systemctl --root refuses a root behind one.
+    work = Path(tempfile.mkdtemp(prefix="image-", dir=cache.resolve()))
     try:
         root = work / "root"
         root.mkdir()
         kernel = stage(root, made, found, build_id, epoch, board=board, key=public_key(key))
         packed = slot(root, kernel, work, epoch)
         shutil.rmtree(root)
-        raw = disk(packed, work, epoch)
+        raw = disk(board, packed, made, work, epoch)
         image = destination / f"postern-{version()}-{board}.img.zst"
         subprocess.run(["zstd", "--quiet", "--force", "-T0", "-10", str(raw), "-o", str(image)], check=True)
         bundle = destination / f"postern-{version()}-{board}.upgrade"

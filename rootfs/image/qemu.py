@@ -27,8 +27,34 @@ ADMIN_PORT: Final = 8443
 SSH_PORT: Final = 2222
 PORTAL_PORT: Final = 3990
 DISK_BYTES: Final = 1 << 30
-_PROGRAMS: Final = {
-    "x86_64": ("qemu-system-x86_64", "qemu-system-x86", ("-machine", "pc")),
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """How a board is emulated."""
+
+    program: str
+    package: str  # Debian's, that has the program
+    machine: Sequence[str]
+    memory_mib: int  # what the smallest of its boards has
+    power_on: str  # what its firmware says once, at each start: a pattern
+    firmware: Path | None = None
+    firmware_package: str = ""
+
+
+EMULATORS: Final = {
+    "x86_64": Emulator("qemu-system-x86_64", "qemu-system-x86", ("-machine", "pc"), 512, "Booting from Hard Disk"),
+    # Not the Raspberry Pi's hardware: QEMU has none of its Ethernet, radio and firmware. The disk is the Pi's, and an
+    # EFI firmware starts its GRUB, as U-Boot does there; the kernel learns of the hardware by a device tree, as there.
+    "rpi-arm64": Emulator(
+        "qemu-system-aarch64",
+        "qemu-system-arm",
+        ("-machine", "virt,acpi=off", "-cpu", "cortex-a72"),
+        1024,
+        "BdsDxe: starting Boot",
+        Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+        "qemu-efi-aarch64",
+    ),
 }
 
 
@@ -44,7 +70,6 @@ class Machine:
     disk: Path  # an overlay of the image, as `overlay` makes it
     network: Sequence[str]  # QEMU's arguments for the two cards
     prefix: Sequence[str] = ()  # what runs QEMU, such as ip netns exec NAME
-    memory_mib: int = 512
     log: str = ""
     started: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
@@ -63,7 +88,7 @@ class Machine:
         """Switch it on."""
         self.log, self.started = "", time.monotonic()
         self._process = subprocess.Popen(
-            [*self.prefix, *command(self.board, self.disk, self.network, self.memory_mib)],
+            [*self.prefix, *command(self.board, self.disk, self.network)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,6 +108,11 @@ class Machine:
         self._process.stdout.close()
         self._process.stdin.close()
         self._process = None
+
+    @property
+    def power_on(self) -> str:
+        """The pattern of what the console says first, at each start."""
+        return EMULATORS[self.board].power_on
 
     @property
     def running(self) -> bool:
@@ -125,6 +155,19 @@ class Machine:
         text = self.log[: self.log.index(mark)].replace("\r", "")
         return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.split("\n", 1)[1] if "\n" in text else "")
 
+    def inside(self) -> str:
+        """What the emulator says of its processors; an emulator that hangs itself says nothing."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self.forget()
+        # -nographic: Ctrl-A C goes from the console to QEMU's monitor and back.
+        self._process.stdin.write(b"\x01cinfo status\ninfo registers -a\n\x01c")
+        self._process.stdin.flush()
+        ends = time.monotonic() + 10
+        while (left := ends - time.monotonic()) > 0 and self._read(left):
+            continue
+        return self.log
+
     def _read(self, timeout_s: float) -> bool:
         if not self._selector.select(timeout_s):
             return self.running
@@ -135,12 +178,14 @@ class Machine:
         return bool(data)
 
 
-def command(board: str, disk: Path, network: Sequence[str], memory_mib: int) -> list[str]:
+def command(board: str, disk: Path, network: Sequence[str]) -> list[str]:
     """How QEMU is called for a board."""
-    program, _, machine = _PROGRAMS[board]
+    emulator = EMULATORS[board]
     return [
-        *(program, *machine, "-accel", "tcg", "-smp", "2", "-m", str(memory_mib), "-nographic"),
-        *("-drive", f"file={disk},if=virtio,format=qcow2"),
+        *(emulator.program, *emulator.machine, "-accel", "tcg", "-smp", "2", "-m", str(emulator.memory_mib)),
+        *(("-bios", str(emulator.firmware)) if emulator.firmware else ()),
+        *("-nographic", "-drive", f"if=none,id=disk,file={disk},format=qcow2"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=0"),
         *("-device", "i6300esb", "-action", "watchdog=reset"),
         *network,
     ]
@@ -180,13 +225,15 @@ def run(board: str, cache: Path) -> int:
         overlay(image, disk)
         print(f"Administration: https://127.0.0.1:{ADMIN_PORT}   SSH: ssh -p {SSH_PORT} operator@127.0.0.1")
         print("The console is this terminal; Ctrl-A then X switches off.", flush=True)
-        return subprocess.run(command(board, disk, forwarded(), 512), check=False).returncode
+        return subprocess.run(command(board, disk, forwarded()), check=False).returncode
 
 
 def missing_tool(board: str) -> str | None:
     """The Debian package of what is missing to boot a board, if anything is."""
-    program, package, _ = _PROGRAMS[board]
-    for name, provider in ((program, package), ("qemu-img", "qemu-utils"), ("zstd", "zstd")):
+    emulator = EMULATORS[board]
+    if emulator.firmware and not emulator.firmware.exists():
+        return emulator.firmware_package
+    for name, provider in ((emulator.program, emulator.package), ("qemu-img", "qemu-utils"), ("zstd", "zstd")):
         if shutil.which(name) is None:
             return provider
     return None

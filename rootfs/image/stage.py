@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rootfs import deb
-from rootfs.image.base import RECIPE
+from rootfs.image.base import recipe
 from rootfs.payload import DOCUMENTS, PROJECT
 from rootfs.tree import PROGRAM, Tree
 from rootfs.vendor import Library
@@ -24,6 +24,7 @@ ENABLED: Final = (
     *deb.UNITS,
     "postern-firstboot.service",
     "postern-console.service",
+    "postern-settle.service",
     "postern-radio.service",
     "postern-ssh.service",
     "postern-trial.service",
@@ -48,6 +49,9 @@ MASKED: Final = (
     "systemd-journal-flush.service",
     "systemd-update-utmp.service",
 )
+RADIO_PACKAGES: Final = {"rpi-arm64": ("firmware-brcm80211", "raspi-firmware")}
+# The chips of the Raspberry Pi 3, 3+, 4, 400: 43430, 43455, 43456. Calibrations of other makers' boards stay out.
+RADIO_FILES: Final = r"(brcm|cy)fmac4(3430|3455|3456)-sdio(\.raspberrypi,[\w-]+)?\.(bin|clm_blob|txt)"
 # Below the root: never needed by a device that is upgraded as a whole.
 _PRUNED: Final = (
     "var/lib/apt/lists",
@@ -113,7 +117,8 @@ def stage(
     (root / "usr/lib/postern/board").write_text(f"{board}\n", encoding="ascii")
     (root / "usr/lib/postern/keys").mkdir()
     (root / "usr/lib/postern/keys/release.pem").write_bytes(key)
-    version = _kernel(root, made / "kernel.deb")
+    version = _kernel(root, made / "kernel.deb", board)
+    _radio_firmware(root, made, board)
     _run("systemd-sysusers", f"--root={root}")
     _run("systemctl", f"--root={root}", "--quiet", "enable", *ENABLED)
     _run("systemctl", f"--root={root}", "--quiet", "mask", *MASKED)
@@ -169,7 +174,7 @@ def _installed(root: Path) -> str:
     return "".join(sorted(found))
 
 
-def _kernel(root: Path, package: Path) -> str:
+def _kernel(root: Path, package: Path, board: str) -> str:
     """Unpack the kernel's package, keep the modules that the recipe names and what those depend on."""
     # Not into the root itself: the package has a directory where the merged /usr has a link, and would replace it.
     unpacked = root.with_name("kernel")
@@ -183,11 +188,7 @@ def _kernel(root: Path, package: Path) -> str:
     (unpacked / f"boot/vmlinuz-{version}").rename(root / f"boot/vmlinuz-{version}")
     shutil.rmtree(unpacked)
     _run("depmod", "-b", str(root), version)
-    wanted = [
-        line
-        for line in (RECIPE / "modules.txt").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
+    wanted = recipe("modules.txt", board)
     needs: dict[str, list[str]] = {}
     for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
         name, _, others = line.partition(":")
@@ -203,6 +204,21 @@ def _kernel(root: Path, package: Path) -> str:
         (modules / name).unlink()
     _run("depmod", "-b", str(root), version)
     return version
+
+
+def _radio_firmware(root: Path, made: Path, board: str) -> None:
+    """What a Raspberry Pi's radio is given at its start; other boards' radios bring their own or need none."""
+    for package in RADIO_PACKAGES.get(board, ()):
+        unpacked = root.with_name(package)
+        _run("dpkg-deb", "--extract", str(made / f"{package}.deb"), str(unpacked))
+        for path in sorted((unpacked / "lib/firmware").rglob("*")):
+            if re.fullmatch(RADIO_FILES, path.name):
+                goal = root / "usr/lib/firmware" / path.relative_to(unpacked / "lib/firmware")
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, goal, follow_symlinks=False)
+        licence = unpacked / "usr/share/doc" / package / "copyright"
+        shutil.copy(licence, root / "usr/share/licences" / package)
+        shutil.rmtree(unpacked)
 
 
 def _settings(root: Path) -> None:

@@ -1,39 +1,37 @@
-"""Captures benchmark: uploads, memory, latency of live progress, and what the web adds to an analysis.
+"""Captures: uploads, memory, latency of live progress, and what the web adds to an analysis.
 
-    python -m tests.bench.web_captures [--rounds 3] [--large-mb 1000] [--only upload,memory,latency,overhead]
-
-The web process and the worker are those of the tests, on loopback with TLS, each in a process of its own. Wall time is
-what a user waits; processor time says what it cost where other programs share the machine.
+Wall time is what a user waits; processor time says what it cost where other programs share the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gateway.analysis import job
 from gateway.analysis.job import Progress
-from tests.bench.analysis import small
-from tests.webui.admin.capture_admin import TOKEN, Web, running_web, running_worker, trusting
+from tests.bench.analysis import big, small
+from tests.bench.rows import Row, most
+from tests.bench.web_stage import WebStage, reset_peak, resident_mb
+from tests.netns.harness import PROJECT
+from tests.netns.hotspot import WEB_GROUP
+from tests.webui.admin.capture_admin import trusting
+from tests.webui.admin.operators import Operator
 
 _PIECE: Final = 1 << 20
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _EVENTS: Final = 60
-
-Row = tuple[str, str, str, bool]  # what, measured, floor, held
 
 
 def cpu_s(pid: int) -> float:
@@ -42,14 +40,14 @@ def cpu_s(pid: int) -> float:
     return sum(int(fields[place]) for place in (11, 12, 13, 14)) / _TICKS
 
 
-def send_file(web: Web, path: Path) -> str:
+def send_file(operator: Operator, path: Path) -> str:
     """Upload a file as a program would, a megabyte at a time; returns the job's id."""
     size = path.stat().st_size
     head = (
-        f"POST /api/v1/upload HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {TOKEN}\r\nX-Filename: {path.name}\r\n"
-        f"Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n"
+        f"POST /api/v1/upload HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {operator.token}\r\n"
+        f"X-Filename: {path.name}\r\nContent-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", web.port)) as raw, trusting().wrap_socket(raw) as secured:
+    with socket.create_connection(("127.0.0.1", operator.port)) as raw, trusting().wrap_socket(raw) as secured:
         secured.sendall(head.encode())
         with path.open("rb") as file:
             while piece := file.read(_PIECE):
@@ -73,176 +71,169 @@ def write_capture(path: Path, megabytes: int) -> None:
     once.unlink()
 
 
-def upload(folder: Path, rounds: int) -> list[Row]:
+def remove(operator: Operator, task: str) -> None:
+    """Delete a job, running or not."""
+    answer = operator.ask("DELETE", f"/api/v1/reports/{task}")
+    assert answer.status == 204, (answer.status, answer.body)
+
+
+def upload(stage: WebStage, folder: Path, rounds: int) -> list[Row]:
     """100 MB on loopback: seconds until the job is accepted and its bytes are on the disk."""
     path = folder / "100.pcap"
     write_capture(path, 100)
-    spool = _spool(folder, "upload")
     taken, spent = [], []
-    with running_web(spool) as web:
+    stage.captures.stop()  # what is uploaded waits
+    try:
         for _ in range(rounds):
-            before, began = cpu_s(web.process.pid), time.monotonic()
-            task = send_file(web, path)
+            before, began = cpu_s(stage.admin_pid), time.monotonic()
+            task = send_file(stage.operator, path)
             taken.append(time.monotonic() - began)
-            spent.append(cpu_s(web.process.pid) - before)
-            assert web.ask("DELETE", f"/reports/{task}")[0] == 204
-    best = min(taken)
+            spent.append(cpu_s(stage.admin_pid) - before)
+            remove(stage.operator, task)
+    finally:
+        stage.captures.start()
+        path.unlink()
     return [
-        ("upload of 100 MB", f"{best:.2f} s", "< 2 s", best < 2),
-        ("processor time of the web process for it", f"{min(spent):.2f} s", "", True),
+        most("upload of 100 MB over TLS on loopback", min(taken), 2, "s", digits=2),
+        Row("  processor time of the web process for it", f"{min(spent):.2f} s"),
     ]
 
 
-def memory(folder: Path, megabytes: int) -> list[Row]:
-    """What a large upload adds to the web process, and what it has at rest."""
+def _at_rest(stage: WebStage) -> list[Row]:
+    """Memory of each web process while nobody asks for anything; each has served a page before."""
+    stage.operator.ask("GET", "/api/v1/queue/status")
+    time.sleep(2.0)
+    return [
+        most("memory of postern-web, portal, at rest", resident_mb(stage.portal_pid), 40, "MB"),
+        most("memory of postern-web, admin, at rest", resident_mb(stage.admin_pid), 40, "MB"),
+    ]
+
+
+def memory(stage: WebStage, folder: Path, megabytes: int) -> list[Row]:
+    """What the web processes have at rest, and what a large upload adds."""
+    rows = _at_rest(stage)
     path = folder / "large.pcap"
     write_capture(path, megabytes)
-    spool = _spool(folder, "memory")
-    with running_worker(spool, "--quota-mb", str(4 * megabytes)):
-        time.sleep(1)  # says how much it keeps; nothing is analysed here
-    with running_web(spool, limit_mb=2 * megabytes) as web:
-        web.ask("GET", "/queue/status")
-        rest = web.resident_kb()
-        send_file(web, path)
-        grown = web.resident_kb("VmHWM") - rest
-    path.unlink()
-    return [
-        ("memory of the web process at rest", f"{rest / 1000:.1f} MB", "< 40 MB", rest < 40_000),
-        (f"added by an upload of {megabytes} MB", f"{grown / 1000:.1f} MB", "< 10 MB", grown < 10_000),
-    ]
+    stage.captures.stop()
+    try:
+        time.sleep(1.0)
+        rest = resident_mb(stage.admin_pid)
+        reset_peak(stage.admin_pid)
+        task = send_file(stage.operator, path)
+        grown = resident_mb(stage.admin_pid, "VmHWM") - rest
+        remove(stage.operator, task)
+    finally:
+        stage.captures.start()
+        path.unlink()
+    return [*rows, most(f"  added to it by an upload of {megabytes} MB", grown, 10, "MB")]
 
 
-def latency(folder: Path) -> list[Row]:
+def latency(stage: WebStage) -> list[Row]:
     """From the write of a progress file to the event at a client, 95 of 100."""
-    spool = _spool(folder, "latency")
+    stage.captures.stop()
+    spool = stage.captures.spool
     directory = job.create(spool, "a.pcap", owner="ada", now_unix=time.time())
-    (directory / job.CAPTURE).write_bytes(bytes(1000))
-    job.save(directory, replace(job.submit(directory), status="processing"))
-    job.write_progress(directory, Progress(1, "reading", 1, 1000))
+    shutil.chown(directory, None, WEB_GROUP)
+    try:
+        (directory / job.CAPTURE).write_bytes(bytes(1000))
+        job.save(directory, replace(job.submit(directory), status="processing"))
+        job.write_progress(directory, Progress(1, "reading", 1, 1000))
+        for path in directory.iterdir():
+            shutil.chown(path, None, WEB_GROUP)
+        return _latency(stage.operator, directory)
+    finally:
+        job.delete(directory)
+        stage.captures.start()
+
+
+def _latency(operator: Operator, directory: Path) -> list[Row]:
     delays: list[float] = []
-    with running_web(spool) as web:
-        connection = web.connect()
-        began = time.monotonic()
-        connection.request("GET", f"/api/v1/progress/{directory.name}", headers={"Authorization": f"Bearer {TOKEN}"})
-        answer = connection.getresponse()
-        first_s = None
-        written: dict[int, float] = {}
+    connection = operator.connect()
+    began = time.monotonic()
+    connection.request("GET", f"/api/v1/progress/{directory.name}", headers=operator.headers())
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.status
+    first_s = None
+    written: dict[int, float] = {}
 
-        def write() -> None:
-            for number in range(2, 2 + _EVENTS):
-                time.sleep(0.26 + number % 7 * 0.01)  # the worker writes four times a second at most
-                written[number] = time.monotonic()
-                job.write_progress(directory, Progress(number, "reading", number, 1000))
+    def write() -> None:
+        for number in range(2, 2 + _EVENTS):
+            time.sleep(0.26 + number % 7 * 0.01)  # the worker writes four times a second at most
+            written[number] = time.monotonic()
+            job.write_progress(directory, Progress(number, "reading", number, 1000))
+            shutil.chown(directory / job.PROGRESS, None, WEB_GROUP)
 
-        writer = threading.Thread(target=write)
-        while len(delays) < _EVENTS:
-            line = answer.readline()
-            now = time.monotonic()
-            if line.startswith(b"id: "):
-                number = int(line[4:])
-                if first_s is None:
-                    first_s = now - began
-                    writer.start()
-                elif number in written:
-                    delays.append(now - written[number])
-        writer.join()
-        connection.close()
-    p95 = statistics.quantiles(delays, n=20)[18]
+    writer = threading.Thread(target=write)
+    while len(delays) < _EVENTS:
+        line = answer.readline()
+        now = time.monotonic()
+        if line.startswith(b"id: "):
+            number = int(line[4:])
+            if first_s is None:
+                first_s = now - began
+                writer.start()
+            elif number in written:
+                delays.append(now - written[number])
+    writer.join()
+    connection.close()
     assert first_s is not None
+    p95 = statistics.quantiles(delays, n=20)[18] * 1e3
+    shown = f"{statistics.median(delays) * 1e3:.0f} / {p95:.0f} ms"
     return [
-        (
-            "live progress, median and 95 of 100",
-            f"{statistics.median(delays) * 1e3:.0f}, {p95 * 1e3:.0f} ms",
-            "< 200 ms",
-            p95 < 0.2,
-        ),
-        ("first event after connecting", f"{first_s * 1e3:.0f} ms", "< 100 ms", first_s < 0.1),
+        most("live progress, written to seen, p50 / p95", p95, 200, "ms", shown),
+        Row("  first event after connecting", f"{first_s * 1e3:.0f} ms"),
     ]
 
 
-def overhead(folder: Path, rounds: int) -> list[Row]:
-    """An analysis by the web against the same by the command, with report and page: processor time and wall time."""
-    path = folder / "small.pcap"
-    small(path)
-    command_cpu, command_wall, web_cpu, web_wall = [], [], [], []
-    command = [sys.executable, "-m", "gateway.cli", "analyze", str(path), "--quiet"]
-    command += ["--json", str(folder / "r.json"), "--html", str(folder / "r.html")]
-    spool = _spool(folder, "overhead")
-    with running_worker(spool) as worker, running_web(spool) as web:
-        for _ in range(rounds):
-            before, began = os.times(), time.monotonic()
-            subprocess.run(command, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-            command_wall.append(time.monotonic() - began)
-            after = os.times()
-            command_cpu.append(
-                after.children_user + after.children_system - before.children_user - before.children_system
-            )
-            pids = (web.process.pid, worker.pid)
-            spent, began = sum(map(cpu_s, pids)), time.monotonic()
-            task = send_file(web, path)
-            connection = web.connect()
-            connection.request("GET", f"/api/v1/progress/{task}", headers={"Authorization": f"Bearer {TOKEN}"})
-            assert b"event: done" in connection.getresponse().read()
-            web_wall.append(time.monotonic() - began)
-            web_cpu.append(sum(map(cpu_s, pids)) - spent)
-            connection.close()
-            assert web.ask("DELETE", f"/reports/{task}")[0] == 204
-    size = path.stat().st_size / 1e6
-    more = min(web_wall) - min(command_wall)
-    more_cpu = min(web_cpu) - min(command_cpu)
-    return [
-        (
-            f"analysis of {size:.0f} MB by the command",
-            f"{min(command_wall):.2f} s, {min(command_cpu):.2f} s of processor",
-            "",
-            True,
-        ),
-        (
-            "by the web, upload and live progress included",
-            f"{min(web_wall):.2f} s, {min(web_cpu):.2f} s of processor",
-            "5 % or 0.3 s more",
-            more < max(0.3, 0.05 * min(command_wall)) or more_cpu < max(0.3, 0.05 * min(command_cpu)),
-        ),
+def overhead(stage: WebStage, folder: Path, rounds: int, packets: int) -> list[Row]:
+    """An analysis by the web against the same by the command, report and page included, on two files.
+
+    The long one, of `packets`, is held against the floor; the short one shows what is the same for every file.
+    """
+    short, long = folder / "short.pcap", folder / "long.pcap"
+    small(short)
+    big(long, packets)
+    rows = [
+        *_overhead(stage, folder, short, rounds, judged=False),
+        *_overhead(stage, folder, long, rounds, judged=True),
     ]
-
-
-def _spool(folder: Path, name: str) -> Path:
-    spool = folder / f"spool-{name}"
-    spool.mkdir()
-    return spool
-
-
-def measure(parts: Sequence[str], rounds: int, large_mb: int) -> list[Row]:
-    """The rows of the chosen parts."""
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="postern-bench-") as name:
-        folder = Path(name)
-        every: dict[str, Callable[[], list[Row]]] = {
-            "upload": lambda: upload(folder, rounds),
-            "memory": lambda: memory(folder, large_mb),
-            "latency": lambda: latency(folder),
-            "overhead": lambda: overhead(folder, rounds),
-        }
-        for part in parts:
-            rows += every[part]()
+    short.unlink()
+    long.unlink()
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 1 when a floor was missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large-mb", type=int, default=1000)
-    parser.add_argument("--only", default="upload,memory,latency,overhead")
-    chosen = parser.parse_args(argv)
-    rows = measure(chosen.only.split(","), chosen.rounds, chosen.large_mb)
-    width = max(len(row[0]) for row in rows)
-    for what, measured, floor, held in rows:
-        print(
-            f"{what:<{width}}  {measured:<36}  {floor:<18}  {'' if not floor else 'ok' if held else 'MISSED'}".rstrip()
-        )
-    return 0 if all(row[3] for row in rows) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _overhead(stage: WebStage, folder: Path, path: Path, rounds: int, *, judged: bool) -> list[Row]:
+    command = [sys.executable, "-m", "gateway.cli", "analyze", str(path), "--quiet"]
+    command += ["--json", str(folder / "r.json"), "--html", str(folder / "r.html")]
+    command_s, job_s, whole_s = [], [], []
+    command_cpu, job_cpu = [], []
+    pids = (stage.admin_pid, stage.captures.worker_pid)
+    for _ in range(rounds):  # in turn, so that what else runs is the same for both
+        before, began = os.times(), time.monotonic()
+        subprocess.run(command, check=True, cwd=PROJECT)
+        command_s.append(time.monotonic() - began)
+        after = os.times()
+        command_cpu.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        began = time.monotonic()
+        task = send_file(stage.operator, path)
+        spent, accepted = sum(map(cpu_s, pids)), time.monotonic()
+        connection = stage.operator.connect()
+        connection.request("GET", f"/api/v1/progress/{task}", headers=stage.operator.headers())
+        events = connection.getresponse().read()
+        job_s.append(time.monotonic() - accepted)
+        whole_s.append(time.monotonic() - began)
+        job_cpu.append(sum(map(cpu_s, pids)) - spent)
+        connection.close()
+        assert b"event: done" in events, events[-1000:]
+        remove(stage.operator, task)
+    more, more_cpu = (100 * (min(web) / min(own) - 1) for web, own in ((job_s, command_s), (job_cpu, command_cpu)))
+    shown = f"{min(job_s):.2f} s ({more:+.1f} %), {min(job_cpu):.2f} s of processor ({more_cpu:+.1f} %)"
+    what = "  by the web, from accepted to done"
+    return [
+        Row(
+            f"analysis of {path.stat().st_size / 1e6:.0f} MB by the command",
+            f"{min(command_s):.2f} s, {min(command_cpu):.2f} s of processor",
+        ),
+        most(what, more, 5, "% more", shown) if judged else Row(what, shown),
+        Row("  with its upload", f"{min(whole_s):.2f} s"),
+    ]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 PHONE: Final = (360, 740)
+SMALL: Final = (320, 640)  # the narrowest phone that is worth the trouble
 DESK: Final = (1280, 900)
 _ARGUMENTS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-proxy-server")
 _AXE_TAGS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
@@ -24,6 +25,7 @@ class Faults:
     """What went wrong in the pages of one visit: console errors, requests elsewhere, broken pages."""
 
     origin: str = ""  # every request must go there; empty: the first one's
+    elsewhere: tuple[str, ...] = ()  # other origins that a story visits on purpose
     found: list[str] = field(default_factory=list)
     expected: tuple[str, ...] = ()  # texts of console messages that a test brings about on purpose
 
@@ -43,7 +45,7 @@ class Faults:
             return
         origin = f"{parts.scheme}://{parts.netloc}"
         self.origin = self.origin or origin
-        if origin != self.origin:
+        if origin != self.origin and origin not in self.elsewhere:
             self.found.append(f"a request to another origin: {request.url}")
 
     def check(self) -> None:
@@ -85,14 +87,20 @@ def visit(
     return context, page, faults
 
 
-def accessibility_faults(page: Page) -> list[str]:
-    """What axe-core finds on a page that is serious or critical, one sentence each."""
+def hold(page: Page) -> None:
+    """Keep a page that would load itself anew from doing so while it is looked at."""
+    page.evaluate("document.querySelector('meta[http-equiv=refresh]') && window.stop()")
+
+
+def accessibility_faults(page: Page, *allowed: str, only: str = "") -> list[str]:
+    """What axe-core finds on a page that is serious or critical, one sentence each; `allowed` and `only` are rules."""
     source = Path(str(files("axe_playwright_python").joinpath("axe.min.js"))).read_text("utf-8")
     # Not as a script element: the page's own policy would refuse it, as it should.
-    page.evaluate(f"{source}; undefined")
-    result = page.evaluate("tags => axe.run({runOnly: tags, resultTypes: ['violations']})", _AXE_TAGS)
+    page.evaluate(f"window.axe || (() => {{ {source} }})()")
+    chosen = {"type": "rule", "values": [only]} if only else {"type": "tag", "values": _AXE_TAGS}
+    result = page.evaluate("runOnly => axe.run({runOnly, resultTypes: ['violations']})", chosen)
     return [
         f"{fault['id']} ({fault['impact']}): {fault['help']}: {fault['nodes'][0]['html'][:200]}"
         for fault in result["violations"]
-        if fault["impact"] in ("serious", "critical")
+        if fault["impact"] in ("serious", "critical") and fault["id"] not in allowed
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.administration import NAME, PASSWORD, Administration
 from tests.browser.chromium import PHONE, accessibility_faults, chromium, visit
-from tests.netns.harness import Guest, Lab
+from tests.netns.harness import Guest, Lab, wait_for
 from tests.netns.hotspot import Hotspot
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -38,8 +39,10 @@ def stage() -> Iterator[Stage]:
     with Lab("adminweb") as lab:
         lab.start_internet()
         zone = "\tlist method 'password'\n\tlist method 'voucher'\n"
+        # The shortest time in which a change that may cut the administrator off can be confirmed.
+        sections = "config admin\n\toption confirm_time '10'\n"
         with (
-            Hotspot(lab, zone_options=zone) as hotspot,
+            Hotspot(lab, zone_options=zone, sections=sections) as hotspot,
             Administration(hotspot) as administration,
             chromium() as browser,
         ):
@@ -228,6 +231,119 @@ def test_an_option_is_changed_by_its_form_after_a_look_at_the_difference(stage: 
         page.get_by_role("button", name="Go back to before this change").click()
         expect(page.get_by_role("heading", name="Changes")).to_be_visible()
         assert "Hotel <Miramar>" not in stage.hotspot.config_path.read_text(encoding="utf-8")
+        faults.check()
+    finally:
+        context.close()
+
+
+def change_text(page: Page, stage: Stage, old: str, new: str) -> None:
+    """Change a piece of the configuration's text, up to the page with the difference."""
+    page.goto(f"{stage.administration.origin}/config/text")
+    text = page.get_by_label("The file")
+    before = text.input_value()
+    assert old in before
+    text.fill(before.replace(old, new, 1))
+    page.get_by_role("button", name="Review the change").click()
+    expect(page.get_by_role("heading", name="Review the change")).to_be_visible()
+
+
+def test_a_change_that_could_cut_off_stays_only_when_confirmed(stage: Stage) -> None:
+    """The page counts down; confirmed in time the change stays, unconfirmed it is taken back and the page says so."""
+    context, page, faults = visit(stage.browser, PHONE)
+    try:
+        log_in(page, stage)
+        change_text(page, stage, "option confirm_time '10'", "option confirm_time '10'\n\toption port '8444'")
+        expect(page.get_by_text("cut you off")).to_be_visible()
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_role("heading", name="Keep the change?")).to_be_visible()
+        expect(page.locator("[data-countdown]")).to_have_text(re.compile(r"in \d+ seconds"))
+        assert accessibility_faults(page) == []
+        page.get_by_role("button", name="Keep it").click()
+        expect(page.get_by_text("The change stays.")).to_be_visible()
+        assert "8444" in stage.hotspot.config_path.read_text(encoding="utf-8")
+
+        change_text(page, stage, "option port '8444'", "option port '8445'")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_role("heading", name="Keep the change?")).to_be_visible()
+        assert "8445" in stage.hotspot.config_path.read_text(encoding="utf-8")
+        expect(page.get_by_text("reverted")).to_be_visible(timeout=30_000)  # the page looks again by itself
+        text = stage.hotspot.config_path.read_text(encoding="utf-8")
+        assert "8445" not in text
+        assert "8444" in text
+        change_text(page, stage, "\n\toption port '8444'", "")
+        page.get_by_role("button", name="Apply").click()
+        page.get_by_role("button", name="Keep it").click()
+        expect(page.get_by_text("The change stays.")).to_be_visible()
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_of_two_who_change_the_configuration_the_second_is_told(stage: Stage) -> None:
+    """What the first applied is not overwritten unseen; looked at anew, the second change is possible."""
+    first, one, faults_of_one = visit(stage.browser)
+    second, other, faults_of_other = visit(stage.browser)
+    faults_of_other.expected = ("409",)
+    try:
+        for page in (one, other):
+            log_in(page, stage)
+        change_text(other, stage, "list method 'password'", "list method 'password'\n\toption title 'Of the second'")
+        change_text(one, stage, "list method 'password'", "list method 'password'\n\toption title 'Of the first'")
+        one.get_by_role("button", name="Apply").click()
+        expect(one.get_by_text("Applied.")).to_be_visible()
+        other.get_by_role("button", name="Apply").click()
+        expect(other.get_by_text("changed meanwhile")).to_be_visible()
+        text = stage.hotspot.config_path.read_text(encoding="utf-8")
+        assert "Of the first" in text
+        assert "Of the second" not in text
+        change_text(other, stage, "Of the first", "Of the second")
+        other.get_by_role("button", name="Apply").click()
+        expect(other.get_by_text("Applied.")).to_be_visible()
+        change_text(one, stage, "\n\toption title 'Of the second'", "")
+        one.get_by_role("button", name="Apply").click()
+        expect(one.get_by_text("Applied.")).to_be_visible()
+        faults_of_one.check()
+        faults_of_other.check()
+    finally:
+        first.close()
+        second.close()
+
+
+def test_a_client_is_blocked_and_unblocked_by_the_pages(stage: Stage) -> None:
+    """It is gone from the table and gets nothing, not even the portal; unblocked it is led to the login again."""
+    online(stage)
+    context, page, faults = visit(stage.browser, PHONE)
+    page.on("dialog", lambda dialog: dialog.accept())
+    portal = f"{stage.hotspot.portal}/"
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/clients/{stage.guest.mac}")
+        page.get_by_role("button", name="Block").click()
+        page.goto(f"{stage.administration.origin}/clients/blocked")
+        expect(page.get_by_role("row").filter(has_text=str(stage.guest.mac))).to_be_visible()
+        assert stage.hotspot.curl(stage.guest, portal, limit_s=2).status == 0
+        assert stage.hotspot.state(stage.guest) != "online"
+        page.goto(f"{stage.administration.origin}/clients?state=online")
+        expect(page.get_by_text("No client fits.")).to_be_visible()
+        page.goto(f"{stage.administration.origin}/clients/blocked")
+        page.get_by_role("button", name="Unblock").click()
+        expect(page.get_by_text("No device is blocked.")).to_be_visible()
+        assert wait_for(lambda: stage.hotspot.curl(stage.guest, portal, limit_s=2).status == 200, timeout_s=8)
+        faults.check()
+    finally:
+        context.close()
+
+
+def test_a_client_is_kicked_without_scripts(stage: Stage) -> None:
+    """The table has a form in each row."""
+    online(stage)
+    context, page, faults = visit(stage.browser, PHONE, script=False)
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/clients")
+        page.get_by_role("button", name="Log out").filter(visible=True).last.click()
+        expect(page.get_by_text("Logged out.")).to_be_visible()
+        assert stage.hotspot.state(stage.guest) == "held"
         faults.check()
     finally:
         context.close()

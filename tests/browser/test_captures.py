@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,57 @@ def test_a_file_is_dropped_watched_and_drilled_down(browser: Browser, web: Web, 
     page.locator("details.more summary").first.click()
     page.locator("#packets tbody a").first.click()
     expect(page.get_by_text("Ethernet", exact=True)).to_be_visible()
+    faults.check()
+    context.close()
+
+
+def test_files_are_dragged_onto_the_page(browser: Browser, web: Web) -> None:
+    """Dropped from a file manager: the place is marked, progress shown, the report follows; not an empty file."""
+    context, page, faults = visit(browser, DESK)
+    base = log_in(context, web)
+    page.goto(f"{base}/captures")
+    dragged = page.evaluate_handle(
+        """([text, size]) => {
+            const octets = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+            const head = octets.slice(0, 24), frames = octets.slice(24);
+            const found = new DataTransfer();
+            const copies = Array.from({ length: Math.ceil(size / frames.length) }, () => frames);
+            found.items.add(new File([head, ...copies], "dragged.pcap"));
+            return found;
+        }""",
+        [base64.b64encode(CAPTURE).decode(), 30_000_000],
+    )
+    place = page.locator("#drop")
+    # An upload over loopback is over in a moment; what is seen of it meanwhile is kept.
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            const look = () => {
+                for (const bar of document.querySelectorAll("#uploads progress")) window.seen.push(bar.value);
+            };
+            new MutationObserver(look).observe(document.getElementById("uploads"),
+                { subtree: true, childList: true, characterData: true });
+            window.addEventListener("pagehide", () => sessionStorage.setItem("seen", JSON.stringify(window.seen)));
+        }"""
+    )
+    place.dispatch_event("dragover", {"dataTransfer": dragged})
+    expect(place).to_have_class(re.compile(r"\bover\b"))
+    place.dispatch_event("drop", {"dataTransfer": dragged})
+    page.wait_for_url(re.compile("/captures/[0-9a-f-]{36}$"), timeout=60_000)
+    seen = [float(value) for value in page.evaluate("JSON.parse(sessionStorage.getItem('seen'))")]
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert seen[-1] > 0, "the bar moves"
+    expect(page.get_by_role("heading", name="Verdict")).to_be_visible(timeout=60_000)
+
+    page.goto(f"{base}/captures")
+    empty = page.evaluate_handle(
+        "() => { const found = new DataTransfer(); found.items.add(new File([], 'empty.pcap')); return found; }"
+    )
+    place.dispatch_event("drop", {"dataTransfer": empty})
+    expect(page.locator("#uploads").get_by_text("the file is empty")).to_be_visible()
+    expect(place).not_to_have_class(re.compile(r"\bover\b"))
+    assert accessibility_faults(page) == []
     faults.check()
     context.close()
 

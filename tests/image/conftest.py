@@ -21,7 +21,8 @@ from rootfs.image.stage import stage
 from rootfs.payload import version
 from rootfs.vendor import libraries
 
-BOARD = "x86_64"
+# `./build.sh boot BOARD --test` names another one.
+BOARD = os.environ.get("POSTERN_BOARD", "x86_64")
 # The lightest: the tests look at what is in it, and the size of the shipped image is the build's to check.
 QUICK_LEVEL = "1"
 
@@ -61,11 +62,11 @@ def built() -> Iterator[Built]:
     try:
         root = directory / "root"
         root.mkdir()
-        key, epoch = public_key(signing_key(CACHE)), source_epoch()
-        kernel = stage(root, base(BOARD, CACHE), libraries(CACHE), build_id(), epoch, board=BOARD, key=key)
+        key, epoch, found = public_key(signing_key(CACHE)), source_epoch(), base(BOARD, CACHE)
+        kernel = stage(root, found, libraries(CACHE), build_id(), epoch, board=BOARD, key=key)
         shutil.copytree(root / "boot", directory / "kept-boot")
         made = Built(directory, root, kernel, directory / "disk.img")
-        disk(made.pack("first"), directory, epoch)
+        disk(BOARD, made.pack("first"), found, directory, epoch)
         yield made
     finally:
         del os.environ["POSTERN_IMAGE_LEVEL"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.appliance import BOOT_LIMIT_S, Appliance, appliance
-from tests.image.conftest import Built, Bundles, flipped
+from tests.image.conftest import BOARD, Built, Bundles, flipped
 from tests.netns.harness import INTERNET4, UPLINK4, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -34,7 +34,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 def test_it_boots_and_lets_a_guest_in(built: Built, say: Callable[[str], None]) -> None:
     """From power on to a guest with a voucher in the Internet."""
-    with appliance(built.disk) as box:
+    with appliance(built.disk, BOARD) as box:
         began = time.monotonic()
         box.wait_until_open()
         say(f"gate open after {time.monotonic() - began:.0f} s")
@@ -45,11 +45,11 @@ def test_it_boots_and_lets_a_guest_in(built: Built, say: Callable[[str], None]) 
 
 @pytest.mark.skipif(
     "POSTERN_BOARD" not in os.environ,
-    reason="starts an emulated machine eight times: sudo ./build.sh boot x86_64 --test",
+    reason="starts an emulated machine eight times: sudo ./build.sh boot BOARD --test",
 )
 def test_power_cuts_upgrades_and_a_reset(built: Built, bundles: Bundles, say: Callable[[str], None]) -> None:
     """One machine goes through all of it in order, because each start is a minute of emulation."""
-    with appliance(built.disk) as box:
+    with appliance(built.disk, BOARD) as box:
         box.wait_until_open()
         made_here = what_the_device_made(box)
         a_guest_logs_in_by_voucher(box)
@@ -82,7 +82,7 @@ def test_power_cuts_upgrades_and_a_reset(built: Built, bundles: Bundles, say: Ca
         name = box.machine.ask("hostname").split()[-1]
         box.machine.forget()
         box.machine.type(f"postern factory-reset --confirm {name}")
-        box.machine.wait_for("Booting from Hard Disk", BOOT_LIMIT_S)
+        box.machine.wait_for(box.machine.power_on, BOOT_LIMIT_S)
         box.machine.forget()
         box.wait_until_open()
         assert what_the_device_made(box) != made_here
@@ -110,11 +110,11 @@ def nothing_has_failed(box: Appliance) -> str:
         return box.lab.run(box.lab.internet, asked, check=False).stdout in ("200", "302", "303")
 
     assert wait_for(administration_answers, timeout_s=BOOT_LIMIT_S, every_s=2)
+    status = box.postern("status")
+    assert (status["device"]["board"], status["device"]["slot"]) == (BOARD, "a")
     free = box.machine.ask("free -m | awk '/^Mem:/ { print \"used\", $3 }'")
     used = int(next(line for line in free.splitlines() if line.startswith("used")).split()[1])
     assert used <= MEMORY_LIMIT_MB, f"{used} MB of memory are in use:\n{users}"
-    status = box.postern("status")
-    assert status["device"]["slot"] == "a"
     return f"all units run, {used} MB of memory in use"
 
 
@@ -150,7 +150,7 @@ def upgrade(box: Appliance, bundle: Path) -> str:
     said = box.machine.wait_for(r"(?:postern: |version ).*\n", 900)[0]
     if "slot" in said:
         # The prompt of the old system is on the console still: the new one is waited for from here.
-        box.machine.wait_for("Booting from Hard Disk", BOOT_LIMIT_S)
+        box.machine.wait_for(box.machine.power_on, BOOT_LIMIT_S)
         box.machine.forget()
     else:
         box.machine.ask(f"rm -f {PLACE}")
@@ -178,7 +178,7 @@ def story(box: Appliance) -> tuple[str, str, str, str]:
 def fell_back(box: Appliance) -> bool:
     """Whether the second start has come to its prompt; the first one's begin was taken note of by `upgrade`."""
     box.machine.listen()
-    second = box.machine.log.rfind("Booting from Hard Disk")
+    second = box.machine.log.rfind(box.machine.power_on)
     return second >= 0 and box.machine.log.rfind("operator@postern-") > second
 
 

@@ -81,7 +81,8 @@ def test_commands_name_the_places_of_a_router(tmp_path: Path) -> None:
     """Sockets, state and captures are where the configuration says, the certificate where a reboot does not take it."""
     found = instances(calls(tmp_path, ON))
     assert {name: instance.command for name, instance in found.items()} == {
-        "system": "/usr/sbin/postern-system --run-dir /var/run/postern /etc/config/postern",
+        "system": "/usr/sbin/postern-system --run-dir /var/run/postern --admin-web-dir /etc/postern/admin-web "
+        "/etc/config/postern",
         "posternd": "/usr/sbin/posternd /etc/config/postern",
         "portal": "/usr/sbin/postern-web --role portal --socket /var/run/postern/control.sock",
         "admin": "/usr/sbin/postern-web --role admin --socket /var/run/postern/control.sock "

@@ -12,7 +12,7 @@ import pytest
 from tests.webui.fake_daemon import eventually
 from tests.webui.wire import LOOPS, read_answer, run
 from webui.listener import Listener
-from webui.messages import Endpoint, Request, RequestError, Response, plain
+from webui.messages import Endpoint, Request, RequestError, Response, plain, refused
 from webui.parsing import DEFAULT_PARSER
 from webui.server import HttpServer, ServerLimits, serialize
 
@@ -35,6 +35,8 @@ class Taker:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.errors: list[str] = []
+
+    refusal = staticmethod(refused)
 
     def route(self, request: Request) -> Response | Endpoint:
         return Endpoint(self.refuse if request.path == "/refuse" else self.take, 1 << 30, streams=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.webui.fake_daemon import eventually
 from tests.webui.wire import LOOPS, exchange, get, post, read_answer, run
 from webui.listener import Listener
-from webui.messages import Endpoint, Request, Response, plain
+from webui.messages import Endpoint, Request, Response, plain, refused
 from webui.parsing import PARSERS
 from webui.server import HttpServer, ServerLimits
 
@@ -37,6 +37,8 @@ class Echo:
         self.release = asyncio.Event()
         self.cancelled = 0
         self.closed_streams = 0
+
+    refusal = staticmethod(refused)
 
     def route(self, request: Request) -> Response | Endpoint:
         self.seen.append(request.target)

@@ -153,9 +153,9 @@ def _vouchers() -> list[ApiRoute]:
         {
             "count": integer("How many.", low=1, high=1000),
             "alphabet": choice("", "digits", "letters"),
-            "length": integer("Characters of a code.", low=4, high=32),
+            "length": integer("Characters of a code: 8 to 20 digits, or 6 to 20 letters.", low=6, high=20),
             "devices": integer("Devices per voucher; 0 is any number.", high=1000),
-            "validity_s": integer("Seconds from first use.", low=1, high=10**9),
+            "validity_s": integer("Seconds from first use.", low=60, high=10 * 366 * 86400),
             "expires_unix": number("Good until, seconds since 1970."),
             "note": _NOTE,
             "zone": text(longest=60),

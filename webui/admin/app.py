@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from webui.admin import login, modules, openapi, words
+from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
 from webui.admin.daemon import UNAUTHENTICATED, AdminDaemon, ControlError
 from webui.admin.fields import FORM_TYPE, FieldError, Fields
@@ -47,7 +48,7 @@ from webui.admin.site import (
     same_origin,
     segment,
 )
-from webui.messages import Endpoint, Request, RequestError, Response, plain
+from webui.messages import Endpoint, Request, RequestError, Response, plain, refused
 from webui.sse import Streams
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class AdminApp:
         self.hostname = ""
         self.streams = Streams()
         self.captures: CaptureDesk | None = None  # set by the service where there is a spool
+        self.bundles = BundleIntake(PLACE)
         self.pending = login.PendingLogins(clock)
         self.static = StaticFiles()
         self.templates = Templates(
@@ -160,6 +162,16 @@ class AdminApp:
                 return self._secured(problem_response(Problem(413, f"a body of at most {limit} octets is taken")))
             return Endpoint(self._answering(partial(self._operation, route, params)), limit, route.streams)
         return self._secured(problem_response(Problem(404, "there is no such path in the API")))
+
+    def refusal(self, path: str, status: int, reason: str, retry_after_s: int | None = None) -> Response:
+        """What the server itself refuses: a problem document for programs, a short text for everybody else."""
+        if path.startswith("/api/"):
+            code = {429: "busy", 413: "too_large", 408: "timeout", 500: "internal"}.get(status, "bad_request")
+            sentence = f"{reason[:1].upper()}{reason[1:]}."
+            return self._secured(
+                problem_response(Problem(status, sentence, code=code, retry_after_s=retry_after_s or 0))
+            )
+        return self._secured(refused(path, status, reason, retry_after_s))
 
     def _answering(self, work: Answering) -> Answering:
         """A handler whose every answer carries the security headers, and whose faults are ours to tell."""

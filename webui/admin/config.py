@@ -6,12 +6,9 @@ daemon unless it is confirmed from here in time.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import Any, Final
 
-from webui.admin.csv_export import attachment
 from webui.admin.daemon import Answer, ControlError, JsonValue
 from webui.admin.fields import FieldError, Fields
 from webui.admin.site import Page, Route, segment
@@ -19,8 +16,8 @@ from webui.messages import Response
 
 _ADMIN: Final = "administrator"
 _APPLY_S: Final = 60.0
-_TEXT_LIMIT: Final = 700_000  # octets of configuration or backup that fit a frame to the daemon
-_RESTORE_BODY: Final = 3 << 20
+_TEXT_LIMIT: Final = 700_000  # octets of configuration that fit a frame to the daemon
+_TEXT_BODY: Final = 3 << 20
 SECRET_MARK: Final = "…"
 
 Change = dict[str, JsonValue]
@@ -33,15 +30,12 @@ def routes() -> list[Route]:
         Route("GET", "/config/section/{type}", section),
         Route("POST", "/config/section/{type}", review_section, _ADMIN),
         Route("GET", "/config/text", text, _ADMIN),
-        Route("POST", "/config/text", review_text, _ADMIN, body_limit=_RESTORE_BODY),
-        Route("POST", "/config/apply", apply, _ADMIN, body_limit=_RESTORE_BODY),
+        Route("POST", "/config/text", review_text, _ADMIN, body_limit=_TEXT_BODY),
+        Route("POST", "/config/apply", apply, _ADMIN, body_limit=_TEXT_BODY),
         Route("GET", "/config/change/{change}", changed, _ADMIN),
         Route("POST", "/config/change/{change}", decide, _ADMIN),
         Route("GET", "/config/history", history, _ADMIN),
         Route("GET", "/config/history/{change}", past, _ADMIN),
-        Route("GET", "/config/backup", backup_page, _ADMIN),
-        Route("POST", "/config/backup", backup, _ADMIN),
-        Route("POST", "/config/restore", restore, _ADMIN, body_limit=_RESTORE_BODY),
         Route("POST", "/config/timezone", timezone, _ADMIN),
     ]
 
@@ -188,10 +182,11 @@ async def apply(page: Page) -> Response:
         raise FieldError("wish", "What was to be applied did not arrive whole.")
     version = page.form.text("version", longest=200)
     answer = await page.call("config.apply", wish, timeout_s=_APPLY_S, version=version)
-    return _applied(page, answer)
+    return applied(page, answer)
 
 
-def _applied(page: Page, answer: Answer) -> Response:
+def applied(page: Page, answer: Answer) -> Response:
+    """On to where a change is confirmed, if it waits for that."""
     if answer.get("confirm_within_s"):
         return page.redirect(f"/config/change/{segment(str(answer['change']))}")
     return page.redirect("/config", "Applied.")
@@ -225,7 +220,7 @@ async def decide(page: Page) -> Response:
         return page.redirect("/config", "The change stays.")
     answer = await page.call("config.revert", timeout_s=_APPLY_S, change=number)
     if answer.get("confirm_within_s"):
-        return _applied(page, answer)
+        return applied(page, answer)
     return page.redirect("/config/history", "The change is taken back.")
 
 
@@ -255,35 +250,7 @@ async def past(page: Page) -> Response:
     )
 
 
-# -- backup and time --------------------------------------------------------------------------------------------------
-
-
-async def backup_page(page: Page) -> Response:
-    """GET /config/backup: save and restore."""
-    return page.render("config_backup", title="Backup", alert="")
-
-
-async def backup(page: Page) -> Response:
-    """Everything that makes this gateway, secrets encrypted, as a file."""
-    passphrase = page.form.raw("passphrase", longest=256)
-    if passphrase != page.form.raw("again", longest=256):
-        return page.render("config_backup", title="Backup", alert="The two passphrases are not the same.", status=400)
-    answer = await page.call("backup.create", timeout_s=_APPLY_S, passphrase=passphrase)
-    return attachment(base64.b64decode(answer["data"]), str(answer["name"]), "application/octet-stream")
-
-
-async def restore(page: Page) -> Response:
-    """Put a backup in place of what is; the file comes as base64 made by the page's script, or pasted."""
-    data = "".join(page.form.raw("data", longest=_RESTORE_BODY).split())
-    try:
-        base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        data = ""
-    if not data:
-        return page.render("config_backup", title="Backup", alert="That is no backup of this gateway.", status=400)
-    passphrase = page.form.raw("passphrase", longest=256)
-    answer = await page.call("backup.restore", timeout_s=_APPLY_S, passphrase=passphrase, data=data)
-    return _applied(page, answer)
+# -- time zone --------------------------------------------------------------------------------------------------------
 
 
 async def timezone(page: Page) -> Response:

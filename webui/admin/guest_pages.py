@@ -20,6 +20,7 @@ from webui.portal.language import Language, Languages, why_unfit
 from webui.portal.preview import PAGES, preview
 
 MAX_UPLOAD_BYTES: Final = 720 << 10  # a theme of 700 KB, and the form around it
+_LEAST_READ: Final = ("decimal_mark", "unit_", "time_")  # shown after the sentences
 _ROLE: Final = "administrator"
 _WORDS: Final = {
     "login": "login",
@@ -120,6 +121,7 @@ async def words(page: Page) -> Response:
         for key, text in language.texts.items()
         if not key.startswith("_") and (not search or search in f"{key} {text} {own.get(key, '')}".casefold())
     ]
+    rows.sort(key=lambda row: row["key"].startswith(_LEAST_READ))
     return page.render(
         "guest_words",
         title="Words of the guest pages",

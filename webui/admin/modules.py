@@ -11,6 +11,7 @@ from webui.admin import (
     api_guests,
     api_pages,
     api_system,
+    backup,
     captures,
     captures_api,
     clients,
@@ -22,6 +23,7 @@ from webui.admin import (
     log,
     own,
     report,
+    system,
     users,
     vouchers,
 )
@@ -38,12 +40,14 @@ _PAGES: Final = (
     captures,
     report,
     config,
+    backup,
     health,
     log,
+    system,
     accounts,
     own,
 )
-_API: Final = (api_system, api_guests, api_pages, api_gateway, captures_api)
+_API: Final = (api_system, api_guests, api_pages, api_gateway, captures_api, system)
 
 NAV: Final = (
     NavEntry("/", "Dashboard", "dashboard"),
@@ -56,6 +60,7 @@ NAV: Final = (
     NavEntry("/config", "Configuration", "config"),
     NavEntry("/health", "Health", "health"),
     NavEntry("/log", "Log", "log"),
+    NavEntry("/system", "System", "system", "administrator"),
     NavEntry("/accounts", "Accounts", "accounts", "administrator"),
 )
 

@@ -51,6 +51,7 @@ _TITLES: Final = {
     403: "Not allowed",
     404: "Not found",
     405: "Not with this method",
+    408: "Too slow",
     409: "Conflict",
     413: "Too large",
     415: "Wrong kind of content",

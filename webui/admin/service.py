@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from webui.admin.app import AdminApp
+from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
 from webui.admin.certificate import CertificateError, own_certificate, tls_context
 from webui.admin.daemon import AdminDaemon, Answer, ControlError
@@ -88,6 +89,7 @@ class Options:
     key: Path | None = None
     spool: Path | None = None  # of captures; none are served without one
     capture_limit_bytes: int = 500 << 20
+    bundles: Path = PLACE  # where an upgrade is put
 
 
 class AdminService:
@@ -104,6 +106,7 @@ class AdminService:
     ) -> None:
         """Tasks run in `group`. Raises OSError or SyntaxError for broken templates."""
         self.app = AdminApp(daemon, clock, wall)
+        self.app.bundles = BundleIntake(options.bundles)
         if options.spool is not None:
             limits = Limits(upload_bytes=options.capture_limit_bytes)
             backend = LocalBackend(options.spool, wall, keep_free_share=limits.keep_free_share)

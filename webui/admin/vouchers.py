@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 from webui.admin import limits
 from webui.admin.csv_export import csv_response
-from webui.admin.daemon import Answer, JsonValue
-from webui.admin.fields import FieldError
+from webui.admin.daemon import Answer, ControlError, JsonValue
+from webui.admin.fields import FieldError, Fields
 from webui.admin.paging import Column, read_listing
 from webui.admin.qr import qr_svg
 from webui.admin.site import Page, Route
@@ -19,6 +20,7 @@ from webui.messages import Response
 STATES: Final = ("unused", "active", "used-up", "expired", "revoked")
 ALPHABETS: Final = ("digits", "letters")
 MAX_COUNT: Final = 1000
+LENGTHS: Final = {"digits": (8, 20), "letters": (6, 20)}  # of a code; the daemon has the last word
 _PAGE: Final = 1000  # what the daemon gives at once
 _MAX_EXPORT: Final = 100_000
 _MAX_SHEET: Final = 1000
@@ -93,6 +95,8 @@ async def _form(page: Page, alert: str = "") -> Response:
         zones=zones,
         alert=alert,
         units=VALIDITY_UNITS,
+        lengths=LENGTHS,
+        today=datetime.fromtimestamp(page.app.wall(), page.zone).date().isoformat(),
         status=400 if alert else 200,
     )
 
@@ -105,17 +109,47 @@ async def create(page: Page) -> Response:
         params: dict[str, JsonValue] = {
             "count": form.integer("count", 10, low=1, high=MAX_COUNT),
             "alphabet": form.choice("alphabet", ALPHABETS, "digits"),
-            "length": form.integer("length", low=4, high=32),
+            "length": _length(form),
             "devices": devices,
             "validity_s": form.scaled("validity", VALIDITY_UNITS, "days", high=10**9) or None,
+            "expires_unix": _end_of(form.text("expires", longest=20), page),
             "note": form.text("note", longest=200) or None,
             "zone": form.text("zone") or None,
             **limits.given_limits(form),
         }
     except FieldError as err:
         return await _form(page, err.message)
-    answer = await page.call("vouchers.create", params, timeout_s=60.0)
+    try:
+        answer = await page.call("vouchers.create", params, timeout_s=60.0)
+    except ControlError as err:
+        if err.code != "bad_params":
+            raise
+        return await _form(page, err.message)
     return page.redirect(f"/vouchers/list?batch={answer['batch']}", f"{answer['count']} vouchers are made.")
+
+
+def _length(form: Fields) -> int | None:
+    """The length of the codes, as the alphabet allows it; None for the usual one."""
+    alphabet = form.choice("alphabet", ALPHABETS, "digits")
+    low, high = LENGTHS[alphabet]
+    try:
+        return form.integer("length", low=low, high=high)
+    except FieldError:
+        raise FieldError("length", f"The length of the code: {low} to {high} {alphabet} are possible.") from None
+
+
+def _end_of(text: str, page: Page) -> float | None:
+    """The end of a day at the gateway, as Unix time; None for no day."""
+    if not text:
+        return None
+    try:
+        after = date.fromisoformat(text) + timedelta(days=1)
+        unix = datetime(after.year, after.month, after.day, tzinfo=page.zone).timestamp()
+    except (ValueError, OverflowError):
+        raise FieldError("expires", f"The last day: a date such as 2030-12-31 is wanted, not {text!r}.") from None
+    if unix <= page.app.wall():
+        raise FieldError("expires", "The last day is over already.")
+    return unix
 
 
 async def listing(page: Page) -> Response:

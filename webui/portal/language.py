@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,16 +84,21 @@ class Languages:
         """Read every `*.json`; raises OSError or ValueError for a file that is not a catalogue.
 
         `own` are the operator's sentences: language, key, text. What does not fit stays as it is here, with a line in
-        the log.
+        the log. A language whose sentences of the operator are in Arabic or Hebrew is written from right to left.
         """
         trees = {path.stem: _read(path) for path in sorted(directory.glob("*.json"))}
         english = dict(trees[FALLBACK])
+        theirs: dict[str, str] = {}
         for code, key, text in own:
             why_not = why_unfit(english, key, text) if code in trees else "there is no such language"
             if why_not:
                 log.warning("text left as it is language=%s key=%s reason=%s", code, key, why_not)
             else:
                 trees[code][key] = text
+                theirs[code] = theirs.get(code, "") + text
+        for code, text in theirs.items():
+            if _is_right_to_left(text):
+                trees[code]["_direction"] = "rtl"
         self._languages = {
             code: Language(code, tree["_name"], tree["_direction"], {**english, **tree}) for code, tree in trees.items()
         }
@@ -140,6 +146,12 @@ def why_unfit(english: Mapping[str, str], key: str, text: str) -> str:
         wanted = ", ".join(f"{{{name}}}" for name in sorted(known)) or "none"
         return f"its placeholders are not those of this text: {wanted}"
     return ""
+
+
+def _is_right_to_left(text: str) -> bool:
+    """Whether more letters of a text are written from right to left than from left to right (Unicode Annex 9)."""
+    kinds = [unicodedata.bidirectional(char) for char in text]
+    return sum(kind in ("R", "AL") for kind in kinds) > kinds.count("L")
 
 
 def _read(path: Path) -> dict[str, str]:

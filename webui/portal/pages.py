@@ -18,7 +18,6 @@ from webui.portal.model import Client, LoginMethod, LoginReply, Outcome, Zone
 from webui.portal.redirect import host_of, way_on
 from webui.portal.theme import Markup, Theme, joined
 
-STATUS_REFRESH_S: Final = 30
 _MOMENT_S: Final = 3
 _MAX_INLINE_TERMS: Final = 8000  # characters; longer ones get a page of their own
 _MAX_SHOWN_MESSAGE: Final = 500
@@ -237,15 +236,18 @@ class Pages:
             lang=language.code,
             bookmark=self._way_back(visit, client, address),
         )
-        refresh = render("refresh", seconds=str(STATUS_REFRESH_S), url=f"/status{visit.query()}")
-        return self._page(visit, say("status_title"), content, refresh=refresh, path="/status")
+        return self._page(visit, say("status_title"), content, path="/status")
 
     def _way_back(self, visit: Visit, client: Client, address: str) -> Markup:
-        """How to find this page again, and how to get in again."""
+        """How to see newer numbers, how to find this page again, and how to get in again.
+
+        Numbers do not renew themselves: a page that loads anew loses its reader's place (WCAG 2.1, 2.2.1).
+        """
         say = visit.language.say
         before, _, after = say("status_bookmark", address="\0").partition("\0")
         link = self.theme.render("link", href=address, label=address.removeprefix("http://").rstrip("/"))
-        pieces = [Markup(html.escape(before) + link + html.escape(after))]
+        newer = self.theme.render("link", href=f"/status{visit.query()}", label=say("status_newer"))
+        pieces = [Markup(newer + "."), Markup(html.escape(before) + link + html.escape(after))]
         if visit.zone.remember:
             pieces.append(Markup(html.escape(say("status_remembered"))))
         elif client.method == LoginMethod.VOUCHER.value:
@@ -296,7 +298,8 @@ class Pages:
 
     def moment(self, visit: Visit) -> Response:
         """The daemon is restarting; the page comes back by itself."""
-        return self._message(visit, "moment_title", "moment", status=503, refresh_s=_MOMENT_S)
+        again = ("/", visit.language.say("try_again"))  # for who sees it in a sheet that does not reload
+        return self._message(visit, "moment_title", "moment", action=again, status=503, refresh_s=_MOMENT_S)
 
     def being_connected(self, visit: Visit) -> Response:
         """A login of this device is under way; the page comes back by itself."""

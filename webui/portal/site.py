@@ -12,7 +12,7 @@ from socket import inet_aton
 from typing import Final
 
 from webui.app import Lookup, make_app
-from webui.messages import MAX_BODY_BYTES, Endpoint, Handler, Request, Response, plain
+from webui.messages import MAX_BODY_BYTES, Endpoint, Handler, Request, Response, plain, refused
 from webui.portal import api, forms
 from webui.portal.counts import PortalCounts
 from webui.portal.daemon import DaemonUnavailable, NoLease
@@ -74,6 +74,8 @@ class Site:
             **{path: {"GET": bottle} for path in _BOTTLE_PATHS},
         }
         self._files = bottle
+
+    refusal = staticmethod(refused)
 
     def route(self, request: Request) -> Response | Endpoint:
         """Decide by the head of a request."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,25 @@ def test_client_names_are_display_text_only() -> None:
     assert job.display_name("a\x1b\u202eb.pcap") == "ab.pcap"
     assert len(job.display_name("x" * 999)) == 255
     assert job.display_name("///") == "capture"
+
+
+def test_ids_are_uuids_and_differ(tmp_path: Path) -> None:
+    """Nothing else becomes the name of a directory."""
+    names = {job.create(tmp_path, "a.pcap", now_unix=1.0).name for _ in range(50)}
+    assert len(names) == 50
+    assert all(job.is_job_id(name) for name in names)
+
+
+@pytest.mark.root
+def test_a_job_is_made_where_proc_shows_processes_only(tmp_path: Path) -> None:
+    """As the services of the packages see it (ProcSubset=pid)."""
+    make = (
+        "import sys, pathlib; from gateway.analysis import job; job.create(pathlib.Path(sys.argv[1]), '', now_unix=1)"
+    )
+    inside = 'mount -t proc -o subset=pid proc /proc && exec "$@"'
+    command = ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", inside, "sh", sys.executable, "-c", make]
+    subprocess.run([*command, str(tmp_path)], check=True, timeout=30, cwd=Path(__file__).parents[3])
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_only_the_form_of_a_uuid_is_an_id() -> None:

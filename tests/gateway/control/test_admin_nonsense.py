@@ -48,7 +48,6 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "config.confirm": ("change",),
     "config.revert": ("change",),
     "config.past": ("change",),
-    "backup.restore": ("passphrase", "data", "confirm_s"),
 }
 TEXTS = st.sampled_from(
     [

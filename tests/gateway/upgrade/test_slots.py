@@ -49,6 +49,13 @@ def test_the_note_of_the_initramfs_says_what_runs(tmp_path: Path) -> None:
     assert slots.device("a") == Path("/dev/vda2")
 
 
+def test_a_cards_partitions_have_names_of_their_own(tmp_path: Path) -> None:
+    """A Raspberry Pi's card has a letter between disk and number."""
+    note = tmp_path / "slot"
+    note.write_text("slot=a\nstart=good\ndisk=/dev/mmcblk0p\nboot=/dev/mmcblk0p1\ndata=/dev/mmcblk0p4\n")
+    assert here(note).device(here(note).other) == Path("/dev/mmcblk0p3")
+
+
 def test_off_an_image_there_are_no_slots(tmp_path: Path) -> None:
     """The message says how such a system is upgraded."""
     with pytest.raises(NoSlots, match="package manager"):

@@ -199,7 +199,7 @@ async def running_admin(
 ) -> AsyncIterator[AdminService]:
     """The administration, listening with TLS on loopback."""
     async with asyncio.TaskGroup() as group:
-        options = Options((Place("127.0.0.1", port),), folder)
+        options = Options((Place("127.0.0.1", port),), folder, bundles=folder / "upgrade")
         service = AdminService(AdminDaemon(fake), options, parser, group, time.monotonic, time.time)
         service.start()
         try:

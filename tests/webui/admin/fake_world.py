@@ -45,6 +45,10 @@ class World:
     themes: dict[str, dict[str, str]] = field(default_factory=dict)
     theme: str = ""
     texts: dict[str, dict[str, Row]] = field(default_factory=dict)
+    device: Row = field(default_factory=lambda: device_row())
+    uploaded: bytes = b""  # of a backup
+    backup: Row = field(default_factory=dict)  # what backup.preview says that is not in `backup_row`
+    bundle: Row | None = None  # what device.check says of the bundle that was uploaded
 
     def populate(self, clients: int) -> None:
         """Fill the tables with what a hotel might have."""
@@ -163,6 +167,33 @@ class World:
             "rate_down_bps": 23_500_000,
             "clock_set": True,
         }
+
+    def device_status(self, params: Params, who: str) -> object:
+        return {**self.device, "bundle": self.bundle is not None}
+
+    def device_check(self, params: Params, who: str) -> object:
+        if self.bundle is None:
+            raise ControlError("conflict", "there is no bundle; hand one over first")
+        if "refusal" in self.bundle:
+            raise ControlError("conflict", self.bundle["refusal"])
+        return self.bundle
+
+    def device_upgrade(self, params: Params, who: str) -> object:
+        self.device["installing"] = True
+        self.device["under_way"] = {"phase": "writing", "done_bytes": 30_000_000, "total_bytes": 90_000_000}
+        return {"started": True}
+
+    def device_discard(self, params: Params, who: str) -> object:
+        self.bundle = None
+        return {"done": True}
+
+    def device_restart(self, params: Params, who: str) -> object:
+        return {"restarting": True}
+
+    def device_reset(self, params: Params, who: str) -> object:
+        if params["hostname"] != self.device["hostname"]:
+            raise ControlError("conflict", "this device is called gate: give that name to confirm")
+        return {"restarting": True}
 
     def history_read(self, params: Params, who: str) -> object:
         rng = random.Random(2)
@@ -491,10 +522,24 @@ class World:
     def backup_create(self, params: Params, who: str) -> object:
         return {"data": base64.b64encode(b"backup").decode(), "name": "gate-2026-01-01.backup"}
 
-    def backup_restore(self, params: Params, who: str) -> object:
+    def backup_put(self, params: Params, who: str) -> object:
+        piece = base64.b64decode(str(params["data"]))
+        if params["offset"] == 0:
+            self.uploaded = b""
+        if params["offset"] != len(self.uploaded):
+            raise ControlError("conflict", "go on where it ends")
+        self.uploaded += piece
+        return {"size": len(self.uploaded)}
+
+    def backup_preview(self, params: Params, who: str) -> object:
         if params["passphrase"] != "a long passphrase":
-            raise ControlError("bad_params", "the passphrase does not open this backup")
-        return {"change": 1}
+            raise ControlError("bad_params", "The passphrase is wrong, or the file was changed or cut off.")
+        return {**backup_row(), **self.backup}
+
+    def backup_restore(self, params: Params, who: str) -> object:
+        if params["ticket"] != backup_row()["ticket"]:
+            raise ControlError("not_found", "that was too long ago; begin again")
+        return {"restarting": True, "change": None, "confirm_within_s": 300 if self.backup.get("cuts_off") else None}
 
     def system_timezones(self, params: Params, who: str) -> object:
         return {"current": "Europe/Paris", "names": ["Europe/Paris", "UTC"]}
@@ -615,6 +660,58 @@ SCHEMA: list[Row] = [
         ],
     },
 ]
+
+
+def device_row() -> Row:
+    """An image that was upgraded once."""
+    return {
+        "version": "0.1.0",
+        "build_id": "1a2b3c4d5e6f",
+        "packaging": "image",
+        "board": "x86_64",
+        "slot": "a",
+        "start": "good",
+        "upgrade": {"state": "committed", "version": "0.1.0", "build_id": "1a2b3c4d5e6f", "slot": "a", "text": ""},
+        "hostname": "gate",
+        "under_way": None,
+        "installing": False,
+        "failure": "",
+    }
+
+
+def backup_row() -> Row:
+    """What is in a backup."""
+    return {
+        "ticket": "ticket-1",
+        "format": 2,
+        "made_unix": NOW,
+        "hostname": "old-gate",
+        "version": "0.1.0",
+        "config_only": False,
+        "administrators": ["ada", HOSTILE],
+        "tokens": 2,
+        "users": 12,
+        "batches": 3,
+        "vouchers": 120,
+        "devices": 40,
+        "themes": ["hotel"],
+        "certificate": True,
+        "changes": ["zone 'guests': ssid from 'Guest WiFi' to 'Hotel'", "radius: timeout from 3.0 s to 5.0 s"],
+        "problems": [],
+        "cuts_off": False,
+    }
+
+
+def bundle_row() -> Row:
+    """A bundle that is newer than the image."""
+    return {
+        "version": "0.2.0",
+        "build_id": "0f9e8d7c6b5a",
+        "board": "x86_64",
+        "built_unix": NOW,
+        "size_bytes": 98_000_000,
+        "older": False,
+    }
 
 
 def client_row(number: int, rng: random.Random) -> Row:

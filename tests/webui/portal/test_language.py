@@ -110,3 +110,10 @@ def test_a_theme_escapes_all_but_markup() -> None:
     assert theme.render("detail", text=Markup("<b>")) == "<p><b></p>\n"
     with pytest.raises(KeyError):
         theme.render("detail")
+
+
+def test_sentences_from_right_to_left_turn_the_page() -> None:
+    """An operator who puts Arabic in the place of a language gets pages that are read from the right."""
+    arabic = ("es", "login_lead", "سجّل الدخول لاستخدام الإنترنت."), ("es", "network", "الشبكة: {name}")
+    languages = Languages(own=(*arabic, ("fr", "login_lead", "Entrez, שלום.")))
+    assert [languages.choose(code).direction for code in ("es", "fr", "en")] == ["rtl", "ltr", "ltr"]

@@ -126,13 +126,6 @@ if (livePlace) {
   }, (up) => state?.classList.toggle("on", up));
 }
 
-// <input type="file" data-base64="ID"> puts the chosen file, as base64, into the hidden field of that id.
-for (const input of document.querySelectorAll("input[data-base64]")) input.addEventListener("change", () => {
-  const field = document.getElementById(input.dataset.base64);
-  const reader = new FileReader();
-  reader.onload = () => { field.value = reader.result.slice(reader.result.indexOf(",") + 1); };
-  if (input.files[0]) reader.readAsDataURL(input.files[0]); else field.value = "";
-});
 // <span data-countdown="60"> counts down, and looks again at the end.
 for (const place of document.querySelectorAll("[data-countdown]")) {
   let left = Number(place.dataset.countdown) || 0;
