@@ -103,12 +103,19 @@ def _start(capture: int, state: State, bounds: Bounds, size: int) -> subprocess.
         "size_bytes": size,
         "limits": {"memory_bytes": bounds.memory_bytes, "cpu_s": bounds.cpu_s, "file_bytes": 0},
     }
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if sys.pycache_prefix is not None:  # where compiled modules are; to compile them anew costs more than a short job
+        environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     return subprocess.Popen(
         [sys.executable, "-m", "gateway.analysis.child", json.dumps(order)],
         stdin=capture,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment,
     )
 
 
