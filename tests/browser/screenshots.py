@@ -111,7 +111,7 @@ _OWN: Final[tuple[tuple[str, str, Callable[[Page], None] | None], ...]] = (
     ("user", "/users/alice", _open_all),
     ("devices", "/devices", None),
     ("guest-pages", "/pages", None),
-    ("guest-words", "/pages/words?language=de", None),
+    ("guest-words", "/pages/words?lang=de", None),
     ("log", "/log", None),
     ("health", "/health", None),
     ("config", "/config", None),
