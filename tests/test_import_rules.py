@@ -100,6 +100,7 @@ WEB_MAY_IMPORT = (
     "gateway.addresses",
     "gateway.config",
     "gateway.log",
+    "gateway.memory",
     "gateway.buckets",
 )
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from gateway.control.client import ControlClient
 from gateway.log import LEVELS, set_up
+from gateway.memory import keep_small
 from webui.parsing import DEFAULT_PARSER, PARSERS
 from webui.privileges import UserError, become
 
@@ -86,6 +87,7 @@ ROLES: Final[dict[str, Role]] = {"portal": serve_portal, "admin": serve_admin}
 def main(argv: list[str] | None = None) -> int:
     """Run `postern-web`; returns the exit code."""
     options = _parse(argv)
+    keep_small()  # each connection over TLS has a buffer of 256 KB, which would never be given back
     set_up(options.log_level, options.log_format)
     try:
         if options.user:

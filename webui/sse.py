@@ -18,6 +18,8 @@ from webui.messages import Response, plain
 HEARTBEAT_S: Final = 15.0  # well below what proxies and phones take for a dead connection
 RETRY_MS: Final = 2000
 _MAX_STREAMS: Final = 128
+TOO_MANY: Final = "too many live pages are open"
+FULL_RETRY_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,18 @@ class Streams:
         self._heartbeat_s = heartbeat_s
         self.open = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether there are as many streams as there may be."""
+        return self.open >= self._most
+
     def answer(self, events: AsyncGenerator[Event, None]) -> Response:
         """The response that sends `events`; 503 when there are too many streams already.
 
         `events` is closed when the client went away.
         """
-        if self.open >= self._most:
-            return plain(503, "too many live pages are open", retry_after_s=10)
+        if self.full:
+            return plain(503, TOO_MANY, retry_after_s=FULL_RETRY_S)
         headers = [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")]
         return Response(200, self._pieces(events), "text/event-stream; charset=utf-8", headers)
 

@@ -170,8 +170,8 @@ class AdminService:
             raise ControlError(CONFLICT, "The gateway is set up already; add administrators with: postern admins add")
         return self._setup_code
 
-    async def set_up(self, code: str, name: str, password: str, address: str, agent: str) -> Opened | Refused:
-        """Make the first administrator and log in; a wrong code is refused more and more slowly."""
+    def check_setup_code(self, code: str, address: str) -> Refused | None:
+        """Whether a code is the one that the first administrator needs; a wrong one is refused more and more slowly."""
         expected = self.setup_code()
         now, place = self._clock(), place_of(address)
         # The code is long enough to be asked for by anybody; only its own place is slowed down by a wrong one.
@@ -182,6 +182,13 @@ class AdminService:
             self._note(self._place_entry("(setup)", address, "admin.setup", "", "reject"), failure=True)
             return Refused("reject", "This is not the set-up code; `postern setup-code` on the gateway prints it.")
         self._throttle.succeeded(_SETUP, place, now)
+        return None
+
+    async def set_up(self, code: str, name: str, password: str, address: str, agent: str) -> Opened | Refused:
+        """Make the first administrator and log in."""
+        refused = self.check_setup_code(code, address)
+        if refused is not None:
+            return refused
         one = await self._roster.add(name, password, Role.ADMINISTRATOR, first=True)
         self._forget_setup_code()
         self._note(self._place_entry(one.name, address, "admin.setup", f"name={one.name}", "done"))

@@ -65,6 +65,7 @@ class AdminMethods:
         return {
             "admin.state": Method(self.state, web),
             "admin.config": Method(self.config, web),
+            "admin.setup_check": Method(self.setup_check, web),
             "admin.setup": Method(self.setup, web),
             "admin.login": Method(self.login, web),
             "admin.whoami": Method(self.whoami, web),
@@ -114,6 +115,14 @@ class AdminMethods:
         """The code that the first administrator needs."""
         read.only(params)
         return {"code": self._service.setup_code()}
+
+    def setup_check(self, caller: Caller, params: Params) -> JsonValue:
+        """Whether this is the set-up code; asked before the rest of the first pages is filled in."""
+        read.only(params, "code", "address")
+        refused = self._service.check_setup_code(
+            read.text(params, "code", longest=64), read.text(params, "address", longest=64)
+        )
+        return {"result": "success", "message": ""} if refused is None else _outcome(refused)
 
     async def setup(self, caller: Caller, params: Params) -> JsonValue:
         """Make the first administrator, and what else the first page asks for."""

@@ -133,7 +133,7 @@ def _boot(board: str, board_slot: Slot, made: Path, work: Path, epoch: int) -> P
     for path in [tree, *sorted(tree.rglob("*"))]:
         os.utime(path, (epoch, epoch))
     subprocess.run(
-        ["mkfs.vfat", "-F", "32", "-i", _FAT_ID, "-n", "POSTERNBOOT", str(image)],
+        ["mkfs.vfat", "-F", "32", "--invariant", "-i", _FAT_ID, "-n", "POSTERNBOOT", str(image)],
         check=True,
         capture_output=True,
         env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},

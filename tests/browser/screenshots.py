@@ -23,7 +23,7 @@ from tests.browser.portals import SIGHTS, in_background, portals
 from tests.conftest import CAPTURES
 from tests.gateway.analysis.made_packets import conversation, pcap
 from tests.webui.admin.capture_admin import Web, running_web, running_worker
-from tests.webui.admin.fake_admin import PASSWORD, FakeAdmin, running_admin
+from tests.webui.admin.fake_admin import PASSWORD, SETUP_CODE, FakeAdmin, running_admin
 from tests.webui.admin.fake_world import bundle_row
 from tests.webui.admin.test_captures import finished, upload
 from tests.webui.fake_daemon import free_port
@@ -80,7 +80,18 @@ def _wrong_password(page: Page) -> None:
 
 def _set_up_wrongly(page: Page) -> None:
     page.get_by_label("Setup code").fill("aaaa-bbbb")
-    page.get_by_role("button", name="Set up").click()
+    page.get_by_role("button", name="Continue").click()
+
+
+def _set_up(page: Page) -> None:
+    """To the summary."""
+    page.get_by_label("Setup code").fill(SETUP_CODE)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("Your name").fill("ada")
+    for label in ("Password", "The same password again"):
+        page.get_by_label(label, exact=True).fill(PASSWORD)
+    for _ in range(4):
+        page.get_by_role("button", name="Continue").click()
 
 
 _BAD_TEXT: Final = "config zone 'guests'\n\tlist method 'nonsense'\n"
@@ -100,7 +111,7 @@ _OWN: Final[tuple[tuple[str, str, Callable[[Page], None] | None], ...]] = (
     ("user", "/users/alice", _open_all),
     ("devices", "/devices", None),
     ("guest-pages", "/pages", None),
-    ("guest-words", "/pages/words?language=de", None),
+    ("guest-words", "/pages/words?lang=de", None),
     ("log", "/log", None),
     ("health", "/health", None),
     ("config", "/config", None),
@@ -181,6 +192,7 @@ def everything() -> Iterator[list[Shot]]:
             yield [
                 *_of_administration(own, fake.log_in(), bare, empty.log_in()),
                 Shot("setup", first, "/setup"),
+                Shot("setup-summary", first, "/setup", act=_set_up),
                 Shot("setup-refused", first, "/setup", act=_set_up_wrongly, expected=("400", "401", "429")),
                 *_of_captures(web),
                 *(

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -83,14 +84,24 @@ def first_start(stage: Stage) -> None:
 
 
 def fill_in(page: Page, code: str) -> None:
-    """Fill in the set-up page and send it."""
+    """Go through the steps of the set-up as far as the code leads."""
     page.get_by_label("Setup code").fill(code)
+    page.get_by_role("button", name="Continue").click()
+    if page.get_by_role("alert").is_visible():
+        return
     page.get_by_label("Your name").fill(NAME)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("The same password again").fill(PASSWORD)
+    page.get_by_role("button", name="Continue").click()
+    for heading in ("Time", "The guest network"):
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        page.get_by_role("button", name="Continue").click()
     page.get_by_label("One click, after your terms").uncheck()
     page.get_by_label("A voucher that you print").check()
     page.get_by_label("A user name and password").check()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("heading", name="Summary")).to_be_visible()
+    assert accessibility_faults(page) == []
     page.get_by_role("button", name="Set up").click()
 
 
@@ -347,6 +358,57 @@ def test_a_client_is_kicked_without_scripts(stage: Stage) -> None:
         faults.check()
     finally:
         context.close()
+
+
+def test_a_backup_is_saved_and_put_back(stage: Stage, tmp_path: Path) -> None:
+    """A wrong passphrase changes nothing; the right one shows what is in the file, and brings back what was."""
+    context, page, faults = visit(stage.browser, PHONE)
+    faults.expected = ("400",)
+    passphrase, kept = "a backup of four words", tmp_path / "kept.backup"
+    try:
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/config/backup")
+        page.get_by_label("Passphrase", exact=True).fill(passphrase)
+        page.get_by_label("Again").fill(passphrase)
+        with page.expect_download() as started:
+            page.get_by_role("button", name="Save a backup").click()
+        started.value.save_as(kept)
+        assert kept.stat().st_size > 1000
+        assert PASSWORD.encode() not in kept.read_bytes()
+        stage.hotspot.add_user("late", "some-password")
+        change_text(page, stage, "list method 'password'", "list method 'password'\n\toption title 'Of a bad day'")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_text("Applied.")).to_be_visible()
+
+        look_at_backup(page, stage, kept, "a wrong passphrase")
+        expect(page.get_by_role("alert")).to_be_visible()
+        assert "Of a bad day" in stage.hotspot.config_path.read_text(encoding="utf-8")
+        look_at_backup(page, stage, kept, passphrase)
+        expect(page.get_by_role("heading", name="Put this backup back?")).to_be_visible()
+        expect(page.get_by_text(NAME, exact=True).last).to_be_visible()
+        assert accessibility_faults(page) == []
+        page.get_by_label("Put it in place").check()
+        page.get_by_role("button", name="Restore").click()
+        expect(page.get_by_role("heading", name="The backup is put back")).to_be_visible()
+        config = stage.hotspot.config_path
+        assert wait_for(lambda: "Of a bad day" not in config.read_text(encoding="utf-8"), timeout_s=20)
+        assert wait_for(stage.hotspot.is_up, timeout_s=20)
+        stage.hotspot.wait_for_portal()
+        log_in(page, stage)
+        page.goto(f"{stage.administration.origin}/users")
+        expect(page.get_by_role("link", name=USER)).to_be_visible()
+        expect(page.get_by_text("late", exact=True)).to_have_count(0)
+        faults.check()
+    finally:
+        context.close()
+
+
+def look_at_backup(page: Page, stage: Stage, path: Path, passphrase: str) -> None:
+    """Choose the file of a backup, and open it."""
+    page.goto(f"{stage.administration.origin}/config/backup")
+    page.get_by_label("Its passphrase").fill(passphrase)
+    page.get_by_label("The backup").set_input_files(path)
+    page.get_by_role("button", name="Look at it").click()
 
 
 def test_a_second_factor_is_asked_for_once_it_is_set_up(stage: Stage) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, tzinfo
 from functools import partial
 from typing import Final, TypeVar
 
-from webui.admin import login, modules, openapi, words
+from webui.admin import login, modules, openapi, setup, words
 from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
 from webui.admin.daemon import UNAUTHENTICATED, AdminDaemon, ControlError
@@ -90,6 +90,7 @@ class AdminApp:
         self.captures: CaptureDesk | None = None  # set by the service where there is a spool
         self.bundles = BundleIntake(PLACE)
         self.pending = login.PendingLogins(clock)
+        self.setting_up = setup.Drafts(clock)
         self.static = StaticFiles()
         self.templates = Templates(
             static=self.static.path,
@@ -101,7 +102,7 @@ class AdminApp:
             seg=segment,
         )
         self._nav: tuple[NavEntry, ...] = modules.NAV
-        self._anonymous = login.anonymous_routes()
+        self._anonymous = login.anonymous_routes() | setup.anonymous_routes()
         self._pages: list[tuple[Path, dict[str, Route]]] = []
         for route in modules.routes():
             _slot(self._pages, route.path)[route.method] = route

@@ -1,4 +1,4 @@
-"""What is reached without a session: login with its second factor, and the set-up page of a new gateway.
+"""Login with its second factor, and what every form of somebody without a session is made of.
 
 The daemon checks everything and counts the attempts. Between the password and the code of the second factor, both wait
 here for two minutes under a random name, so that the password is never written into a page.
@@ -14,17 +14,17 @@ from urllib.parse import quote
 
 from webui.admin.daemon import Answer, ControlError, JsonValue
 from webui.admin.fields import FORM_TYPE, FieldError, Fields
-from webui.admin.site import SESSION_COOKIE, cookie, flash_cookie, own_path, read_cookies, same_origin
+from webui.admin.site import SESSION_COOKIE, cookie, own_path, read_cookies, same_origin
 from webui.messages import Request, Response
 
 if TYPE_CHECKING:
     from webui.admin.app import AdminApp
 
 LIMIT_BYTES: Final = 16 << 10
-_FORM_COOKIE: Final = "__Host-postern-form"
+FORM_COOKIE: Final = "__Host-postern-form"
 _PENDING_S: Final = 120.0
 _MAX_PENDING: Final = 100
-_MAX_PASSWORD: Final = 1024
+MAX_PASSWORD: Final = 1024
 
 AnonymousHandler = Callable[["AdminApp", Request], Awaitable[Response]]
 
@@ -72,8 +72,6 @@ def anonymous_routes() -> dict[tuple[str, str], AnonymousHandler]:
         ("GET", "/login"): show_login,
         ("POST", "/login"): log_in,
         ("POST", "/login/code"): second_factor,
-        ("GET", "/setup"): show_setup,
-        ("POST", "/setup"): set_up,
     }
 
 
@@ -91,17 +89,17 @@ async def to_login(app: AdminApp, request: Request) -> Response:
 
 def _form_token(request: Request) -> tuple[str, list[str]]:
     """The token for a form of somebody without a session, and the cookie to set with it."""
-    known = read_cookies(request).get(_FORM_COOKIE, "")
+    known = read_cookies(request).get(FORM_COOKIE, "")
     if 20 <= len(known) <= 64:
         return known, []
     fresh = secrets.token_urlsafe(24)
-    return fresh, [cookie(_FORM_COOKIE, fresh)]
+    return fresh, [cookie(FORM_COOKIE, fresh)]
 
 
-def _read_form(request: Request) -> Fields:
+def read_form(request: Request) -> Fields:
     """The form of somebody without a session; raises FieldError when it is not from our page."""
     fields = Fields(request.body.decode("utf-8", "replace")) if request.media_type == FORM_TYPE else Fields()
-    known = read_cookies(request).get(_FORM_COOKIE, "")
+    known = read_cookies(request).get(FORM_COOKIE, "")
     if (
         not known
         or not secrets.compare_digest(known.encode(), fields.text("form").encode())
@@ -111,7 +109,10 @@ def _read_form(request: Request) -> Fields:
     return fields
 
 
-def _show(app: AdminApp, request: Request, template: str, values: dict[str, object], *, status: int = 200) -> Response:
+def show_form(
+    app: AdminApp, request: Request, template: str, values: dict[str, object], *, status: int = 200
+) -> Response:
+    """A page with a form for somebody without a session."""
     token, cookies = _form_token(request)
     response = app.page(template, {"form": token, **values}, request=request, status=status)
     response.headers.extend(("Set-Cookie", value) for value in cookies)
@@ -136,11 +137,11 @@ def _login_page(
     app: AdminApp, request: Request, *, onward: str, name: str = "", alert: str = "", status: int = 200
 ) -> Response:
     values: dict[str, object] = {"title": "Log in", "name": name, "alert": alert, "onward": onward}
-    return _show(app, request, "login", values, status=status)
+    return show_form(app, request, "login", values, status=status)
 
 
 def _code_page(app: AdminApp, request: Request, ticket: str, alert: str = "", status: int = 200) -> Response:
-    return _show(
+    return show_form(
         app, request, "login_code", {"title": "Second factor", "ticket": ticket, "alert": alert}, status=status
     )
 
@@ -148,10 +149,10 @@ def _code_page(app: AdminApp, request: Request, ticket: str, alert: str = "", st
 async def log_in(app: AdminApp, request: Request) -> Response:
     """POST /login: name and password."""
     try:
-        form = _read_form(request)
+        form = read_form(request)
         onward = own_path(form.text("next", "/"))
         name = form.required("name", "The name", longest=100)
-        password = form.raw("password", longest=_MAX_PASSWORD)
+        password = form.raw("password", longest=MAX_PASSWORD)
     except FieldError as err:
         return _login_page(app, request, onward="/", alert=err.message, status=400)
     try:
@@ -163,13 +164,13 @@ async def log_in(app: AdminApp, request: Request) -> Response:
         return _code_page(app, request, app.pending.put(name, password, onward))
     if result == "success":
         return _logged_in(answer, onward)
-    return _login_page(app, request, onward=onward, name=name, alert=_why(answer), status=_status(answer))
+    return _login_page(app, request, onward=onward, name=name, alert=why(answer), status=status_of(answer))
 
 
 async def second_factor(app: AdminApp, request: Request) -> Response:
     """POST /login/code: the six digits."""
     try:
-        form = _read_form(request)
+        form = read_form(request)
         ticket = form.text("ticket", longest=100)
         code = form.text("code", longest=64).replace(" ", "")
     except FieldError as err:
@@ -184,7 +185,7 @@ async def second_factor(app: AdminApp, request: Request) -> Response:
     if answer.get("result") == "success":
         app.pending.drop(ticket)
         return _logged_in(answer, pending.onward)
-    return _code_page(app, request, ticket, _why(answer), _status(answer))
+    return _code_page(app, request, ticket, why(answer), status_of(answer))
 
 
 async def _try(app: AdminApp, request: Request, name: str, password: str, code: str | None) -> Answer:
@@ -205,95 +206,19 @@ def _refused(app: AdminApp, request: Request, err: ControlError, onward: str, na
     return _login_page(app, request, onward=onward, name=name, alert=err.message, status=400)
 
 
-def _why(answer: Answer) -> str:
+def why(answer: Answer) -> str:
+    """What to say of an attempt that did not succeed."""
     message = str(answer.get("message") or "")
     if answer.get("result") == "wait":
         return message or f"Too many attempts. Please wait {int(answer.get('retry_after_s') or 1)} seconds."
     return message or "Name, password or code are not right."
 
 
-def _status(answer: Answer) -> int:
+def status_of(answer: Answer) -> int:
+    """The status of such an answer."""
     return 429 if answer.get("result") == "wait" else 401
 
 
 def _logged_in(answer: Answer, onward: str) -> Response:
     headers = [("Location", onward), ("Set-Cookie", cookie(SESSION_COOKIE, str(answer.get("session", ""))))]
     return Response(303, b"", "", headers)
-
-
-# -- the first start --------------------------------------------------------------------------------------------------
-
-
-async def show_setup(app: AdminApp, request: Request) -> Response:
-    """GET /setup: the set-up page, while there is no administrator."""
-    try:
-        state = await app.daemon.ask("admin.state", {})
-    except ControlError as err:
-        return app.unreachable(err)
-    if not state.get("setup_needed"):
-        return Response(303, b"", "", [("Location", "/login")])
-    return _setup_page(app, request, state, Fields())
-
-
-def _setup_page(
-    app: AdminApp, request: Request, state: Answer, given: Fields, alert: str = "", status: int = 200
-) -> Response:
-    zones = state.get("zones") or []
-    values: dict[str, object] = {
-        "title": "Set up",
-        "given": given,
-        "alert": alert,
-        "zones": zones,
-        "timezone": state.get("timezone") or "UTC",
-    }
-    return _show(app, request, "setup", values, status=status)
-
-
-async def set_up(app: AdminApp, request: Request) -> Response:
-    """POST /setup: make the first administrator; ends with a summary and a session."""
-    form = Fields()
-    try:
-        state = await app.daemon.ask("admin.state", {})
-        if not state.get("setup_needed"):
-            return Response(303, b"", "", [("Location", "/login")])
-        form = _read_form(request)
-        params = _setup_params(form, request)
-        answer = await app.daemon.ask("admin.setup", params, timeout_s=60.0)
-    except FieldError as err:
-        return _setup_page(app, request, state, form, err.message, 400)
-    except ControlError as err:
-        if err.code in ("unreachable", "timeout"):
-            return app.unreachable(err)
-        return _setup_page(app, request, state, form, err.message, 400)
-    if not answer.get("session"):
-        return _setup_page(app, request, state, form, _why(answer), _status(answer))
-    response = Response(303, b"", "", [("Location", "/welcome")])
-    response.headers.append(("Set-Cookie", cookie(SESSION_COOKIE, str(answer["session"]))))
-    if answer.get("notes"):
-        response.headers.append(("Set-Cookie", flash_cookie("bad", " ".join(str(note) for note in answer["notes"]))))
-    return response
-
-
-def _setup_params(form: Fields, request: Request) -> dict[str, JsonValue]:
-    code = form.required("code", "The setup code", longest=100)
-    name = form.required("name", "Your name", longest=100)
-    password = form.raw("password", longest=_MAX_PASSWORD)
-    if not password:
-        raise FieldError("password", "A password is missing.")
-    if password != form.raw("again", longest=_MAX_PASSWORD):
-        raise FieldError("again", "The two passwords are not the same.")
-    params: dict[str, JsonValue] = {"code": code, "name": name, "password": password, "address": request.client}
-    timezone = form.text("timezone", longest=100)
-    if timezone:
-        params["timezone"] = timezone
-    zone: dict[str, JsonValue] = {}
-    for key in ("name", "interface", "ssid", "address", "uplink"):
-        value = form.text(f"zone_{key}", longest=200)
-        if value:
-            zone[key] = value
-    methods: list[JsonValue] = [method for method in form.all("method") if method in ("click", "voucher", "password")]
-    if methods:
-        zone["methods"] = methods
-    if zone.get("name") and len(zone) > 1:
-        params["zone"] = zone
-    return params

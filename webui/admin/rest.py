@@ -16,7 +16,7 @@ from webui.admin.daemon import CALL_TIMEOUT_S, Answer, ControlError, JsonValue, 
 from webui.admin.schema import Schema, anything
 from webui.admin.site import Caller
 from webui.messages import Request, Response
-from webui.sse import Event
+from webui.sse import FULL_RETRY_S, TOO_MANY, Event
 
 if TYPE_CHECKING:
     from webui.admin.app import AdminApp
@@ -144,7 +144,9 @@ class ApiCall:
         await self.app.daemon.ask("admin.whoami", {"credential": self._credential, "address": self.request.client})
 
     def live(self, events: AsyncGenerator[Event, None]) -> Response:
-        """Answer with a stream of events (bounded, with heartbeat)."""
+        """Answer with a stream of events (bounded, with heartbeat); raises Problem when there are too many."""
+        if self.app.streams.full:
+            raise Problem(503, TOO_MANY, code="busy", retry_after_s=FULL_RETRY_S)
         return self.app.streams.answer(events)
 
 

@@ -188,7 +188,8 @@ class AdminService:
                     log.error("not listening on a guests' interface interface=%s", interface)
                 self._refused.add(interface)
             elif interface == _LOOPBACK:
-                places += [Place("127.0.0.1", port), Place("::1", port)]
+                # Bound to the interface like the others: without, they stand in the way of each other.
+                places += [Place("127.0.0.1", port, _LOOPBACK), Place("::1", port, _LOOPBACK)]
             else:
                 places.append(Place("", port, str(interface)))
         return places

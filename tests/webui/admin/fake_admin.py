@@ -158,6 +158,12 @@ class FakeAdmin:
     def admin_config(self, params: Params) -> JsonValue:
         return {"enabled": True, "port": 8443, "interfaces": ["lo"], "guest_interfaces": ["wlan0"], "certificate": ""}
 
+    def admin_setup_check(self, params: Params) -> JsonValue:
+        if self.wait_s:
+            return {"result": "wait", "retry_after_s": self.wait_s, "message": "Please wait."}
+        right = params["code"] == SETUP_CODE
+        return {"result": "success" if right else "reject", "message": "" if right else "That is not the code."}
+
     def admin_setup(self, params: Params) -> JsonValue:
         if not self.setup_needed:
             raise ControlError("conflict", "there is an administrator already")

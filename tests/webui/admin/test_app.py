@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control.client import ControlError
-from tests.webui.admin.fake_admin import PASSWORD, SETUP_CODE, TOTP, FakeAdmin
+from tests.webui.admin.fake_admin import PASSWORD, TOTP, FakeAdmin
 from tests.webui.admin.visitor import admin, field_of, logged_in, read_answer
 from tests.webui.wire import run
 from webui.admin import modules
@@ -250,40 +250,6 @@ def test_refusals_of_the_daemon_are_told_in_its_words(tmp_path: Path) -> None:
             assert "&lt;b&gt;not now&lt;/b&gt;" in answer.text
             fake.failures["users.list"] = ControlError("internal", "it broke")
             assert (await visitor.get("/users")).status == 500
-
-    run(story())
-
-
-def test_the_first_start_makes_the_first_administrator(tmp_path: Path) -> None:
-    """Every page leads to the set-up page until then, and never afterwards."""
-
-    async def story() -> None:
-        async with admin(tmp_path, FakeAdmin(setup_needed=True)) as (fake, visitor, _):
-            assert (await visitor.get("/login")).header("location") == "/setup"
-            page = await visitor.get("/setup")
-            form = field_of(page, "form")
-            given = {
-                "form": form,
-                "name": "eve",
-                "password": "four words in a row",
-                "again": "four words in a row",
-                "timezone": "Europe/Paris",
-                "zone_name": "guests",
-                "zone_ssid": "Cafe",
-                "method": "voucher",
-            }
-            wrong = await visitor.submit("/setup", code="nonsense", **given)
-            assert wrong.status == 400
-            assert 'value="Cafe"' in wrong.text
-            assert "four words" not in wrong.text
-            unequal = await visitor.submit("/setup", code=SETUP_CODE, **{**given, "again": "other"})
-            assert "not the same" in unequal.text
-            done = await visitor.submit("/setup", code=SETUP_CODE, **given)
-            assert (done.status, done.header("location")) == (303, "/welcome")
-            params = fake.called("admin.setup")[-1]
-            assert params["zone"] == {"name": "guests", "ssid": "Cafe", "methods": ["voucher"]}
-            assert (await visitor.get("/welcome")).status == 200
-            assert (await visitor.get("/setup")).header("location") == "/login"
 
     run(story())
 

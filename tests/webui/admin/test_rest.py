@@ -15,6 +15,7 @@ from tests.webui.admin.visitor import Program, admin, logged_in
 from tests.webui.fake_daemon import free_port
 from tests.webui.wire import run
 from webui.admin.schema import array, choice, integer, nullable, number, problems, record, text
+from webui.sse import Streams
 
 ALL_SCOPES = ("read", "operate", "captures", "configure")
 
@@ -42,6 +43,21 @@ def test_a_token_opens_what_its_scopes_are_for(tmp_path: Path) -> None:
             assert page.status == 303
             visitor.jar["__Host-postern"] = reader.token
             assert (await visitor.get("/clients")).status == 403
+
+    run(story())
+
+
+def test_a_program_that_finds_no_room_for_its_stream_is_told_in_json(tmp_path: Path) -> None:
+    """503 with Retry-After, as a program can read it."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, service):
+            service.app.streams = Streams(most=0)
+            program = Program(visitor.port, fake.token("read"))
+            answer = await program.ask("GET", "/events/stream")
+            assert (answer.status, answer.header("content-type")) == (503, "application/problem+json")
+            assert answer.json["code"] == "busy"
+            assert int(answer.header("retry-after")) > 0
 
     run(story())
 

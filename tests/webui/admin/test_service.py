@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import stat
 import subprocess
@@ -107,8 +108,20 @@ def test_the_configuration_says_where_to_listen(tmp_path: Path) -> None:
 
     async def story() -> None:
         here = await places(Configured(port=port), tmp_path, port)
-        assert Place("127.0.0.1", port) in here
+        assert Place("127.0.0.1", port, "lo") in here
         assert await places(Configured(port=port, enabled=False), tmp_path, port) == []
+
+    run(story())
+
+
+def test_an_interface_and_loopback_have_the_same_port(tmp_path: Path) -> None:
+    """Every address of the one does not keep the other from its own."""
+    port = free_port()
+    other = next(name for _, name in socket.if_nameindex() if name != "lo")
+
+    async def story() -> None:
+        here = await places(Configured(port=port, interfaces=[other, "lo"]), tmp_path, port)
+        assert {Place("", port, other), Place("127.0.0.1", port, "lo")} <= set(here)
 
     run(story())
 
