@@ -151,7 +151,9 @@ def test_a_clock_that_runs_backwards_breaks_no_plot(tmp_path: Path) -> None:
 def test_any_times_give_a_span_with_a_length(moments: list[float]) -> None:
     """Whatever the clock said, a plot has a width."""
     segments = [Segment(n, t, True, n, None, 1, 16, 0, "", ()) for n, t in enumerate(moments)]
-    low, high = plots.active_span(Trace(segments=segments))
+    trace = Trace()
+    trace.segments = segments
+    low, high = plots.active_span(trace)
     assert low < high
     assert plots.time_sequence(Trace(segments=segments), True).startswith("<svg")
 
