@@ -155,7 +155,7 @@ def test_any_times_give_a_span_with_a_length(moments: list[float]) -> None:
     trace.segments = segments
     low, high = plots.active_span(trace)
     assert low < high
-    assert plots.time_sequence(Trace(segments=segments), True).startswith("<svg")
+    assert plots.time_sequence(trace, True).startswith("<svg")
 
 
 def test_several_flows_are_followed_in_one_pass_and_ports_used_again_are_not_mixed(tmp_path: Path) -> None:
