@@ -26,12 +26,12 @@ def routes() -> list[Route]:
 
 async def listing(page: Page) -> Response:
     """GET /devices: what is remembered, a page at a time."""
-    shown = read_listing("/devices", page.query, COLUMNS, "since_unix", "search")
+    shown = read_listing("/devices", page.query, COLUMNS, "", "search")
     kept = dict(shown.kept)
     answer = await page.call(
         "devices.list",
         search=kept["search"] or None,
-        sort=shown.sort,
+        sort=shown.sort or None,  # the latest first
         descending=shown.descending,
         offset=shown.offset,
         limit=shown.size,
