@@ -87,6 +87,7 @@ def fill_in(page: Page, code: str) -> None:
     """Go through the steps of the set-up as far as the code leads."""
     page.get_by_label("Setup code").fill(code)
     page.get_by_role("button", name="Continue").click()
+    page.get_by_role("alert").or_(page.get_by_label("Your name")).first.wait_for()
     if page.get_by_role("alert").is_visible():
         return
     page.get_by_label("Your name").fill(NAME)
