@@ -33,7 +33,7 @@ usage: ./build.sh TASK [ARGUMENTS]
   demo [--once] [--radius]  a whole hotspot in three network namespaces, walked through by a virtual phone (root)
   test [PYTEST ARGUMENTS]   install what the tests need and pass them all (those that need root, when root)
   check                     format, lint, types and shell scripts
-  screenshots [PATH ...]    pictures of every page into screenshots/, to be looked at
+  screenshots [NAME ...]    pictures of every page into screenshots/, to be looked at
   sdist                     the source archive and the wheel, into dist/
   deb amd64|arm64|armhf     the Debian package (one for all), into dist/
   openwrt ARCHITECTURE      the OpenWrt packages and their feed, into dist/openwrt/

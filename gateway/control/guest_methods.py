@@ -16,6 +16,7 @@ from gateway.accounts.users import MAX_NOTE_CHARACTERS, AccountError
 from gateway.accounts.voucher_store import BatchRow, Filter
 from gateway.accounts.vouchers import MAX_COUNT, Batch, Voucher, VoucherState, parse_id, state_of
 from gateway.admin.roles import Role
+from gateway.control import listing
 from gateway.control import params as read
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
@@ -329,24 +330,24 @@ class GuestMethods:
         return {"rows": rows}
 
     async def devices_list(self, caller: Caller, params: Params) -> JsonValue:
-        """Devices that come back without the page, the latest login first."""
-        read.only(params, "username", "zone")
+        """Devices that come back without the page, the latest login first; all or a part."""
+        read.only(params, "username", "zone", *listing.NAMES)
         username, zone = read.text(params, "username", None), read.text(params, "zone", None)
         devices = await self._gateway.guests.with_devices(lambda store, unix: store.devices(unix))
-        return {
-            "rows": [
-                {
-                    "zone": device.key.zone,
-                    "mac": str(device.key.mac),
-                    "username": device.grant.username,
-                    "method": device.method.value,
-                    "since_unix": device.since_unix,
-                    "until_unix": device.until_unix,
-                }
-                for device in devices
-                if username in (None, device.grant.username) and zone in (None, device.key.zone)
-            ]
-        }
+        rows: list[listing.Row] = [
+            {
+                "zone": device.key.zone,
+                "mac": str(device.key.mac),
+                "username": device.grant.username,
+                "method": device.method.value,
+                "since_unix": device.since_unix,
+                "until_unix": device.until_unix,
+            }
+            for device in devices
+            if username in (None, device.grant.username) and zone in (None, device.key.zone)
+        ]
+        sorts = ("mac", "username", "zone", "method", "since_unix", "until_unix")
+        return listing.part_of(rows, params, ("mac", "username", "zone"), sorts)
 
     async def devices_forget(self, caller: Caller, params: Params) -> JsonValue:
         """Have devices log in again the next time; sessions that are online go on."""

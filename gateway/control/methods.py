@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.addresses import MacAddress
 from gateway.config_loader import check, interfaces
+from gateway.control import listing
 from gateway.control import params as read
 from gateway.control.capture_methods import CaptureMethods
 from gateway.control.doctor_methods import DoctorMethods
@@ -264,9 +265,13 @@ class Methods:
         return {"username": params["username"]}
 
     async def users_list(self, caller: Caller, params: Params) -> JsonValue:
-        """All local accounts."""
-        read.only(params)
-        return {"rows": [cast(JsonValue, user.as_row()) for user in await self._gateway.accounts.list_users()]}
+        """Local accounts, all or a part."""
+        read.only(params, "username", *listing.NAMES)
+        username = read.text(params, "username", None)
+        users = await self._gateway.accounts.list_users()
+        rows = [cast(listing.Row, user.as_row()) for user in users if username in (None, user.name)]
+        sorts = ("username", "disabled", "valid_until_unix", "devices", "created_unix")
+        return listing.part_of(rows, params, ("username", "note"), sorts)
 
     async def users_passwd(self, caller: Caller, params: Params) -> JsonValue:
         """Set another password."""

@@ -14,11 +14,11 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one test's coroutine, for 20 seconds at most; closed connections get a moment to be gone from the loop."""
+    """Run one test's coroutine, for a minute at most; closed connections get a moment to be gone from the loop."""
 
     async def whole() -> T:
         try:
-            return await asyncio.wait_for(work, 20)
+            return await asyncio.wait_for(work, 60)
         finally:
             await asyncio.sleep(0.02)
 

@@ -237,6 +237,17 @@ def _vouchers() -> list[ApiRoute]:
     ]
 
 
+def _part(*sorts: str) -> dict[str, Schema]:
+    """What a listing takes that is searched, sorted and cut by the daemon."""
+    return {
+        "search": text("Words that must occur.", longest=200),
+        "sort": choice("", *sorts),
+        "descending": boolean(),
+        "offset": integer(high=10_000_000),
+        "limit": integer("All without one.", low=1, high=1000),
+    }
+
+
 def _users() -> list[ApiRoute]:
     common: dict[str, Schema] = {
         "devices": integer("Devices at once; 0 is any number.", high=1000),
@@ -253,7 +264,16 @@ def _users() -> list[ApiRoute]:
     name = {"username": text(shortest=1, longest=253)}
     user = record({"username": text()}, required=("username",), more=True)
     return [
-        ApiRoute("GET", "/users", "read", asks("users.list"), "Local accounts of guests.", USERS, result=rows(user)),
+        ApiRoute(
+            "GET",
+            "/users",
+            "read",
+            asks("users.list"),
+            "Local accounts of guests.",
+            USERS,
+            query=_part("username", "disabled", "valid_until_unix", "devices", "created_unix"),
+            result=rows(user),
+        ),
         ApiRoute(
             "POST",
             "/users",
@@ -310,7 +330,7 @@ def _devices() -> list[ApiRoute]:
             asks("devices.list"),
             "Devices that come back without the login page.",
             DEVICES,
-            query=which,
+            query={**which, **_part("mac", "username", "zone", "method", "since_unix", "until_unix")},
             result=rows(anything()),
         ),
         ApiRoute(

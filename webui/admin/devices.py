@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from webui.admin.fields import FieldError
+from webui.admin.paging import Column, read_listing
 from webui.admin.site import Page, Route
 from webui.messages import Response
 
-_MAX_SHOWN: Final = 500
+COLUMNS: Final = (
+    Column("MAC address", "mac"),
+    Column("User", "username"),
+    Column("Zone", "zone"),
+    Column("By", "method"),
+    Column("Since", "since_unix"),
+    Column("Until", "until_unix"),
+)
 
 
 def routes() -> list[Route]:
@@ -17,14 +25,27 @@ def routes() -> list[Route]:
 
 
 async def listing(page: Page) -> Response:
-    """GET /devices: what is remembered."""
-    search = page.query.text("search", longest=100).casefold()
-    rows = [
-        row
-        for row in (await page.call("devices.list")).get("rows", [])
-        if any(search in str(row.get(name) or "").casefold() for name in ("mac", "username", "zone"))
-    ]
-    return page.render("devices", title="Remembered devices", rows=rows[:_MAX_SHOWN], total=len(rows), search=search)
+    """GET /devices: what is remembered, a page at a time."""
+    shown = read_listing("/devices", page.query, COLUMNS, "", "search")
+    kept = dict(shown.kept)
+    answer = await page.call(
+        "devices.list",
+        search=kept["search"] or None,
+        sort=shown.sort or None,  # the latest first
+        descending=shown.descending,
+        offset=shown.offset,
+        limit=shown.size,
+    )
+    return page.render(
+        "devices",
+        title="Remembered devices",
+        rows=answer["rows"],
+        total=answer["total"],
+        search=kept["search"],
+        listing=shown,
+        columns=COLUMNS,
+        noun="device",
+    )
 
 
 async def forget(page: Page) -> Response:

@@ -121,6 +121,7 @@ class AdminService:
         self._refused: set[str] = set()
         self._settled = False
         self._certificate: tuple[Path, Path] | None = None
+        self._written: list[tuple[int, int]] = []  # of these files
         self._context: ssl.SSLContext | None = None
         self._context_until = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -202,7 +203,8 @@ class AdminService:
         files = await self._files(config)
         if files is None:
             return
-        if files != self._certificate or self._clock() > self._context_until:
+        written = _written(files)  # a restored backup puts another certificate in the same place
+        if files != self._certificate or written != self._written or self._clock() > self._context_until:
             try:
                 context = tls_context(*files)
             except CertificateError as err:
@@ -211,6 +213,7 @@ class AdminService:
             for listener in self._listening.values():
                 listener.set_tls(context)
             self._context = context
+            self._written = written
             self._certificate, self._context_until = files, self._clock() + _RENEW_LOOK_S
         for place in wanted:
             if place not in self._listening:
@@ -242,6 +245,14 @@ class AdminService:
         self._listening[place] = Listener(self.server, sock, self.app, self._context)
         self._failed.discard(place)
         log.info("listening place=%s", place)
+
+
+def _written(files: tuple[Path, Path]) -> list[tuple[int, int]]:
+    """What tells files from others that take their places; empty for files that cannot be looked at."""
+    try:
+        return [(about.st_ino, about.st_mtime_ns) for about in (path.stat() for path in files)]
+    except OSError:
+        return []
 
 
 def _bind(place: Place) -> socket.socket:

@@ -8,11 +8,19 @@ from typing import Any, Final
 from webui.admin import limits
 from webui.admin.daemon import ControlError, JsonValue
 from webui.admin.fields import FieldError, Fields
+from webui.admin.paging import Column, read_listing
 from webui.admin.site import Page, Route, segment
 from webui.messages import Response
 
-_MAX_SHOWN: Final = 500
 _MAX_PASSWORD: Final = 256
+COLUMNS: Final = (
+    Column("User", "username"),
+    Column("State", "disabled"),
+    Column("Valid until", "valid_until_unix"),
+    Column("Devices", "devices", "number"),
+    Column("Note"),
+    Column("Made", "created_unix"),
+)
 
 
 def routes() -> list[Route]:
@@ -30,25 +38,27 @@ def routes() -> list[Route]:
     ]
 
 
-async def _all(page: Page) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = (await page.call("users.list")).get("rows", [])
-    return rows
-
-
 async def listing(page: Page) -> Response:
-    """GET /users: every account that fits the search."""
-    search = page.query.text("search", longest=100).casefold()
-    rows = [
-        row
-        for row in await _all(page)
-        if search in str(row["username"]).casefold() or search in str(row.get("note") or "").casefold()
-    ]
+    """GET /users: the accounts that fit the search, a page at a time."""
+    shown = read_listing("/users", page.query, COLUMNS, "username", "search")
+    kept = dict(shown.kept)
+    answer = await page.call(
+        "users.list",
+        search=kept["search"] or None,
+        sort=shown.sort,
+        descending=shown.descending,
+        offset=shown.offset,
+        limit=shown.size,
+    )
     return page.render(
         "users",
         title="Users",
-        rows=rows[:_MAX_SHOWN],
-        total=len(rows),
-        search=page.query.text("search", longest=100),
+        rows=answer["rows"],
+        total=answer["total"],
+        search=kept["search"],
+        listing=shown,
+        columns=COLUMNS,
+        noun="user",
     )
 
 
@@ -103,9 +113,9 @@ async def create(page: Page) -> Response:
 
 async def _one(page: Page) -> dict[str, Any]:
     name = page.params["name"]
-    for row in await _all(page):
-        if row["username"] == name:
-            return row
+    rows: list[dict[str, Any]] = (await page.call("users.list", username=name)).get("rows", [])
+    if rows:
+        return rows[0]
     raise ControlError("not_found", f"There is no user {name}.")
 
 

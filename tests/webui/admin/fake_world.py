@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gateway.control.client import ControlError
+from gateway.control.listing import part_of
 from webui.admin.daemon import JsonValue, Params
 
 NOW = 1_767_225_600  # 2026-01-01
@@ -416,7 +417,8 @@ class World:
         raise ControlError("not_found", f"there is no local account {params['username']!r}")
 
     def users_list(self, params: Params, who: str) -> object:
-        return {"rows": self.users}
+        found = [row for row in self.users if params.get("username") in (None, row["username"])]
+        return part_of(found, params, ("username", "note"), ("username", "disabled", "created_unix"))
 
     def users_change(self, params: Params, who: str) -> object:
         row = self._user(params)
@@ -431,7 +433,8 @@ class World:
         return {"username": params["username"]}
 
     def devices_list(self, params: Params, who: str) -> object:
-        return {"rows": [row for row in self.devices if params.get("username") in (None, row["username"])]}
+        found = [row for row in self.devices if params.get("username") in (None, row["username"])]
+        return part_of(found, params, ("mac", "username", "zone"), ("mac", "username", "since_unix"))
 
     def devices_forget(self, params: Params, who: str) -> object:
         before = len(self.devices)

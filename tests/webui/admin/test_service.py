@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.webui.admin.fake_admin import FakeAdmin
+from tests.webui.admin.fake_admin import FakeAdmin, running_admin
 from tests.webui.fake_daemon import eventually, free_port
 from tests.webui.wire import run
+from webui.admin import service as service_module
 from webui.admin.certificate import CertificateError, fingerprint, own_certificate, tls_context
 from webui.admin.daemon import AdminDaemon, JsonValue, Params
 from webui.admin.service import AdminService, Options, Place
@@ -137,3 +138,30 @@ def test_an_interface_of_guests_is_never_listened_on(tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.ERROR):
         run(story())
     assert "guests' interface" in caplog.text
+
+
+def test_a_certificate_that_takes_its_place_is_served_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the one of a backup that was put back."""
+    monkeypatch.setattr(service_module, "_LOOK_S", 0.05)
+    other = own_certificate(tmp_path / "other", "old-gate")
+    port = free_port()
+
+    async def served() -> bytes:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return found
+
+    async def story() -> None:
+        async with running_admin(FakeAdmin(), port, tmp_path / "own"):
+            before = await served()
+            for path, name in zip(other, ("device.crt", "device.key"), strict=True):
+                path.rename(tmp_path / "own" / name)
+            while await served() == before:
+                await asyncio.sleep(0.05)
+
+    run(story())
