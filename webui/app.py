@@ -46,10 +46,12 @@ def make_app(desk: Desk, lookup: Lookup) -> Bottle:
         return handler
 
     def status(guest: Visit, client: Client) -> Response:
-        return pages.status(guest, client, desk.make_token("logout", client.mac), desk.status_address, desk.clock())
+        return pages.status(
+            guest, client, desk.make_token("logout", client.ip, client.mac), desk.status_address, desk.clock()
+        )
 
     def logout(guest: Visit, client: Client) -> Response:
-        return pages.logout(guest, desk.make_token("logout", client.mac))
+        return pages.logout(guest, desk.make_token("logout", client.ip, client.mac))
 
     def file(name: str) -> HTTPResponse:
         found = pages.theme.files.get(name)

@@ -24,6 +24,7 @@ MAX_PENDING: Final = 8192  # requests waiting for their answers; more is a fault
 MAX_EVENTS: Final = 2048  # events of one subscription that its consumer has not taken yet
 MAX_UNSENT_BYTES: Final = 4 << 20  # notices are dropped beyond it, requests refused
 CONNECT_TIMEOUT_S: Final = 5.0
+ANSWERS_PER_TURN: Final = 2  # given to their callers before these act on them
 NOTICE_DELAY_S: Final = 0.05  # how long a notice may wait for others, or for a request, to be written with it
 
 
@@ -180,6 +181,7 @@ class _Link(asyncio.Protocol):
         self._flush_handle: asyncio.Handle | None = None
         self._flush_is_soon = False
         self._reason: ControlError | None = None  # why the daemon closed, if it said so
+        self._more_awaited = False  # frames that arrived are taken soon
         self.lost = False
         self.gone = asyncio.Event()
 
@@ -190,6 +192,8 @@ class _Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        while self._more_awaited:
+            self._take_some()  # what was answered before the end is answered
         self.lost = True
         self._forget_unsent()
         failure = self._reason or ControlError(
@@ -208,12 +212,33 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._frames.feed(data)
+        if not self._more_awaited:
+            self._take_some()
+
+    def _take_some(self) -> None:
+        """Take frames until some callers have their answers; then these act, and the rest is taken.
+
+        A loop writes what its tasks have said when it has run all that were ready. With many answers in one read, the
+        first client would wait until the pages of all others are made, and the daemon would have nothing to do.
+        """
+        self._more_awaited = False
+        answered = 0
         try:
-            while (body := self._frames.take()) is not None:
-                self._take(protocol.decode(body))
+            while answered < ANSWERS_PER_TURN:
+                body = self._frames.take()
+                if body is None:
+                    return
+                answered += self._take(protocol.decode(body))
         except FrameError as err:
             self._reason = ControlError(protocol.INTERNAL, f"the daemon's frame could not be read: {err}")
             self.close()
+            return
+        self._more_awaited = True
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._more_awaited:
+            self._take_some()
 
     def close(self) -> None:
         self._flush()
@@ -307,13 +332,14 @@ class _Link(asyncio.Protocol):
         if self._pending:
             self._wake_at(min(request.deadline for request in self._pending.values()))
 
-    def _take(self, message: dict[str, JsonValue]) -> None:
+    def _take(self, message: dict[str, JsonValue]) -> bool:
+        """Take one message; True when somebody waited for it."""
         request_id = message.get("id")
         if request_id is None:
             self._reason = protocol.error_of(message)  # it concerns the connection, which the daemon may close now
-            return
+            return False
         if not isinstance(request_id, int):
-            return  # not one of ours
+            return False  # not one of ours
         request = self._pending.pop(request_id, None)
         if request is not None:
             if not request.future.done():
@@ -322,10 +348,10 @@ class _Link(asyncio.Protocol):
                     request.future.set_result(message.get("result"))
                 else:
                     request.future.set_exception(error)
-            return
+            return True
         subscription = self._subscriptions.get(request_id)
         if subscription is None:
-            return  # answered after its caller stopped waiting
+            return False  # answered after its caller stopped waiting
         error = protocol.error_of(message)
         if error is not None or message.get("end") is True:
             del self._subscriptions[request_id]
@@ -336,3 +362,4 @@ class _Link(asyncio.Protocol):
             subscription.finish(
                 ControlError(protocol.TOO_SLOW, f"{MAX_EVENTS} events wait to be taken; the stream is ended")
             )
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from gateway.log import once_per_minute
 LOG: Final = logging.getLogger(__name__)
 
 _FRAMES_PER_TURN: Final = 64  # requests of one connection handled before others get their turn
+_TURN_S: Final = 0.0005  # how long answers wait for those to other requests that came with theirs
+_AHEAD_BYTES: Final = 65536  # unhandled requests after which no more are read
 _BATCH_BYTES: Final = 65536  # answers gathered before they are handed to the transport
 _WRITE_HIGH_BYTES: Final = 262144  # unread answers after which a connection's requests and streams are left waiting
 _FAULT: Final = "the gateway failed to do this; its log says why"
@@ -135,6 +138,7 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_running",
         "_transport",
+        "_turn_awaited",
         "_writable",
         "_write_paused",
     )
@@ -156,6 +160,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._writable: asyncio.Future[None] | None = None  # what streams wait for while writing is paused
         self._reading_paused = False
+        self._turn_awaited = False  # the next turn comes soon
         self._closing = False
 
     # Called by the event loop.
@@ -189,7 +194,8 @@ class Connection(asyncio.Protocol):
         """Octets arrived."""
         if not self._closing:
             self._frames.feed(data)
-            self._turn()
+            if not self._turn_awaited:
+                self._turn()
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: its further requests wait."""
@@ -214,9 +220,11 @@ class Connection(asyncio.Protocol):
 
     def _turn(self) -> None:
         """Handle the frames that are here, up to a bound; the rest waits in the buffer and the kernel."""
+        self._turn_awaited = False
         if self._closing:
             return
         drained = False
+        over_at = time.perf_counter() + _TURN_S
         self._in_turn = True
         for _ in range(_FRAMES_PER_TURN):
             try:
@@ -231,7 +239,7 @@ class Connection(asyncio.Protocol):
                     self.close()
             if self._out_bytes >= _BATCH_BYTES:
                 self._flush()
-            if self._write_paused or self._closing:
+            if self._write_paused or self._closing or time.perf_counter() > over_at:
                 break
         self._in_turn = False
         self._flush()
@@ -242,10 +250,11 @@ class Connection(asyncio.Protocol):
                 self._reading_paused = False
                 self._transport.resume_reading()
             return
-        if not self._reading_paused:
+        if not self._reading_paused and (self._write_paused or len(self._frames) > _AHEAD_BYTES):
             self._reading_paused = True
             self._transport.pause_reading()
-        if not self._write_paused:
+        if not self._write_paused and not self._turn_awaited:
+            self._turn_awaited = True
             self._loop.call_soon(self._turn)
 
     def _handle(self, request: Request) -> None:

@@ -45,6 +45,7 @@ TOGETHER_S: Final = 0.01  # how long a change waits for others, to be told with 
 EVENTS_TOGETHER: Final = 256
 LOGIN_METHODS: Final = {method.value: method for method in LoginMethod}
 NOTE_KINDS: Final = ("probe", "redirect", "page")
+_ON_THE_WAY_IN: Final = (SessionState.ONLINE, SessionState.AUTHENTICATING, SessionState.OPENING)
 
 
 class PortalMethods:
@@ -172,13 +173,17 @@ class PortalMethods:
     # -- one client -------------------------------------------------------------------------------------------------
 
     def lookup(self, caller: Caller, params: Params) -> JsonValue:
-        """Who has an address, and how the session stands, with counters read now."""
+        """Who has an address, and how the session stands, with counters read now.
+
+        With `page`, what the portal shows to a client that is not online goes into its timeline.
+        """
         session = self._session(params)
+        page = read.text(params, "page", "")
         if session.online:
             self._gateway.hub.perform([ReadCounters((session.key,))])
         grant = session.grant
         now = self._gateway.now()
-        return {
+        answer: JsonValue = {
             "zone": session.key.zone,
             "mac": str(session.key.mac),
             "ip": str(session.address),
@@ -198,10 +203,18 @@ class PortalMethods:
             "reply_message": grant.reply_message if grant else "",
             "redirection_url": grant.redirection_url if grant else "",
         }
+        if page and session.state not in _ON_THE_WAY_IN:
+            self._noted(session, "page", page)  # after the answer: a remembered device may come back by it
+        return answer
 
     def login(self, caller: Caller, params: Params) -> Awaitable[JsonValue]:
-        """Let a client in, if somebody vouches for it; as slow as RADIUS is."""
+        """Let a client in, if somebody vouches for it; as slow as RADIUS is.
+
+        With `mac`, whom the form was made for: refused when the address is another device's by now.
+        """
         session = self._session(params)
+        if read.mac(params, "mac", session.key.mac) != session.key.mac:
+            raise ControlError(NO_LEASE, f"{session.address} is another device's now")
         method = LOGIN_METHODS[str(read.choice(params, "method", LOGIN_METHODS))]
         credentials: Credentials | VoucherCode | None = None
         if method is LoginMethod.VOUCHER:
@@ -247,10 +260,14 @@ class PortalMethods:
         session = self._session(params)
         kind = str(read.choice(params, "kind", NOTE_KINDS))
         text = read.text(params, "text", "")
+        self._noted(session, kind, text)
+        return None
+
+    def _noted(self, session: Session, kind: str, text: str) -> None:
+        """What a client did at the portal; one that is remembered may come back by it."""
         self._gateway.timeline.add(self._gateway.now(), session.key, kind, text)
         if session.state is SessionState.HELD and session.key in self._gateway.machine.remembered:
             self._gateway.hub.post(DeviceReturned(session.key))
-        return None
 
     def _session(self, params: Params) -> Session:
         address = read.ipv4(params, "ip")

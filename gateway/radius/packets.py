@@ -1,9 +1,10 @@
 """RADIUS packets: octets in, checked values out, and back (RFC 2865, 2866, 5176; the only door to pyrad).
 
-pyrad decodes, verifies answers and dynamic-authorization requests and reads our dictionary files. What it lets through
-is refused here first: a broken attribute chain, packets over 4096 octets, more than one Message-Authenticator (RFC 3579
-§3.2). Requests are put together here from attributes that are already octets, passwords are hidden here: pyrad's
-generic way costs 36 µs for a login, this one 6 µs, and most attributes of a gateway never change.
+pyrad decodes, verifies dynamic-authorization requests and reads our dictionary files. What it lets through is refused
+here first: a broken attribute chain, packets over 4096 octets, more than one Message-Authenticator (RFC 3579 §3.2).
+Requests are put together here from attributes that are already octets, passwords are hidden here: pyrad's generic way
+costs 36 µs for a login, this one 6 µs, and most attributes of a gateway never change. Answers are verified here on the
+octets as they came, for a quarter of the time.
 """
 
 from __future__ import annotations
@@ -252,15 +253,15 @@ def decode_answer(
     Raises DecodeError with reason malformed, identifier, code, proxy_state or authenticator, and
     MessageAuthenticatorMissing for an answer that is right but for that.
     """
-    decoded = _decode(data)
+    signature_at = _check_chain(data)
+    decoded = _read(data)
     if decoded.id != identifier:
         raise DecodeError("identifier", f"identifier {decoded.id} instead of {identifier}")
     if decoded.code not in _ANSWERS[code]:
         raise DecodeError("code", f"code {decoded.code} does not answer code {code}")
     if Type.PROXY_STATE in decoded:
         raise DecodeError("proxy_state", "it carries a Proxy-State that we did not send")
-    request = pyrad_packet.Packet(code, identifier, secret, authenticator)
-    if not request.VerifyReply(decoded):
+    if not _answers(data, code, authenticator, secret, signature_at):
         raise DecodeError("authenticator", "its authenticator is wrong (is the secret the same on both sides?)")
     if require_message_authenticator and Type.MESSAGE_AUTHENTICATOR not in decoded:
         raise MessageAuthenticatorMissing("message_authenticator_missing", "it has no Message-Authenticator")
@@ -288,29 +289,55 @@ def decode_dynamic_request(data: bytes, secret: bytes, *, require_message_authen
 def _decode(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -> Any:
     """Check the chain of attributes, then let pyrad read the packet. Any: pyrad's packet classes have no types."""
     _check_chain(data)
+    return _read(data, kind, secret)
+
+
+def _read(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -> Any:
+    """Let pyrad read a packet whose chain was checked."""
     try:
         return kind(secret=secret, packet=bytes(data), dict=_DICTIONARY)
     except pyrad_packet.PacketError as err:
         raise DecodeError("malformed", str(err)) from err
 
 
-def _check_chain(data: bytes) -> None:
+def _answers(data: bytes, code: int, authenticator: bytes, secret: bytes, signature_at: int) -> bool:
+    """Whether Response Authenticator and Message-Authenticator, if there is one, are right; in constant time.
+
+    Both are made with the authenticator of the request in the place of the answer's (RFC 2865 §3, RFC 3579 §3.2), but
+    the second of an Accounting-Response with zeros there, as servers sign it.
+    """
+    length = int.from_bytes(data[2:4], "big")
+    head, attributes = data[:4] + authenticator, data[HEADER_OCTETS:length]
+    right = hmac.compare_digest(hashlib.md5(head + attributes + secret).digest(), data[4:HEADER_OCTETS])
+    if not signature_at:
+        return right
+    value_at = signature_at + 2 - HEADER_OCTETS
+    unsigned = attributes[:value_at] + _ZEROS + attributes[value_at + 16 :]
+    signature = attributes[value_at : value_at + 16]
+    if code == Code.ACCOUNTING_REQUEST:
+        head = data[:4] + _ZEROS
+    return hmac.compare_digest(hmac.digest(secret, head + unsigned, "md5"), signature) and right
+
+
+def _check_chain(data: bytes) -> int:
+    """Check that the attributes fill the packet; the offset of the Message-Authenticator, 0 when there is none."""
     if len(data) < HEADER_OCTETS:
         raise DecodeError("malformed", f"it has {len(data)} octets; a header has {HEADER_OCTETS}")
     length = int.from_bytes(data[2:4], "big")
     if not HEADER_OCTETS <= length <= min(MAX_OCTETS, len(data)):
         raise DecodeError("malformed", f"its length field says {length}, and {len(data)} octets came")
     at = HEADER_OCTETS
-    signatures = 0
+    signature_at = 0
     while at < length:
         size = data[at + 1] if at + 1 < length else 0
         if size < 2 or at + size > length:
             raise DecodeError("malformed", f"the attribute at octet {at} is cut off or has no length")
         if data[at] == Type.MESSAGE_AUTHENTICATOR:
-            signatures += 1
-            if signatures > 1 or size != 18:
+            if signature_at or size != 18:
                 raise DecodeError("malformed", "it has two Message-Authenticators, or one of the wrong length")
+            signature_at = at
         at += size
+    return signature_at
 
 
 def _head(code: int, identifier: int, attributes: bytes) -> bytes:

@@ -148,10 +148,12 @@ class FakeDaemon:
             ],
         }
 
-    def lookup(self, ip: str) -> JsonValue:
-        """The answer of `client.lookup`."""
+    def lookup(self, ip: str, page: str = "") -> JsonValue:
+        """The answer of `client.lookup`; what a client is shown that is not online counts as a note."""
         client = self.client(ip)
         online = client.state == "online"
+        if page and client.state == "held":
+            self.notices.append(("client.note", {"ip": ip, "kind": "page", "text": page}))
         return {
             "zone": "guests",
             "mac": client.mac,
@@ -180,6 +182,8 @@ class FakeDaemon:
         """The answer of `client.login`."""
         ip, username = str(params["ip"]), str(params["username"])
         client = self.client(ip)
+        if params.get("mac", client.mac) != client.mac:
+            raise ControlError("no_lease", f"{ip} is another device's now")
         await asyncio.sleep(self.login_delay_s)
         result = self.login_result
         if not result:
@@ -259,7 +263,7 @@ class FakeConnection:
                     raise ControlError("not_found", "there is no such theme")
                 return self.daemon.theme_answer()
             case "client.lookup":
-                return self.daemon.lookup(str(params["ip"]))
+                return self.daemon.lookup(str(params["ip"]), str(params.get("page", "")))
             case "client.login":
                 return await self.daemon.login(params)
             case "client.logout":

@@ -67,7 +67,7 @@ async def login(desk: Desk, request: Request) -> Response:
         answer["redirection_url"] = reply.redirection_url
     response = _json(200, answer)
     # The predecessor's clients expect a cookie. It names the client, and nothing is ever granted for it.
-    value = desk.make_token("api", client.mac)
+    value = desk.make_token("api", request.client, client.mac)
     response.headers.append(("Set-Cookie", f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict"))
     return response
 

@@ -179,10 +179,14 @@ class Daemon:
         if self._port is not None:
             self._port.notify(method, params)
 
-    async def lookup(self, ip: str) -> Client:
-        """The client that holds an address; raises as `call`, but DaemonUnavailable for every failure of the daemon."""
+    async def lookup(self, ip: str, page: str = "") -> Client:
+        """The client that holds an address; raises as `call`, but DaemonUnavailable for every failure of the daemon.
+
+        `page` says what a client sees that is not online; the daemon puts it into the client's timeline.
+        """
+        params: Params = {"ip": ip, "page": page} if page else {"ip": ip}
         try:
-            client = read_client(await self.call("client.lookup", {"ip": ip}))
+            client = read_client(await self.call("client.lookup", params))
         except (TimeoutError, ControlError, ContractError) as err:
             log.warning("client not looked up ip=%s reason=%s", ip, err)
             raise DaemonUnavailable from err

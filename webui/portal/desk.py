@@ -15,7 +15,7 @@ from webui.portal.model import PortalConfig, Zone
 from webui.portal.notes import Kind, NoteLimiter
 from webui.portal.pages import Pages, Visit
 from webui.portal.redirect import MAX_ORIGINAL_URL, host_and_target, split_port
-from webui.portal.tokens import check_token, make_token
+from webui.portal.tokens import make_token, read_token
 
 _MAX_FIELDS: Final = 16
 _MAX_NOTE: Final = 200
@@ -66,13 +66,13 @@ class Desk:
         host = name if name in self.own_names else str(self.zone.address)
         return f"http://{host}:{self.zone.port}{path}"
 
-    def make_token(self, purpose: str, mac: MacAddress) -> str:
+    def make_token(self, purpose: str, ip: str, mac: MacAddress) -> str:
         """A form token for one client."""
-        return make_token(self.config.csrf_secret, purpose, self.zone.name, mac, self.clock())
+        return make_token(self.config.csrf_secret, purpose, self.zone.name, ip, mac, self.clock())
 
-    def check_token(self, purpose: str, mac: MacAddress, token: str) -> bool:
-        """Whether a form's token is one of ours for this client."""
-        return check_token(token, self.config.csrf_secret, purpose, self.zone.name, mac, self.clock())
+    def read_token(self, purpose: str, ip: str, token: str) -> MacAddress | None:
+        """The device for which we made a form's token when it had this address; None when the token is not good."""
+        return read_token(token, self.config.csrf_secret, purpose, self.zone.name, ip, self.clock())
 
     def from_own_page(self, request: Request) -> bool:
         """Whether the browser says that the request comes from one of our pages, or says nothing about it.
@@ -92,9 +92,13 @@ class Desk:
         except ValueError:
             return False
 
+    def is_news(self, ip: str, kind: Kind) -> bool:
+        """Whether something that a client does is worth a line in its timeline: it was not said just now."""
+        return self.notes.allows(ip, kind, self.clock())
+
     def note(self, ip: str, kind: Kind, text: str) -> None:
         """A line for the client's timeline, if there was not one just now."""
-        if self.notes.allows(ip, kind, self.clock()):
+        if self.is_news(ip, kind):
             self.daemon.notify("client.note", {"ip": ip, "kind": kind, "text": text[:_MAX_NOTE]})
 
 

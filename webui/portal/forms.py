@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Final
 
+from gateway.addresses import MacAddress
 from webui.messages import Request, Response, plain
 from webui.portal.daemon import DaemonUnavailable, NoLease
 from webui.portal.desk import Desk, Fields, parse_fields
 from webui.portal.logins import MAX_CODE_CHARS, MAX_CREDENTIAL_CHARS, Attempt
 from webui.portal.model import (
     ONLINE_OUTCOMES,
-    Client,
     LoginMethod,
     LoginReply,
     Outcome,
@@ -22,6 +23,7 @@ from webui.portal.redirect import redirect
 
 FORM_LIMIT_BYTES: Final = 16 << 10
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
+_NOT_IN_CREDENTIALS: Final = re.compile("[\\x00-\\x1f\\x7f\\ufffd\\ud800-\\udfff]")
 # A wrong password stays 200: some phones' sheets show nothing of an error's body.
 _STATUS: Final = {
     Outcome.REJECT: 200,
@@ -35,8 +37,9 @@ _STATUS: Final = {
 async def show_login(desk: Desk, request: Request) -> Response:
     """GET /: the login page, or where the client stands already."""
     visit = desk.visit(parse_fields(request.query), request.header("accept-language"))
+    page = f"login page shown, language {visit.language.code}" if desk.is_news(request.client, "page") else ""
     try:
-        client = await desk.daemon.lookup(request.client)
+        client = await desk.daemon.lookup(request.client, page)
     except NoLease:
         return desk.pages.no_lease(visit)
     except DaemonUnavailable:
@@ -47,8 +50,7 @@ async def show_login(desk: Desk, request: Request) -> Response:
         case SessionState.AUTHENTICATING | SessionState.OPENING:
             return desk.pages.being_connected(visit)
         case _:
-            desk.note(request.client, "page", f"login page shown, language {visit.language.code}")
-            return desk.pages.login(visit, desk.make_token("login", client.mac))
+            return desk.pages.login(visit, desk.make_token("login", request.client, client.mac))
 
 
 async def login(desk: Desk, request: Request) -> Response:
@@ -58,33 +60,51 @@ async def login(desk: Desk, request: Request) -> Response:
     refused = refuse_form(desk, request, visit)
     if refused is not None:
         return refused
+    username = fields.get("username", "").strip()
+    if fields.get("method") == LoginMethod.VOUCHER.value:
+        visit = replace(visit, code=fields.get("code", "").strip()[:MAX_CODE_CHARS])
+    mac = desk.read_token("login", request.client, fields.get("token", ""))
+    if mac is None:
+        return await _expired(desk, request, visit, username)
+    attempt = _read_attempt(desk, request, mac, fields, username)
+    if isinstance(attempt, str):
+        return _again(desk, request, visit, mac, username, attempt)
+    reply = await desk.logins.attempt(attempt)
+    if reply.outcome is Outcome.NO_LEASE:
+        return await _expired(desk, request, visit, username, mac)  # another device has the address now, or nobody
+    return _answer(desk, request, visit, attempt, reply)
+
+
+async def _expired(
+    desk: Desk, request: Request, visit: Visit, username: str, refused: MacAddress | None = None
+) -> Response:
+    """The answer to a form that is not, or no longer, this client's: a fresh one with the name kept.
+
+    `refused` is the device for which the daemon found no lease.
+    """
     try:
         client = await desk.daemon.lookup(request.client)
     except NoLease:
         return desk.pages.no_lease(visit)
     except DaemonUnavailable:
         return desk.pages.moment(visit)
+    if client.mac == refused:
+        return desk.pages.no_lease(visit)
     if client.state is SessionState.ONLINE:
         return redirect(303, desk.location(request, f"/status{visit.query()}"))
-    username = fields.get("username", "").strip()
-    if fields.get("method") == LoginMethod.VOUCHER.value:
-        visit = replace(visit, code=fields.get("code", "").strip()[:MAX_CODE_CHARS])
-
-    def again(error: str, status: int = 200) -> Response:
-        token = desk.make_token("login", client.mac)
-        alert = desk.pages.alert(visit.language, error)
-        return desk.pages.login(visit, token, alert=alert, username=username[:MAX_CREDENTIAL_CHARS], status=status)
-
-    if not desk.check_token("login", client.mac, fields.get("token", "")):
-        return again("error_expired", 403)
-    attempt = _read_attempt(desk, request, client, fields, username)
-    if isinstance(attempt, str):
-        return again(attempt)
-    reply = await desk.logins.attempt(attempt)
-    return _answer(desk, request, visit, client, attempt, reply)
+    return _again(desk, request, visit, client.mac, username, "error_expired", 403)
 
 
-def _read_attempt(desk: Desk, request: Request, client: Client, fields: Fields, username: str) -> Attempt | str:
+def _again(
+    desk: Desk, request: Request, visit: Visit, mac: MacAddress, username: str, error: str, status: int = 200
+) -> Response:
+    """The form once more, with what is wrong."""
+    token = desk.make_token("login", request.client, mac)
+    alert = desk.pages.alert(visit.language, error)
+    return desk.pages.login(visit, token, alert=alert, username=username[:MAX_CREDENTIAL_CHARS], status=status)
+
+
+def _read_attempt(desk: Desk, request: Request, mac: MacAddress, fields: Fields, username: str) -> Attempt | str:
     """The attempt that a form asks for, or the key of what is wrong with the form."""
     try:
         method = LoginMethod(fields.get("method", ""))
@@ -96,14 +116,14 @@ def _read_attempt(desk: Desk, request: Request, client: Client, fields: Fields, 
     if method is LoginMethod.CLICK:
         if desk.zone.terms and fields.get("accept") != "1":
             return "error_terms"
-        return Attempt("uam", request.client, client.mac, method, user_agent=agent)
+        return Attempt("uam", request.client, mac, method, user_agent=agent)
     if method is LoginMethod.VOUCHER:
         code = fields.get("code", "").strip()
         if not code:
             return "error_code_missing"
         if len(code) > MAX_CODE_CHARS or not is_credential(code):
             return "error_code"
-        return Attempt("uam", request.client, client.mac, method, user_agent=agent, code=code)
+        return Attempt("uam", request.client, mac, method, user_agent=agent, code=code)
     password = fields.get("password", "")
     if not username or not password:
         return "error_missing"
@@ -111,23 +131,19 @@ def _read_attempt(desk: Desk, request: Request, client: Client, fields: Fields, 
         return "error_too_long"
     if not is_credential(username) or not is_credential(password):
         return "error_reject"
-    return Attempt("uam", request.client, client.mac, method, username, password, agent)
+    return Attempt("uam", request.client, mac, method, username, password, agent)
 
 
 def is_credential(text: str) -> bool:
     """Whether a text can be a user name or password: no control characters, nothing that was not UTF-8."""
-    return not any(char < " " or char == "\x7f" or char == "\ufffd" or "\ud800" <= char <= "\udfff" for char in text)
+    return _NOT_IN_CREDENTIALS.search(text) is None
 
 
-def _answer(
-    desk: Desk, request: Request, visit: Visit, client: Client, attempt: Attempt, reply: LoginReply
-) -> Response:
+def _answer(desk: Desk, request: Request, visit: Visit, attempt: Attempt, reply: LoginReply) -> Response:
     if reply.outcome in ONLINE_OUTCOMES:
         # A real navigation to a page of ours: the phone then probes, and closes its sheet by itself.
         return redirect(303, desk.location(request, f"/status{visit.query()}"))
     match reply.outcome:
-        case Outcome.NO_LEASE:
-            return desk.pages.no_lease(visit)
         case Outcome.UNAVAILABLE:
             return desk.pages.moment(visit)
         case Outcome.BUSY:
@@ -135,7 +151,7 @@ def _answer(
         case _:
             return desk.pages.login(
                 visit,
-                desk.make_token("login", client.mac),
+                desk.make_token("login", request.client, attempt.mac),
                 alert=desk.pages.refused_login(visit.language, attempt.method, reply),
                 username=attempt.username,
                 status=_STATUS.get(reply.outcome, 503),
@@ -152,7 +168,7 @@ async def logout(desk: Desk, request: Request) -> Response:
         return refused
     try:
         client = await desk.daemon.lookup(request.client)
-        if not desk.check_token("logout", client.mac, fields.get("token", "")):
+        if desk.read_token("logout", request.client, fields.get("token", "")) != client.mac:
             # Expired or not ours: ask, with a fresh form.
             return redirect(303, desk.location(request, f"/logout{visit.query()}"))
         await desk.daemon.logout(request.client)

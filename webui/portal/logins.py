@@ -127,6 +127,7 @@ class Logins:
     async def _ask(self, attempt: Attempt, timeout_s: float) -> LoginReply:
         params = {
             "ip": attempt.ip,
+            "mac": str(attempt.mac),
             "method": attempt.method.value,
             "username": attempt.username,
             "password": attempt.password,

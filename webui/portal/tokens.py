@@ -1,41 +1,43 @@
 """Form tokens: a state-changing form is only accepted from the client that it was made for.
 
-Works without cookies, which a captive-portal sheet may not keep. A token names its purpose, zone and client by an HMAC
-and carries its own end; nothing is stored. Times are on the monotonic clock of the machine, so a restart of the portal
+Works without cookies, which a captive-portal sheet may not keep. A token says when it ends and for which device it was
+made, and proves with an HMAC that we said so of this form, zone and address; nothing is stored. So a form is read
+without asking the daemon who sent it: the daemon is told whom it was made for, and refuses when that is somebody else
+by now. Times are on the monotonic clock of the machine, so a restart of the portal
 or a step of the wall clock invalidates no form; a reboot does, and the guest gets a fresh one with the name filled in.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from typing import Final
 
 from gateway.addresses import MacAddress
 
 LIFETIME_S: Final = 3600  # a sheet may stay open while its owner looks for the password
 _DIGEST_DIGITS: Final = 32
+_TOKEN: Final = re.compile(rf"(([0-9a-f]{{1,16}})\.([0-9a-f]{{12}}))\.([0-9a-f]{{{_DIGEST_DIGITS}}})")
 
 
-def make_token(secret: bytes, purpose: str, zone: str, mac: MacAddress, now: float) -> str:
-    """A token for one form of one client, valid for `LIFETIME_S` seconds."""
-    end = int(now) + LIFETIME_S
-    return f"{end:x}.{_digest(secret, purpose, zone, mac, end)}"
+def make_token(secret: bytes, purpose: str, zone: str, ip: str, mac: MacAddress, now: float) -> str:
+    """A token for one form of the device `mac` at the address `ip`, valid for `LIFETIME_S` seconds."""
+    head = f"{int(now) + LIFETIME_S:x}.{mac.hex()}"
+    return f"{head}.{_digest(secret, purpose, zone, ip, head)}"
 
 
-def check_token(token: str, secret: bytes, purpose: str, zone: str, mac: MacAddress, now: float) -> bool:
-    """Whether the token was made here for this form and client, and has not expired."""
-    end_text, dot, digest = token.partition(".")
-    if not dot or len(end_text) > 16 or not digest.isascii() or not end_text.isalnum():
-        return False
-    try:
-        end = int(end_text, 16)
-    except ValueError:
-        return False
-    expected = _digest(secret, purpose, zone, mac, end)
-    return hmac.compare_digest(digest, expected) and now < end <= now + LIFETIME_S + 1
+def read_token(token: str, secret: bytes, purpose: str, zone: str, ip: str, now: float) -> MacAddress | None:
+    """The device that a token was made for; None unless it is ours, for this form and address, and has not expired."""
+    found = _TOKEN.fullmatch(token)
+    if found is None:
+        return None
+    head, end, mac, digest = found.groups()
+    if not hmac.compare_digest(digest, _digest(secret, purpose, zone, ip, head)):
+        return None
+    return MacAddress(bytes.fromhex(mac)) if now < int(end, 16) <= now + LIFETIME_S + 1 else None
 
 
-def _digest(secret: bytes, purpose: str, zone: str, mac: MacAddress, end: int) -> str:
+def _digest(secret: bytes, purpose: str, zone: str, ip: str, head: str) -> str:
     # No field can hold NUL, so no two sets of fields give the same text.
-    text = f"{purpose}\0{zone}\0{mac}\0{end:x}".encode()
+    text = f"{purpose}\0{zone}\0{ip}\0{head}".encode()
     return hmac.digest(secret, text, "sha256").hex()[:_DIGEST_DIGITS]

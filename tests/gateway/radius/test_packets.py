@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from hashlib import md5
 from random import Random
 
@@ -156,6 +157,24 @@ def test_missing_signature_is_an_error_of_its_own() -> None:
     assert _check(unsigned).code == Code.ACCESS_REJECT
     with pytest.raises(MessageAuthenticatorMissing):
         _check(unsigned, require=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "vector"), [(Code.ACCOUNTING_REQUEST, bytes(16)), (Code.STATUS_SERVER, AUTHENTICATOR)]
+)
+def test_a_signed_answer_about_accounting_is_verified(code: Code, vector: bytes) -> None:
+    """FreeRADIUS signs it over zeros, but over the authenticator where it answers a Status-Server (RFC 5997 §3)."""
+    for zeros_or_not in (bytes(16), AUTHENTICATOR):
+        head = bytes((Code.ACCOUNTING_RESPONSE, 42, 0, 44))
+        rest = integer_attribute(Type.ERROR_CAUSE, 7)
+        signature = hmac.digest(SECRET, head + zeros_or_not + SIGNATURE_SLOT + rest, "md5")
+        attributes = SIGNATURE_SLOT[:2] + signature + rest
+        data = head + md5(head + AUTHENTICATOR + attributes + SECRET).digest() + attributes
+        if zeros_or_not == vector:
+            decode_answer(data, code, 42, AUTHENTICATOR, SECRET, require_message_authenticator=True)
+        else:
+            with pytest.raises(DecodeError, match="authenticator is wrong"):
+                decode_answer(data, code, 42, AUTHENTICATOR, SECRET, require_message_authenticator=True)
 
 
 def test_octets_after_the_length_are_padding() -> None:

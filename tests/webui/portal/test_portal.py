@@ -240,6 +240,7 @@ def test_the_right_password_leads_to_the_status_page(parser: str) -> None:
             assert daemon.called("client.login") == [
                 {
                     "ip": GUEST,
+                    "mac": daemon.clients[GUEST].mac,
                     "method": "password",
                     "username": "alice",
                     "password": "wonderland",
@@ -383,6 +384,25 @@ def test_forms_of_others_are_refused(parser: str) -> None:
             assert not daemon.called("client.login")
             own = f"Origin: http://127.0.0.1:{port}\r\nSec-Fetch-Site: same-origin\r\n"
             assert (await submit(port, headers=own, method="click")).status == 303
+
+    run(story())
+
+
+@both
+def test_a_form_of_the_device_that_had_the_address_before_is_not_taken(parser: str) -> None:
+    """The daemon refuses it; whoever has the address now gets a form of its own, with the name kept."""
+
+    async def story() -> None:
+        daemon = fake()
+        async with running_portal(daemon, parser):
+            token = hidden(await get(daemon.port, "/", client=GUEST), "token")
+            daemon.clients[GUEST].mac = "02:00:5e:10:77:77"
+            fields = {"method": "password", "token": token, "username": "alice", "password": "wonderland"}
+            page = await post(daemon.port, "/login", urlencode(fields).encode(), client=GUEST)
+            assert (page.status, daemon.clients[GUEST].state) == (403, "held")
+            assert 'value="alice"' in page.text
+            fields["token"] = hidden(page, "token")
+            assert (await post(daemon.port, "/login", urlencode(fields).encode(), client=GUEST)).status == 303
 
     run(story())
 

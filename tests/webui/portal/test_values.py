@@ -16,37 +16,52 @@ from webui.portal.model import ContractError, read_client, read_config, read_log
 from webui.portal.notes import NoteLimiter
 from webui.portal.online import OnlineClients
 from webui.portal.redirect import MAX_ORIGINAL_URL, host_and_target, original_url, split_port, to_portal, way_on
-from webui.portal.tokens import LIFETIME_S, check_token, make_token
+from webui.portal.tokens import LIFETIME_S, make_token, read_token
 
 SECRET = bytes(range(16))
 MAC = MacAddress.parse("02:00:5e:10:00:2a")
 OTHER = MacAddress.parse("02:00:5e:10:00:2b")
+IP = "10.41.0.20"
 
 
-def test_a_token_is_good_for_its_form_client_zone_and_time() -> None:
-    """And for nothing else."""
-    token = make_token(SECRET, "login", "guests", MAC, 1000.0)
-    assert check_token(token, SECRET, "login", "guests", MAC, 1000.0)
-    assert check_token(token, SECRET, "login", "guests", MAC, 999.0 + LIFETIME_S)
-    assert not check_token(token, SECRET, "login", "guests", MAC, 1000.0 + LIFETIME_S)
-    assert not check_token(token, SECRET, "logout", "guests", MAC, 1000.0)
-    assert not check_token(token, SECRET, "login", "staff", MAC, 1000.0)
-    assert not check_token(token, SECRET, "login", "guests", OTHER, 1000.0)
-    assert not check_token(token, bytes(16), "login", "guests", MAC, 1000.0)
-    later = f"{int(token.split('.')[0], 16) + 5:x}.{token.split('.')[1]}"
-    assert not check_token(later, SECRET, "login", "guests", MAC, 1000.0)
+def test_a_token_is_good_for_its_form_address_zone_and_time() -> None:
+    """And for nothing else; it says whose it is."""
+    token = make_token(SECRET, "login", "guests", IP, MAC, 1000.0)
+
+    def read(
+        text: str = token,
+        secret: bytes = SECRET,
+        purpose: str = "login",
+        zone: str = "guests",
+        ip: str = IP,
+        now: float = 1000.0,
+    ) -> MacAddress | None:
+        return read_token(text, secret, purpose, zone, ip, now)
+
+    assert read() == MAC
+    assert read(now=999.0 + LIFETIME_S) == MAC
+    assert read(now=1000.0 + LIFETIME_S) is None
+    assert read(purpose="logout") is None
+    assert read(zone="staff") is None
+    assert read(ip="10.41.0.21") is None
+    assert read(secret=bytes(16)) is None
+    end, mac, digest = token.split(".")
+    assert read(f"{int(end, 16) + 5:x}.{mac}.{digest}") is None
+    assert read(f"{end}.{OTHER.hex()}.{digest}") is None
+    assert read(f"{end}.{mac.upper()}.{digest}") is None
+    assert read(token + "\n") is None
 
 
 def test_a_token_of_before_a_reboot_is_not_good_for_longer() -> None:
     """The monotonic clock began again; a token that ends far in the future is not ours."""
-    token = make_token(SECRET, "login", "guests", MAC, 1e6)
-    assert not check_token(token, SECRET, "login", "guests", MAC, 5.0)
+    token = make_token(SECRET, "login", "guests", IP, MAC, 1e6)
+    assert read_token(token, SECRET, "login", "guests", IP, 5.0) is None
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_a_token(text: str) -> None:
     """Nor does any text raise."""
-    assert not check_token(text, SECRET, "login", "guests", MAC, 1000.0)
+    assert read_token(text, SECRET, "login", "guests", IP, 1000.0) is None
 
 
 @pytest.mark.parametrize(
