@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -223,6 +224,59 @@ def test_requests_are_answered_as_they_finish(path: Path, run_on_loop: RunOnLoop
             assert not slow.done()
             gate.open.set()
             assert await slow == "done"
+            await client.close()
+
+    run_on_loop(conversation())
+
+
+def test_many_requests_at_once_do_not_keep_others_waiting(path: Path, run_on_loop: RunOnLoop) -> None:
+    """Requests that came in one piece are answered in their order, and in between whoever else asks."""
+
+    async def conversation() -> None:
+        answered: list[JsonValue] = []
+
+        def work(caller: Caller, params: Params) -> JsonValue:
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+            return params.get("value")
+
+        methods = Gate().methods() | {"work": Method(work, Access.READ)}
+        async with serving(ControlServer(path, methods, socket_group=None)):
+            busy, other = await ControlClient.connect(path), await ControlClient.connect(path)
+
+            async def ask(client: ControlClient, value: int) -> None:
+                answered.append(await client.call("work", {"value": value}))
+
+            async with asyncio.TaskGroup() as group:
+                for value in range(60):
+                    group.create_task(ask(busy, value))
+                group.create_task(ask(other, -1))
+            assert [value for value in answered if value != -1] == list(range(60))
+            assert answered.index(-1) < 40
+            await busy.close()
+            await other.close()
+
+    run_on_loop(conversation())
+
+
+def test_what_was_answered_before_the_end_is_answered(path: Path, run_on_loop: RunOnLoop) -> None:
+    """Answers that arrive together with the end of the connection reach those who asked."""
+
+    async def conversation() -> None:
+        async def answer_all_and_leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked = [
+                json.loads(await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big")))
+                for _ in range(20)
+            ]
+            writer.write(b"".join(protocol.result_frame(request["id"], "here") for request in asked))
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer_all_and_leave, path)
+        async with server:
+            client = await ControlClient.connect(path)
+            answers = await asyncio.gather(*(client.call("echo") for _ in range(20)))
+            assert answers == ["here"] * 20
             await client.close()
 
     run_on_loop(conversation())
