@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
+_COLONS: Final = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")  # how nearly everybody writes it
 _SEPARATED: Final = re.compile(r"[0-9A-Fa-f]{1,2}(?:([:-])[0-9A-Fa-f]{1,2})(?:\1[0-9A-Fa-f]{1,2}){4}")
 _CISCO: Final = re.compile(r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}")
 _BARE: Final = re.compile(r"[0-9A-Fa-f]{12}")
@@ -34,6 +35,8 @@ class MacAddress(bytes):
     @classmethod
     def parse(cls, text: str) -> MacAddress:
         """Read `aa:bb:cc:dd:ee:ff`, dashes, `aabb.ccdd.eeff` or twelve digits; raises ValueError naming the text."""
+        if _COLONS.fullmatch(text):
+            return cls(bytes.fromhex(text.replace(":", "")))
         cleaned = text.strip()
         if _SEPARATED.fullmatch(cleaned):
             return cls(bytes(int(part, 16) for part in re.split("[:-]", cleaned)))

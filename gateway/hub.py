@@ -56,6 +56,8 @@ ACCOUNTING: Final = "acct"
 META: Final = "meta"
 USAGE: Final = "usage"
 
+_SURVIVING: Final = frozenset({SaveSession, ForgetSession, QueueAccounting, ChargeUsage})  # what the journal keeps
+
 READ_AT_ONCE: Final = 100  # clients whose counters the datapath answers before `perform` returns
 
 # What the log tells an operator of a client's life. The rest is for `postern events`, and for the log at debug: a line
@@ -284,6 +286,8 @@ class Hub:
 
     def _changes(self, actions: Sequence[Action]) -> Iterator[Change]:
         for action in actions:
+            if type(action) not in _SURVIVING:
+                continue
             if isinstance(action, SaveSession):
                 record = self._session_record(action.key)
                 if record is not None:

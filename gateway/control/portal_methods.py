@@ -181,28 +181,31 @@ class PortalMethods:
         page = read.text(params, "page", "")
         if session.online:
             self._gateway.hub.perform([ReadCounters((session.key,))])
-        grant = session.grant
-        now = self._gateway.now()
-        answer: JsonValue = {
+        answer: Params = {
             "zone": session.key.zone,
             "mac": str(session.key.mac),
             "ip": str(session.address),
             "state": session.state.value,
-            "username": grant.username if grant else "",
-            "session_id": session.acct_session_id,
-            # On the machine's plain monotonic clock, which the portal has too; ours runs through suspend.
-            "online_since_s": time.monotonic() - max(0.0, now - session.started_at) if grant else None,
-            "session_start_unix": session.started_unix if grant else None,
-            "seconds_left": None if session.ends_at is None else max(0, int(session.ends_at - now)),
-            "upload_bytes": session.counters.upload_bytes,
-            "download_bytes": session.counters.download_bytes,
-            "bytes_left": remaining_bytes(session) if grant else None,
-            "upload_bps": session.limits.upload_bps if grant else None,
-            "download_bps": session.limits.download_bps if grant else None,
-            "method": session.method.value if session.method else "",
-            "reply_message": grant.reply_message if grant else "",
-            "redirection_url": grant.redirection_url if grant else "",
         }
+        grant = session.grant
+        if grant is not None:
+            now = self._gateway.now()
+            answer |= {
+                "username": grant.username,
+                "session_id": session.acct_session_id,
+                # On the machine's plain monotonic clock, which the portal has too; ours runs through suspend.
+                "online_since_s": time.monotonic() - max(0.0, now - session.started_at),
+                "session_start_unix": session.started_unix,
+                "seconds_left": None if session.ends_at is None else max(0, int(session.ends_at - now)),
+                "upload_bytes": session.counters.upload_bytes,
+                "download_bytes": session.counters.download_bytes,
+                "bytes_left": remaining_bytes(session),
+                "upload_bps": session.limits.upload_bps,
+                "download_bps": session.limits.download_bps,
+                "method": session.method.value if session.method else "",
+                "reply_message": grant.reply_message,
+                "redirection_url": grant.redirection_url,
+            }
         if page and session.state not in _ON_THE_WAY_IN:
             self._noted(session, "page", page)  # after the answer: a remembered device may come back by it
         return answer

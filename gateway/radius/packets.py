@@ -4,7 +4,7 @@ pyrad decodes, verifies dynamic-authorization requests and reads our dictionary 
 here first: a broken attribute chain, packets over 4096 octets, more than one Message-Authenticator (RFC 3579 §3.2).
 Requests are put together here from attributes that are already octets, passwords are hidden here: pyrad's generic way
 costs 36 µs for a login, this one 6 µs, and most attributes of a gateway never change. Answers are verified here on the
-octets as they came, for a quarter of the time.
+octets as they came, and one without vendors' attributes is read by that check already: 8 µs in the place of 40.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final
@@ -108,6 +109,13 @@ _KEYS: Final[dict[str, Key]] = {
     for name, found in _DICTIONARY.attributes.items()
 }
 _NAMES: Final[dict[Key, str]] = {key: name for name, key in _KEYS.items()}
+# Attributes that hold others, which pyrad takes apart: Vendor-Specific, and what the dictionary calls so.
+_NESTED: Final[frozenset[Key]] = frozenset(
+    {26, *(_KEYS[name] for name, found in _DICTIONARY.attributes.items() if found.type == "tlv")}
+)
+# As plain numbers: a member of an enumeration takes several times as long to compare and to hash.
+_MESSAGE_AUTHENTICATOR: Final = Type.MESSAGE_AUTHENTICATOR.value
+_PROXY_STATE: Final = Type.PROXY_STATE.value
 
 _ANSWERS: Final[dict[int, tuple[Code, ...]]] = {
     Code.ACCESS_REQUEST: (Code.ACCESS_ACCEPT, Code.ACCESS_REJECT, Code.ACCESS_CHALLENGE),
@@ -125,12 +133,12 @@ class Packet:
 
     __slots__ = ("_attributes", "authenticator", "code", "identifier", "of_vendors")
 
-    def __init__(self, decoded: Any) -> None:  # Any: pyrad has no types, and this is its door
-        self.code: int = decoded.code
-        self.identifier: int = decoded.id
-        self.authenticator: bytes = decoded.authenticator
-        self._attributes: dict[Key, list[bytes]] = dict(decoded.items())
-        self.of_vendors = any(type(key) is tuple for key in self._attributes)  # whether any vendor's is in it
+    def __init__(self, data: bytes, attributes: dict[Key, list[bytes]]) -> None:
+        self.code = data[0]
+        self.identifier = data[1]
+        self.authenticator = bytes(data[4:HEADER_OCTETS])
+        self._attributes = attributes
+        self.of_vendors = any(type(key) is tuple for key in attributes)  # whether any vendor's is in it
 
     def names(self) -> tuple[str | Key, ...]:
         """What is in the packet: names, or numbers where the dictionary has no name."""
@@ -236,7 +244,7 @@ def encode_answer(code: int, identifier: int, secret: bytes, attributes: bytes, 
 
 def decode(data: bytes) -> Packet:
     """Read a packet without verifying who sent it; raises DecodeError for anything that is not well formed."""
-    return Packet(_decode(data))
+    return Packet(data, _attributes(_decode(data)))
 
 
 def decode_answer(
@@ -253,19 +261,20 @@ def decode_answer(
     Raises DecodeError with reason malformed, identifier, code, proxy_state or authenticator, and
     MessageAuthenticatorMissing for an answer that is right but for that.
     """
-    signature_at = _check_chain(data)
-    decoded = _read(data)
-    if decoded.id != identifier:
-        raise DecodeError("identifier", f"identifier {decoded.id} instead of {identifier}")
-    if decoded.code not in _ANSWERS[code]:
-        raise DecodeError("code", f"code {decoded.code} does not answer code {code}")
-    if Type.PROXY_STATE in decoded:
+    attributes, signature_at = _split(data)
+    if data[1] != identifier:
+        raise DecodeError("identifier", f"identifier {data[1]} instead of {identifier}")
+    if data[0] not in _ANSWERS[code]:
+        raise DecodeError("code", f"code {data[0]} does not answer code {code}")
+    if _PROXY_STATE in attributes:
         raise DecodeError("proxy_state", "it carries a Proxy-State that we did not send")
     if not _answers(data, code, authenticator, secret, signature_at):
         raise DecodeError("authenticator", "its authenticator is wrong (is the secret the same on both sides?)")
-    if require_message_authenticator and Type.MESSAGE_AUTHENTICATOR not in decoded:
+    if require_message_authenticator and not signature_at:
         raise MessageAuthenticatorMissing("message_authenticator_missing", "it has no Message-Authenticator")
-    return Packet(decoded)
+    if not _NESTED.isdisjoint(attributes):
+        attributes = _attributes(_read(data))
+    return Packet(data, attributes)
 
 
 def decode_dynamic_request(data: bytes, secret: bytes, *, require_message_authenticator: bool) -> Packet:
@@ -283,13 +292,18 @@ def decode_dynamic_request(data: bytes, secret: bytes, *, require_message_authen
             raise DecodeError("message_authenticator", "it has no Message-Authenticator, which is demanded")
     elif not decoded.verify_message_authenticator():
         raise DecodeError("message_authenticator", "its Message-Authenticator is wrong")
-    return Packet(decoded)
+    return Packet(data, _attributes(decoded))
 
 
 def _decode(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -> Any:
     """Check the chain of attributes, then let pyrad read the packet. Any: pyrad's packet classes have no types."""
-    _check_chain(data)
+    _split(data)
     return _read(data, kind, secret)
+
+
+def _attributes(decoded: Any) -> dict[Key, list[bytes]]:
+    """What pyrad read."""
+    return dict(decoded.items())
 
 
 def _read(data: bytes, kind: Any = pyrad_packet.Packet, secret: bytes = b"") -> Any:
@@ -316,11 +330,27 @@ def _answers(data: bytes, code: int, authenticator: bytes, secret: bytes, signat
     signature = attributes[value_at : value_at + 16]
     if code == Code.ACCOUNTING_REQUEST:
         head = data[:4] + _ZEROS
-    return hmac.compare_digest(hmac.digest(secret, head + unsigned, "md5"), signature) and right
+    return hmac.compare_digest(_hmac_md5(secret, head + unsigned), signature) and right
 
 
-def _check_chain(data: bytes) -> int:
-    """Check that the attributes fill the packet; the offset of the Message-Authenticator, 0 when there is none."""
+def _hmac_md5(secret: bytes, data: bytes) -> bytes:
+    """RFC 2104 with the key's two blocks hashed before: OpenSSL takes longer to find the algorithm than to use it."""
+    inner, outer = (half.copy() for half in _keyed(secret))
+    inner.update(data)
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+@lru_cache(64)
+def _keyed(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    key = (secret if len(secret) <= 64 else hashlib.md5(secret).digest()).ljust(64, b"\0")
+    return hashlib.md5(bytes(octet ^ 0x36 for octet in key)), hashlib.md5(bytes(octet ^ 0x5C for octet in key))
+
+
+def _split(data: bytes) -> tuple[dict[Key, list[bytes]], int]:
+    """The attributes by number, and where the Message-Authenticator is (0: there is none); DecodeError if they do not
+    fill the packet.
+    """
     if len(data) < HEADER_OCTETS:
         raise DecodeError("malformed", f"it has {len(data)} octets; a header has {HEADER_OCTETS}")
     length = int.from_bytes(data[2:4], "big")
@@ -328,16 +358,19 @@ def _check_chain(data: bytes) -> int:
         raise DecodeError("malformed", f"its length field says {length}, and {len(data)} octets came")
     at = HEADER_OCTETS
     signature_at = 0
+    attributes: dict[Key, list[bytes]] = {}
     while at < length:
         size = data[at + 1] if at + 1 < length else 0
         if size < 2 or at + size > length:
             raise DecodeError("malformed", f"the attribute at octet {at} is cut off or has no length")
-        if data[at] == Type.MESSAGE_AUTHENTICATOR:
+        number = data[at]
+        if number == _MESSAGE_AUTHENTICATOR:
             if signature_at or size != 18:
                 raise DecodeError("malformed", "it has two Message-Authenticators, or one of the wrong length")
             signature_at = at
+        attributes.setdefault(number, []).append(bytes(data[at + 2 : at + size]))
         at += size
-    return signature_at
+    return attributes, signature_at
 
 
 def _head(code: int, identifier: int, attributes: bytes) -> bytes:
@@ -350,7 +383,7 @@ def _head(code: int, identifier: int, attributes: bytes) -> bytes:
 def _sign(header: bytes, attributes: bytes, secret: bytes) -> bytes:
     if not attributes.startswith(SIGNATURE_SLOT):
         return attributes
-    return attributes[:2] + hmac.digest(secret, header + attributes, "md5") + attributes[18:]
+    return attributes[:2] + _hmac_md5(secret, header + attributes) + attributes[18:]
 
 
 def _demand_length(name: str, value: bytes, length: int) -> bytes:

@@ -224,11 +224,14 @@ def read_client(value: object) -> Client:
         mac = MacAddress.parse(_get(tree, "mac", str))
     except ValueError as err:
         raise ContractError(f"client.lookup: {err}") from None
+    zone, ip = _get(tree, "zone", str), _get(tree, "ip", str)
+    if "session_id" not in tree:
+        return Client(zone, mac, ip, state)
     start = tree.get("session_start_unix")
     return Client(
-        zone=_get(tree, "zone", str),
+        zone=zone,
         mac=mac,
-        ip=_get(tree, "ip", str),
+        ip=ip,
         state=state,
         username=_get(tree, "username", str, ""),
         session_id=_get(tree, "session_id", str, ""),

@@ -260,6 +260,22 @@ def test_attributes_survive_the_way_there_and_back(attributes: list[tuple[str, b
         assert packet.octets(name) == tuple(value for other, value in attributes if other == name)
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=20)), max_size=12))
+def test_an_answer_is_read_as_pyrad_reads_it(attributes: list[tuple[int, bytes]]) -> None:
+    """Whatever is in it, vendors' attributes well and badly made among them; and for a secret of any length."""
+    encoded = b"".join(
+        bytes((number, len(value) + 2)) + value for number, value in attributes if number not in (33, 80)
+    )
+    for secret in (SECRET, b"long" * 30):
+        data = answer(ACCESS_REQUEST, Code.ACCESS_ACCEPT, encoded, secret=secret)
+        read, expected = _check(data, secret=secret), decode(data)
+        assert read.names() == expected.names()
+        assert read._attributes == expected._attributes
+        assert (read.code, read.identifier, read.authenticator) == (Code.ACCESS_ACCEPT, 42, data[4:20])
+        assert read.of_vendors is expected.of_vendors
+
+
 def test_damaged_packets_raise_nothing_but_decode_errors() -> None:
     """20,000 seeded damages (flipped, cut, repeated, nested) to good packets are read or refused, never worse."""
     random = Random(5176)
