@@ -6,19 +6,21 @@ usage. Signals: SIGTERM and SIGINT stop it, SIGHUP reads the configuration again
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.config_loader import ConfigError, Loaded, check, check_interfaces, interfaces, load
 from gateway.log import set_up
-from gateway.memory import collect_later, keep_small
+from gateway.memory import collect_later, import_loops_without_tls, keep_small
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
 
 DEFAULT_CONFIG: Final = Path("/etc/config/postern")
 AGAIN: Final = -1  # not an exit code: the daemon stopped in order to start anew
@@ -27,13 +29,10 @@ LOG: Final = logging.getLogger("posternd")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon, or check a configuration."""
-    parser = argparse.ArgumentParser(prog="posternd", description="Postern's gateway daemon.")
-    parser.add_argument(
-        "config", nargs="?", type=Path, default=DEFAULT_CONFIG, help=f"configuration ({DEFAULT_CONFIG})"
-    )
-    parser.add_argument("--check", action="store_true", help="print every problem of the configuration and exit")
-    parser.add_argument("--example", action="store_true", help="print a configuration with every option and exit")
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) == 1 and not words[0].startswith("-"):
+        return _serve(Path(words[0]))  # how services start it; what reads options need not stay in memory
+    arguments = _parse(words)
     if arguments.example:
         from gateway.config_example import example  # only this option needs it
 
@@ -42,6 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         return _check(arguments.config)
     return _serve(arguments.config)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="posternd", description="Postern's gateway daemon.")
+    parser.add_argument(
+        "config", nargs="?", type=Path, default=DEFAULT_CONFIG, help=f"configuration ({DEFAULT_CONFIG})"
+    )
+    parser.add_argument("--check", action="store_true", help="print every problem of the configuration and exit")
+    parser.add_argument("--example", action="store_true", help="print a configuration with every option and exit")
+    return parser.parse_args(words)
 
 
 def _text(path: Path) -> str:
@@ -91,6 +102,9 @@ def _serve(path: Path) -> int:
         LOG.warning("configuration: %s", problem)
     keep_small()
     collect_later()
+    import_loops_without_tls()
+    import asyncio
+
     factory, name = _loop_factory(general.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
         code = runner.run(_run(loaded, path, name))
@@ -135,6 +149,8 @@ def _loop_factory(wanted: str) -> tuple[Callable[[], asyncio.AbstractEventLoop] 
 
 
 async def _run(loaded: Loaded, path: Path, loop_name: str) -> int:
+    import asyncio
+
     from gateway.control.protocol import ControlError
     from gateway.daemon import Gateway, StartError
     from gateway.datapath.table import RulesetRefused

@@ -6,7 +6,6 @@ administrator off. Secrets leave here as a mark (`********`) that stands for "as
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,6 +137,8 @@ def difference(old: str, new: str) -> str:
     old_lines, new_lines = before.splitlines(), after.splitlines()
     if len(old_lines) + len(new_lines) > LONGEST_DIFF:
         return "(too long to be compared line by line)"
+    import difflib  # here, because it stays in memory for good
+
     return "\n".join(difflib.unified_diff(old_lines, new_lines, "now", "then", lineterm=""))
 
 

@@ -6,7 +6,6 @@ module knows how a value is written. Every problem is one sentence with file, li
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -237,8 +236,8 @@ class _Reader:
         return section_class(**values)
 
     def _unknown(self, line: int, place: str, key: str, what: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(key, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+        near = _nearest(key, known)
+        remedy = f"did you mean {near}?" if near else f"known are: {', '.join(sorted(known))}"
         problem = Problem(self._file, line, place, None, f"{key!r} is not a known {what}; {remedy}")
         if self._lenient and self._newer:
             self._warnings.append(problem)
@@ -287,14 +286,21 @@ def _convert(hint: Any, item: Field[Any], texts: list[str]) -> Any:
     return _checked(_scalar(hint, text), text, item)
 
 
+def _nearest(text: str, known: Iterable[str]) -> str:
+    """What was probably meant; empty when nothing is like it."""
+    import difflib  # here, because it stays in memory for good, and most files have no mistake
+
+    return next(iter(difflib.get_close_matches(text, known, n=1)), "")
+
+
 def _checked(value: Any, text: str, item: Field[Any]) -> Any:
     """Hold one value against the range, the choices and the length of its option."""
     low, high, unit = item.metadata["low"], item.metadata["high"], item.metadata["unit"]
     choices, minimum_length = item.metadata["choices"], item.metadata["minimum_length"]
     suffix = f" {unit}" if unit else ""
     if choices and text not in choices:
-        near = difflib.get_close_matches(text, choices, n=1)
-        raise ValueError(f"is not one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else ""))
+        near = _nearest(text, choices)
+        raise ValueError(f"is not one of {', '.join(choices)}" + (f"; did you mean {near}?" if near else ""))
     if low is not None and value < low and high is not None:
         raise ValueError(f"is too small; give {plain(low)} to {plain(high)}{suffix}")
     if low is not None and value < low:

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import sys
 import threading
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,6 +70,8 @@ class Debugger:
 
         Counting walks every container object: about 50 ms per million of them, in which nothing else runs.
         """
+        import tracemalloc  # here, because it is half a megabyte that hardly anybody asks for
+
         read.only(params, "trace")
         order = read.choice(params, "trace", ("start", "stop"), None)
         if order == "start":
@@ -168,6 +169,8 @@ def _types() -> list[JsonValue]:
 
 
 def _allocating_lines() -> list[JsonValue]:
+    import tracemalloc
+
     lines: list[JsonValue] = []
     for statistic in tracemalloc.take_snapshot().statistics("lineno")[:ROWS]:
         frame = statistic.traceback[0]

@@ -5,8 +5,12 @@ glibc only; other C libraries (musl on OpenWrt) have no such settings and need n
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import importlib
+import sys
+from types import ModuleType
 from typing import Final
 
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
@@ -23,7 +27,32 @@ def keep_small() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
-        mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+class _NoTls(ModuleType):
+    """Stands for `ssl` while the event loops are imported, which look for its errors and numbers and keep them."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return 0 if name.isupper() else type(name, (Exception,), {})
+
+
+def import_loops_without_tls() -> None:
+    """Import asyncio and uvloop without `ssl`: 4 MB for connections that the daemon does not make.
+
+    To be called before anything else imports asyncio; afterwards it does nothing. Whoever imports `ssl` later gets it.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    sys.modules["ssl"] = _NoTls("ssl")
+    try:
+        importlib.import_module("asyncio")
+        with contextlib.suppress(ImportError):  # armhf and OpenWrt have no build of it
+            importlib.import_module("uvloop")
+    finally:
+        del sys.modules["ssl"]
 
 
 def collect_later() -> None:

@@ -81,26 +81,27 @@ class AccountService:
         self._clock = clock
         self._unix_clock = unix_clock
         self._worker = Worker("accounts", settings.hash_queue)
-        self._cost = Cost(10, 1)  # until it was measured in start()
-        self._decoy = ""
+        self._cost = Cost(10, 1)  # until it was measured
+        self._decoy = ""  # made when the cost was measured
         self._trouble = ""  # why the store could not be used the last time
         self._counts: Counter[type[Answer]] = Counter()
 
     async def start(self) -> None:
-        """Open the store. A store that cannot be opened is a warning.
-
-        The cost of hashes is fitted to this box after that, ahead of the first password and without keeping the gate.
-        """
+        """Open the store. One that cannot be opened is a warning."""
         self._loop = asyncio.get_running_loop()
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._worker.start()
         await self._in_thread(self._open)
-        self._worker.submit(self._prepare, urgent=True)
         for sentence in self.warnings():
             log.error("%s", sentence)
 
     async def run(self) -> None:
-        """Serve until cancelled; raises what went wrong in the thread by our own fault."""
+        """Serve until cancelled; raises what went wrong in the thread by our own fault.
+
+        The cost of hashes is fitted to this box first, and not in `start`: it takes most of a second, and until
+        the sessions of before are there nobody asks.
+        """
+        self._worker.submit(partial(self._guarded, self._fit))
         await self._broken
 
     def close(self) -> None:
@@ -181,7 +182,10 @@ class AccountService:
         except StoreError as err:
             self._trouble = str(err)
 
-    def _prepare(self) -> None:
+    def _fit(self) -> None:
+        """Fit the cost of hashes to this box, once; whatever needs it calls this before."""
+        if self._decoy:
+            return
         try:
             self._cost = self._fitting_cost()
         except StoreError as err:
@@ -212,6 +216,7 @@ class AccountService:
 
     def _hash(self, password: str) -> str:
         check_password(password)
+        self._fit()
         return hash_password(password, self._cost, secrets.token_bytes(SALT_BYTES))
 
     def _login(self, action: VerifyLocalUser, asked_at: float) -> None:
@@ -220,6 +225,7 @@ class AccountService:
                 reason = f"the password waited longer than {LONGEST_WAIT_S:.0f} s for its turn (hash_time, hash_queue)"
                 self._report(AccessFailed(action.key, action.login_id, reason))
                 return
+            self._fit()
             answer, outdated = self._decide(action)
             self._report(answer)
             if outdated is not None:  # after the answer: the guest need not wait for it

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -129,6 +128,8 @@ def request_stop(directory: Path) -> None:
 
 def delete(captures: Path, recording: Recording) -> None:
     """Remove a recording that has ended, with its files."""
+    import shutil  # here, because it stays in memory for good
+
     shutil.rmtree(captures / recording.id)
 
 

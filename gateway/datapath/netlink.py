@@ -2,8 +2,8 @@
 
 pyroute2 builds an event loop of its own and does not run on uvloop, so its synchronous interface lives in one worker
 thread here; everything is asked for by coroutines. The package's `__init__` imports 380 modules, and its routing socket
-a test library and all of traffic control; empty stand-ins for what is never used let the socket load with 76 modules
-and 1.7 MB.
+a test library, TLS and all of traffic control; empty stand-ins for what is never used let the socket load with 62
+modules and 1.5 MB.
 
 Deleting what is gone and adding what is there are successes. Events come by `watch`, without pyroute2: a busy network
 makes too many of them for its decoder.
@@ -199,9 +199,18 @@ class _StandIn(types.ModuleType):
         return _Nothing
 
 
-# What pyroute2's routing socket imports for features that we do not use. The test library stands in a class for sockets
-# in other processes; a program that has loaded it already keeps it.
-_UNUSED = ("unittest", "unittest.mock", "pyroute2.netlink.rtnl.tcmsg", "pyroute2.requests.tc")
+# What pyroute2's routing socket imports for features that we do not use: sockets in other processes (with a class of
+# the test library), probes of other hosts (with all of TLS), other namespaces, traffic control. A program that has
+# loaded one of them keeps it.
+_UNUSED = (
+    "unittest",
+    "unittest.mock",
+    "ctypes.util",
+    "multiprocessing",
+    "pyroute2.netlink.rtnl.probe_msg",
+    "pyroute2.netlink.rtnl.tcmsg",
+    "pyroute2.requests.tc",
+)
 
 
 def _iproute_class() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,8 @@ def replace_file(path: Path, content: bytes) -> None:
         mode, owner = stat.S_IMODE(about.st_mode), (about.st_uid, about.st_gid)
     except FileNotFoundError:
         mode, owner = NEW_MODE, None
+    import tempfile  # here, because it stays in memory for good
+
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,7 @@ class ThemeService:
             raise ControlError(NOT_FOUND, f"there is no theme {name!r}")
         for zone in [zone for zone, theme in self._zones.items() if theme == name]:
             await self.choose(zone, "")
-        await self._accounts.for_operator(lambda: shutil.rmtree(self._folder / name, ignore_errors=True))
+        await self._accounts.for_operator(lambda: _remove(self._folder / name))
         del self._rows[name]
 
     async def choose(self, zone: str, name: str) -> None:
@@ -139,7 +138,7 @@ class ThemeService:
         fresh, old = self._folder / f".new-{name}", self._folder / f".old-{name}"
         try:
             for leftover in (fresh, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+                _remove(leftover)
             fresh.mkdir(parents=True, mode=0o755)
             for file, data in files.items():
                 path = fresh / file
@@ -148,6 +147,13 @@ class ThemeService:
             if (self._folder / name).exists():
                 (self._folder / name).rename(old)
             fresh.rename(self._folder / name)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         except OSError as err:
             raise ValueError(f"The theme cannot be kept in {self._folder}: {err.strerror}. Is there room?") from err
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with what is in it, as far as possible."""
+    import shutil  # here, because it stays in memory for good
+
+    shutil.rmtree(folder, ignore_errors=True)
