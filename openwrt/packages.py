@@ -22,7 +22,7 @@ ARCHITECTURES: Final = (
 # Parts of Python that the feed has as packages of their own; tests/openwrt holds them against what the code imports.
 PYTHON: Final = (
     "python3-light", "python3-asyncio", "python3-logging", "python3-urllib", "python3-email", "python3-codecs",
-    "python3-ctypes", "python3-multiprocessing", "python3-sqlite3", "python3-openssl", "python3-xml",
+    "python3-ctypes", "python3-sqlite3", "python3-openssl", "python3-xml",
     "python3-msgpack",
 )  # fmt: skip
 SYSTEM: Final = ("nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink", "openssl-util")
