@@ -160,7 +160,7 @@ class AdminApp:
                 return self._secured(response)
             limit = route.body_limit if route.body is not None else 0
             if int(request.header("content-length") or 0) > limit and not route.streams:
-                return self._secured(problem_response(Problem(413, f"a body of at most {limit} octets is taken")))
+                return self._secured(problem_response(Problem(413, f"A body may have {limit} octets at most.")))
             return Endpoint(self._answering(partial(self._operation, route, params)), limit, route.streams)
         return self._secured(problem_response(Problem(404, "there is no such path in the API")))
 
