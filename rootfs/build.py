@@ -19,7 +19,7 @@ from openwrt import ipk, uvloop
 from openwrt.feed_index import write_index
 from openwrt.packages import ARCHITECTURES, packages
 from rootfs import deb
-from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, record
+from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, common_modes, record
 from rootfs.image.base import BaseError, NoEmulation, foreign
 from rootfs.image.make import BOARDS, make
 from rootfs.payload import PROJECT, version
@@ -59,7 +59,11 @@ class MissingTool(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Make one target; returns the exit code."""
-    os.umask(0o022)
+    with common_modes():
+        return _make(arguments)
+
+
+def _make(arguments: Sequence[str]) -> int:
     DIST.mkdir(exist_ok=True)
     try:
         match list(arguments):

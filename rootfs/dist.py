@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,3 +116,13 @@ def _package(item: dict[str, str], index: int) -> dict[str, object]:
     if item.get("sha256"):
         package["checksums"] = [{"algorithm": "SHA256", "checksumValue": item["sha256"]}]
     return package
+
+
+@contextmanager
+def common_modes() -> Iterator[None]:
+    """What is built inside is read by every user of a device, whatever the umask of its builder."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)

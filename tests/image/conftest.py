@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rootfs.build import build_id, source_epoch
-from rootfs.dist import CACHE
+from rootfs.dist import CACHE, common_modes
 from rootfs.image.assemble import Slot, disk, slot
 from rootfs.image.base import base
 from rootfs.image.make import public_key, signing_key, write_bundle
@@ -60,13 +60,14 @@ def built() -> Iterator[Built]:
     directory = Path(tempfile.mkdtemp(prefix="postern-built-"))
     os.environ["POSTERN_IMAGE_LEVEL"] = QUICK_LEVEL
     try:
-        root = directory / "root"
-        root.mkdir()
-        key, epoch, found = public_key(signing_key(CACHE)), source_epoch(), base(BOARD, CACHE)
-        kernel = stage(root, found, libraries(CACHE), build_id(), epoch, board=BOARD, key=key)
-        shutil.copytree(root / "boot", directory / "kept-boot")
-        made = Built(directory, root, kernel, directory / "disk.img")
-        disk(BOARD, made.pack("first"), found, directory, epoch)
+        with common_modes():
+            root = directory / "root"
+            root.mkdir()
+            key, epoch, found = public_key(signing_key(CACHE)), source_epoch(), base(BOARD, CACHE)
+            kernel = stage(root, found, libraries(CACHE), build_id(), epoch, board=BOARD, key=key)
+            shutil.copytree(root / "boot", directory / "kept-boot")
+            made = Built(directory, root, kernel, directory / "disk.img")
+            disk(BOARD, made.pack("first"), found, directory, epoch)
         yield made
     finally:
         del os.environ["POSTERN_IMAGE_LEVEL"]
@@ -83,9 +84,10 @@ def bundles(built: Built) -> Bundles:
     kept_init = init.readlink()
 
     def bundle(name: str) -> Path:
-        identity.write_text(f"{name}\n", encoding="ascii")
         path = built.directory / f"{name}.upgrade"
-        packed = built.pack(name)
+        with common_modes():
+            identity.write_text(f"{name}\n", encoding="ascii")
+            packed = built.pack(name)
         key = signing_key(CACHE)
         write_bundle(packed, path, key, board=BOARD, version=version(), build_id=name, epoch=source_epoch())
         return path
