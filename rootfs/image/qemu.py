@@ -155,19 +155,6 @@ class Machine:
         text = self.log[: self.log.index(mark)].replace("\r", "")
         return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.split("\n", 1)[1] if "\n" in text else "")
 
-    def inside(self) -> str:
-        """What the emulator says of its processors; an emulator that hangs itself says nothing."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self.forget()
-        # -nographic: Ctrl-A C goes from the console to QEMU's monitor and back.
-        self._process.stdin.write(b"\x01cinfo status\ninfo registers -a\n\x01c")
-        self._process.stdin.flush()
-        ends = time.monotonic() + 10
-        while (left := ends - time.monotonic()) > 0 and self._read(left):
-            continue
-        return self.log
-
     def _read(self, timeout_s: float) -> bool:
         if not self._selector.select(timeout_s):
             return self.running

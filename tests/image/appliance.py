@@ -10,14 +10,13 @@ import re
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootfs.image.qemu import ConsoleError, Machine, overlay
+from rootfs.image.qemu import Machine, overlay
 from tests.netns.harness import INTERNET4, RESOLVER4, UPLINK, UPLINK4, Lab, wait_for
 from tests.netns.hotspot import Hotspot
 
@@ -33,25 +32,9 @@ class Appliance:
     machine: Machine
     guests: Hotspot  # for what guests do; it has no processes of its own here
     directory: Path
-    restarted: bool = False
 
     def wait_until_open(self) -> None:
-        """Wait until the gate is open: posternd and the portal answer.
-
-        An emulated machine was once seen to stand still, with nothing more on its console. That is the emulator's and
-        not the image's, so it is started again, once and with a warning. A machine that answers has no such excuse.
-        """
-        try:
-            self._wait_until_open()
-        except ConsoleError as error:
-            if self.restarted or self._answers():
-                raise AssertionError(f"{error}\n{self.state()}") from error
-            warnings.warn(f"the emulated machine stands still: {self.machine.inside()}", stacklevel=2)
-            self.restarted = True
-            self.restart_after_power_cut()
-            self._wait_until_open()
-
-    def _wait_until_open(self) -> None:
+        """Wait until the gate is open: posternd and the portal answer."""
         self.machine.wait_for(r"operator@postern-[0-9a-f]+:~", BOOT_LIMIT_S)
         ends = time.monotonic() + BOOT_LIMIT_S
         while True:
@@ -61,15 +44,6 @@ class Appliance:
             assert time.monotonic() < ends, f"the gate does not open:\n{self.state()}"
             time.sleep(1)
         assert wait_for(self._portal_answers, timeout_s=BOOT_LIMIT_S, every_s=1.0), self.state()
-
-    def _answers(self) -> bool:
-        """Whether the console's shell is there, after an interrupt of what it does."""
-        try:
-            self.machine.type("\x03")
-            self.machine.ask("true", 60)
-        except ConsoleError:
-            return False
-        return True
 
     def state(self) -> str:
         """What somebody who looks for the reason wants to see."""
