@@ -10,10 +10,11 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.control import params as read
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, UNAVAILABLE, ControlError, JsonValue, Params
@@ -22,11 +23,14 @@ from gateway.system.timezones import set_timezone
 from gateway.uci import UciSyntaxError, parse
 from gateway.upgrade.slots import NoSlots
 
+if TYPE_CHECKING:
+    from gateway.upgrade.progress import Report
+
 LONGEST_CONFIG: Final = 1 << 19
-# Where an upgrade is put before the verb is asked: whoever may fill the place may ask for an upgrade, and no signature
-# that this device trusts means no upgrade.
 CERTIFICATE, CERTIFICATE_KEY = "device.crt", "device.key"  # as `postern-web --role admin` calls its own
 _LONGEST_PEM: Final = 1 << 16
+# Where an upgrade is put before the verb is asked: whoever may fill the place may ask for an upgrade, and no signature
+# that this device trusts means no upgrade.
 BUNDLE: Final = "var/lib/postern/upgrade/bundle"
 
 
@@ -119,20 +123,29 @@ def _pem(path: Path) -> str:
     return content.decode("ascii")
 
 
-def check_upgrade(place: Place, params: Params) -> JsonValue:
-    """Verify the bundle that lies in its place, and say what is in it; nothing is written."""
-    read.only(params)
-    from gateway.upgrade import perform, progress  # the daemon knows the verbs, too, and never upgrades by itself
+@contextmanager
+def _reporting(place: Place, failed: str) -> Iterator[Report]:
+    """Say how far it is while it lasts; what goes wrong becomes a refusal, `failed` begins those of the system."""
+    from gateway.upgrade import progress
     from gateway.upgrade.bundle import BundleRefused
 
     try:
-        checked = perform.check(place.root / BUNDLE, progress.reporter(place.run_dir))
+        yield progress.reporter(place.run_dir)
     except (BundleRefused, NoSlots) as err:
         raise ControlError(CONFLICT, str(err)) from err
     except (OSError, subprocess.SubprocessError) as err:
-        raise ControlError(UNAVAILABLE, f"the bundle cannot be verified: {err}") from err
+        raise ControlError(UNAVAILABLE, f"{failed}: {err}") from err
     finally:
         progress.forget(place.run_dir)
+
+
+def check_upgrade(place: Place, params: Params) -> JsonValue:
+    """Verify the bundle that lies in its place, and say what is in it; nothing is written."""
+    read.only(params)
+    from gateway.upgrade import perform  # the daemon knows the verbs, too, and never upgrades by itself
+
+    with _reporting(place, "the bundle cannot be verified") as report:
+        checked = perform.check(place.root / BUNDLE, report)
     manifest = checked.manifest
     return {
         "version": manifest.version,
@@ -147,23 +160,16 @@ def check_upgrade(place: Place, params: Params) -> JsonValue:
 def upgrade(place: Place, params: Params) -> JsonValue:
     """Install the bundle that lies in its place, and start the system anew to try it."""
     read.only(params, "older", "build_id")
-    from gateway.upgrade import perform, progress
-    from gateway.upgrade.bundle import BundleRefused
+    from gateway.upgrade import perform
 
-    try:
+    with _reporting(place, "the upgrade could not be written") as report:
         story = perform.install(
             place.root / BUNDLE,
             older=read.flag(params, "older"),
             build_id=read.text(params, "build_id", "", longest=64),
-            report=progress.reporter(place.run_dir),
+            report=report,
         )
         perform.restart()
-    except (BundleRefused, NoSlots) as err:
-        raise ControlError(CONFLICT, str(err)) from err
-    except (OSError, subprocess.CalledProcessError) as err:
-        raise ControlError(UNAVAILABLE, f"the upgrade could not be written: {err}") from err
-    finally:
-        progress.forget(place.run_dir)
     return asdict(story)
 
 

@@ -18,7 +18,6 @@ The share of all processors that went to others (kernel threads, other programs)
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -35,6 +34,7 @@ from typing import Final
 from tests.bench import dhcp, forwarding, http, opennds
 from tests.bench.crowd import address_of
 from tests.bench.logins import Kind
+from tests.bench.options import read_options
 from tests.bench.stage import (
     LoginRun,
     Meter,
@@ -358,16 +358,7 @@ def measure_forwarding(report: Report, sizes: Sizes) -> None:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(PARTS), help="which parts to measure")
-    parser.add_argument("--quick", action="store_true", help="less of everything, for trying the benchmark itself")
-    options = parser.parse_args()
-    parts = set(options.parts.split(","))
-    if unknown := parts - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if os.geteuid() != 0:
-        print("this benchmark makes network namespaces: run it as root", file=sys.stderr)
-        return 2
+    parts, quick = read_options(__doc__, PARTS)
     missing = [
         tool for tool in ("perfdhcp", "kea-dhcp4", "dnsmasq", "freeradius", "conntrack") if not shutil.which(tool)
     ]
@@ -375,7 +366,7 @@ def main() -> int:
         print(f"missing: {', '.join(missing)}; run ./build.sh bench gate, which installs them", file=sys.stderr)
         return 2
     end_by_signal()
-    sizes = QUICK if options.quick else WHOLE
+    sizes = QUICK if quick else WHOLE
     load = os.getloadavg()[0]
     report = Report()
     with cached_byte_code():

@@ -19,7 +19,6 @@ whether all were reached (0) or not (1).
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import splash, web_captures, web_users
+from tests.bench.options import read_options
 from tests.bench.rows import Row, table, tell
 from tests.bench.stage import end_by_signal
 from tests.bench.web_stage import WebStage
@@ -78,19 +78,10 @@ def measure(parts: set[str], sizes: Sizes) -> list[Row]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(PARTS), help="which parts to measure")
-    parser.add_argument("--quick", action="store_true", help="less of everything, for trying the benchmark itself")
-    options = parser.parse_args()
-    parts = set(options.parts.split(","))
-    if unknown := parts - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if os.geteuid() != 0:
-        print("this benchmark makes network namespaces: run it as root", file=sys.stderr)
-        return 2
+    parts, quick = read_options(__doc__, PARTS)
     end_by_signal()
     load = os.getloadavg()[0]
-    rows = measure(parts, QUICK if options.quick else WHOLE)
+    rows = measure(parts, QUICK if quick else WHOLE)
     missed = [row for row in rows if not row.reached]
     print(f"postern bench web: {os.cpu_count()} cores, load generator included")
     if load > 0.5:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from webui.admin.fields import FieldError
-from webui.admin.paging import Column, read_listing
+from webui.admin.paging import Column, searched
 from webui.admin.site import Page, Route
 from webui.messages import Response
 
@@ -26,26 +26,8 @@ def routes() -> list[Route]:
 
 async def listing(page: Page) -> Response:
     """GET /devices: what is remembered, a page at a time."""
-    shown = read_listing("/devices", page.query, COLUMNS, "", "search")
-    kept = dict(shown.kept)
-    answer = await page.call(
-        "devices.list",
-        search=kept["search"] or None,
-        sort=shown.sort or None,  # the latest first
-        descending=shown.descending,
-        offset=shown.offset,
-        limit=shown.size,
-    )
-    return page.render(
-        "devices",
-        title="Remembered devices",
-        rows=answer["rows"],
-        total=answer["total"],
-        search=kept["search"],
-        listing=shown,
-        columns=COLUMNS,
-        noun="device",
-    )
+    # The latest first.
+    return await searched(page, "devices", "Remembered devices", "device", COLUMNS, "")
 
 
 async def forget(page: Page) -> Response:

@@ -7,6 +7,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from webui.admin.fields import Fields
+from webui.admin.site import Page
+from webui.messages import Response
 
 SIZES: Final = (25, 50, 100, 250)
 _DEFAULT_SIZE: Final = 50
@@ -82,4 +84,31 @@ def read_listing(path: str, query: Fields, columns: tuple[Column, ...], default:
         query.flag("down"),
         query.number("page", 1, low=1, high=1_000_000),
         size if size in SIZES else _DEFAULT_SIZE,
+    )
+
+
+async def searched(page: Page, name: str, title: str, noun: str, columns: tuple[Column, ...], default: str) -> Response:
+    """The page of a table that is searched, sorted and cut by the daemon's method NAME.list.
+
+    `default` is what it is sorted by when nobody says; empty for the order that the daemon takes by itself.
+    """
+    shown = read_listing(f"/{name}", page.query, columns, default, "search")
+    search = dict(shown.kept)["search"]
+    answer = await page.call(
+        f"{name}.list",
+        search=search or None,
+        sort=shown.sort or None,
+        descending=shown.descending,
+        offset=shown.offset,
+        limit=shown.size,
+    )
+    return page.render(
+        name,
+        title=title,
+        rows=answer["rows"],
+        total=answer["total"],
+        search=search,
+        listing=shown,
+        columns=columns,
+        noun=noun,
     )

@@ -94,12 +94,9 @@ def language_of(request: Request) -> Language:
 
 async def show(app: AdminApp, request: Request) -> Response:
     """GET /setup?step=N: one step, while there is no administrator."""
-    try:
-        state = await app.daemon.ask("admin.state", {})
-    except ControlError as err:
-        return app.unreachable(err)
-    if not state.get("setup_needed"):
-        return _to("/login")
+    state = await _state(app)
+    if isinstance(state, Response):
+        return state
     query = Fields(request.query)
     try:
         step = query.integer("step", 1, low=1, high=len(STEPS)) or 1
@@ -109,6 +106,15 @@ async def show(app: AdminApp, request: Request) -> Response:
     if query.text("lang", longest=10):
         response.headers.append(("Set-Cookie", cookie(_LANGUAGE_COOKIE, language_of(request).code)))
     return response
+
+
+async def _state(app: AdminApp) -> Answer | Response:
+    """What the daemon says of this gateway, or where to go when there is an administrator already."""
+    try:
+        state = await app.daemon.ask("admin.state", {})
+    except ControlError as err:
+        return app.unreachable(err)
+    return state if state.get("setup_needed") else _to("/login")
 
 
 def _page(app: AdminApp, request: Request, state: Answer, step: int, alert: str = "", status: int = 200) -> Response:
@@ -135,12 +141,9 @@ def _page(app: AdminApp, request: Request, state: Answer, step: int, alert: str 
 async def take(app: AdminApp, request: Request) -> Response:
     """POST /setup: take one step, back or on; the last one makes the first administrator."""
     language = language_of(request)
-    try:
-        state = await app.daemon.ask("admin.state", {})
-    except ControlError as err:
-        return app.unreachable(err)
-    if not state.get("setup_needed"):
-        return _to("/login")
+    state = await _state(app)
+    if isinstance(state, Response):
+        return state
     try:
         form = read_form(request)
         step = form.integer("step", 1, low=1, high=len(STEPS)) or 1

@@ -8,7 +8,7 @@ from typing import Any, Final
 from webui.admin import limits
 from webui.admin.daemon import ControlError, JsonValue
 from webui.admin.fields import FieldError, Fields
-from webui.admin.paging import Column, read_listing
+from webui.admin.paging import Column, searched
 from webui.admin.site import Page, Route, segment
 from webui.messages import Response
 
@@ -40,26 +40,7 @@ def routes() -> list[Route]:
 
 async def listing(page: Page) -> Response:
     """GET /users: the accounts that fit the search, a page at a time."""
-    shown = read_listing("/users", page.query, COLUMNS, "username", "search")
-    kept = dict(shown.kept)
-    answer = await page.call(
-        "users.list",
-        search=kept["search"] or None,
-        sort=shown.sort,
-        descending=shown.descending,
-        offset=shown.offset,
-        limit=shown.size,
-    )
-    return page.render(
-        "users",
-        title="Users",
-        rows=answer["rows"],
-        total=answer["total"],
-        search=kept["search"],
-        listing=shown,
-        columns=COLUMNS,
-        noun="user",
-    )
+    return await searched(page, "users", "Users", "user", COLUMNS, "username")
 
 
 async def new(page: Page) -> Response:
