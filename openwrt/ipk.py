@@ -56,6 +56,8 @@ class Package:
     licence: str = "MIT"  # an SPDX expression
     users: str = ""  # Require-User: user:group:further groups …, one word for each user
     conffiles: Sequence[str] = ()
+    arrives: str = ""  # a shell script of our own after installation,
+    leaves: str = ""  # and one before removal
 
     @property
     def file_name(self) -> str:
@@ -72,6 +74,9 @@ def write(package: Package, destination: Path, epoch: int) -> Path:
         parts.add("conffiles", "".join(f"/{path}\n" for path in sorted(package.conffiles)))
     parts.add("postinst", _POSTINST, PROGRAM)
     parts.add("prerm", _PRERM, PROGRAM)
+    for name, script in (("postinst-pkg", package.arrives), ("prerm-pkg", package.leaves)):
+        if script:
+            parts.add(name, script, PROGRAM)
     outer = io.BytesIO()
     with tarfile.open(fileobj=outer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         contents = (b"2.0\n", pack(data), pack(_tar(parts, epoch)))

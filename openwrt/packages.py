@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Final
 
-from gateway.config_example import example
 from openwrt.ipk import Package
 from openwrt.lean import lean
 from rootfs.payload import HOME, LAUNCHERS, PROJECT, carried, licences, program, version
@@ -25,7 +24,7 @@ PYTHON: Final = (
     "python3-ctypes", "python3-sqlite3", "python3-openssl", "python3-xml",
     "python3-msgpack",
 )  # fmt: skip
-SYSTEM: Final = ("nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink", "openssl-util")
+SYSTEM: Final = ("nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink")
 # user:group:further groups, one word for each user. The system asks for a member by looking for its name as a part of
 # the list, so a user whose name is part of another's comes first.
 USERS: Final = (
@@ -35,11 +34,49 @@ USERS: Final = (
 CONFIGURATION: Final = "etc/config/postern"
 # Modes do not come from the checkout.
 _PROGRAMS: Final = ("etc/init.d/", "etc/uci-defaults/", "etc/hotplug.d/")
-_ANALYSIS: Final = (f"{HOME}/gateway/analysis/", "usr/sbin/postern-worker")
-# Of images with two slots, for bash, for type checkers: nothing of these runs here.
-_ELSEWHERE: Final = ("usr/sbin/postern-trial", f"{HOME}/gateway/cli/postern.bash")
+# What a router can do without is a package of its own: captures, and the administration's pages.
+_OPTIONAL: Final = {
+    "postern-analysis": (
+        "usr/sbin/postern-worker",
+        *(
+            f"{HOME}/gateway/{part}"
+            for part in ("analysis/", "capture/", "cli/analyze.py", "cli/capture.py")
+        ),
+    ),
+    "postern-admin": tuple(
+        f"{HOME}/webui/{part}"
+        for part in (
+            "admin/", "static/admin/", "templates/admin/", "locale/setup/", "backend.py", "flow_table.py", "jobs.py",
+            "looks.py", "multipart.py", "portal/preview.py", "progress.py", "reports.py", "sse.py", "uploads.py",
+        )
+    ),
+}  # fmt: skip
+# The gate shows what it was told and lists what was recorded with these.
+_ALWAYS: Final = tuple(
+    f"{HOME}/gateway/{part}"
+    for part in ("analysis/__init__.py", "analysis/escape.py", "capture/__init__.py", "capture/recording.py")
+)
+# Of images with two slots, for bash, for people who write programs: nothing of these is read here.
+_ELSEWHERE: Final = (
+    "usr/sbin/postern-trial",
+    *(
+        f"{HOME}/gateway/{part}"
+        for part in ("upgrade/trial.py", "cli/postern.bash", "analysis/schema.py", "analysis/report.schema.json")
+    ),
+)
+# Run when a part comes to or leaves a router on which the gate runs already. In the SDK's packages the same.
+ARRIVES: Final = """\
+#!/bin/sh
+[ -n "$IPKG_INSTROOT" ] || ! /etc/init.d/postern running || /etc/init.d/postern reload
+exit 0
+"""
+LEAVES: Final = """\
+#!/bin/sh
+[ -n "$IPKG_INSTROOT" ] || ubus call service delete '{"name":"postern","instance":"@INSTANCE@"}' >/dev/null 2>&1
+exit 0
+"""
 # Modules whose classes' docstrings are read at run time.
-READ: Final = ("gateway/config.py", "gateway/analysis/report.py")
+READ: Final = ("gateway/config.py",)
 
 # Bytecode goes to RAM: the flash is small and wears out. Each user has a directory that only it can write, because
 # whoever writes bytecode decides what its reader does.
@@ -58,11 +95,11 @@ sys.exit(main())
 
 def packages(libraries: list[Library], build_id: str) -> list[Package]:
     """Our packages that serve every architecture."""
-    main, analysis = Tree(), Tree()
+    parts = {"postern": Tree(), **{name: Tree() for name in _OPTIONAL}}
     for path, entry in _program(build_id):
-        (analysis if path.startswith(_ANALYSIS) else main).add(path, entry.data, entry.mode)
+        parts[_part(path)].add(path, entry.data, entry.mode)
+    main = parts["postern"]
     main.merge(_files("postern/files"))
-    main.add("usr/share/postern/postern.conf.example", example())
     main.add("usr/share/licenses/postern/LICENSE", (PROJECT / "LICENSE").read_bytes())
     vendor = carried(libraries)
     vendor.add("usr/share/licenses/postern-vendor/LICENSES", licences(libraries))
@@ -74,11 +111,28 @@ def packages(libraries: list[Library], build_id: str) -> list[Package]:
             "Captive-portal gateway: gives guests addresses, holds them at a login page,\n"
             "lets them through in the kernel, and accounts for them to RADIUS.",
             main,
-            depends=(*PYTHON, *SYSTEM, "postern-analysis", "postern-vendor"),
+            depends=(*PYTHON, *SYSTEM, "postern-vendor"),
             users=USERS,
             conffiles=(CONFIGURATION,),
         ),
-        Package("postern-analysis", number, "Analysis of captures, a part of Postern.", analysis),
+        Package(
+            "postern-admin",
+            number,
+            "Postern's administration pages and REST API, over HTTPS on port 8443.",
+            parts["postern-admin"],
+            depends=("postern", "postern-analysis", "openssl-util"),
+            arrives=ARRIVES,
+            leaves=LEAVES.replace("@INSTANCE@", "admin"),
+        ),
+        Package(
+            "postern-analysis",
+            number,
+            "Recording and analysis of captures for Postern: postern capture, postern analyze.",
+            parts["postern-analysis"],
+            depends=("postern",),
+            arrives=ARRIVES,
+            leaves=LEAVES.replace("@INSTANCE@", "worker"),
+        ),
         Package(
             "postern-vendor",
             number,
@@ -91,10 +145,17 @@ def packages(libraries: list[Library], build_id: str) -> list[Package]:
             number,
             "LuCI status page of Postern, and the way to its own administration pages.",
             _luci(),
-            depends=("luci-base", "postern"),
+            depends=("luci-base", "postern-admin"),
             section="luci",
         ),
     ]
+
+
+def _part(path: str) -> str:
+    """The package that a file of the program goes to."""
+    if path.startswith(_ALWAYS):
+        return "postern"
+    return next((name for name, places in _OPTIONAL.items() if path.startswith(places)), "postern")
 
 
 def _program(build_id: str) -> Tree:

@@ -28,7 +28,8 @@ from rootfs.vendor import VendorError, libraries
 
 MIB: Final = 1 << 20
 IPK_LIMITS: Final = {
-    "postern": 500_000,
+    "postern": 400_000,
+    "postern-admin": 200_000,
     "postern-analysis": 250_000,
     "postern-vendor": 600_000,
     "postern-uvloop": 700_000,
@@ -121,7 +122,7 @@ def report(path: Path, limit_bytes: int) -> None:
     artefact = record(path, limit_bytes)
     print(
         f"{path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path}  {artefact.size_bytes / 1e6:.2f} MB "
-        f"(limit {limit_bytes / 1e6:.1f})  sha256 {artefact.sha256}"
+        f"(limit {limit_bytes / 1e6:.2f})  sha256 {artefact.sha256}"
     )
 
 

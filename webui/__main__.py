@@ -53,7 +53,14 @@ async def serve_portal(options: argparse.Namespace) -> None:
 
 async def serve_admin(options: argparse.Namespace) -> None:
     """Run the administration's side until a signal; raises UserError for a place to listen that is none."""
-    from webui.admin.daemon import AdminDaemon
+    try:
+        from webui.admin.daemon import AdminDaemon
+    except ModuleNotFoundError as err:
+        if err.name not in ("webui.admin", "webui.admin.daemon"):
+            raise
+        raise UserError(
+            "the administration pages come with the package postern-admin, which is not installed"
+        ) from None
     from webui.admin.service import AdminService, ListenError, Options, read_place
 
     stop = asyncio.Event()

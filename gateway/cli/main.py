@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Final, NamedTuple
 
 from gateway import __version__
@@ -36,6 +37,10 @@ _STATUS_OF_CODE: Final = {
     protocol.UNAUTHENTICATED: DENIED,
     protocol.BAD_PARAMS: USAGE,
 }
+
+
+class NotInstalled(Exception):
+    """A command's module is in a part of Postern that this device is without; the message says which."""
 
 
 class Command(NamedTuple):
@@ -74,7 +79,11 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (argparse itself exits with 2)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(command_in(words))
+    try:
+        parser = make_parser(command_in(words))
+    except NotInstalled as err:
+        print(f"postern: {err}", file=sys.stderr)
+        return FAILED
     arguments = parser.parse_args(words)
     if not hasattr(arguments, "run"):
         parser.print_help()
@@ -112,7 +121,7 @@ def command_in(words: Sequence[str]) -> str | None:
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser, with the options of `command` only; the others are there by name."""
+    """The parser, with the options of `command` only; the others are there by name. Raises NotInstalled."""
     parser = argparse.ArgumentParser(
         prog="postern",
         description="Look into the gateway and steer it.",
@@ -124,10 +133,22 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers: Subparsers[argparse.ArgumentParser] = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, (module, summary) in COMMANDS.items():
         if name == command:
-            importlib.import_module(module).add_parser(subparsers)
+            _module(name, module).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser
+
+
+def _module(command: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as err:
+        if err.name != name:
+            raise
+        raise NotInstalled(
+            f"{command} comes with the package postern-analysis, which is not installed (OpenWrt: opkg install "
+            "postern-analysis)"
+        ) from None
 
 
 class _Version(argparse.Action):

@@ -83,9 +83,14 @@ class CaptureMethods:
         if running >= AT_ONCE:
             raise ControlError(BUSY, f"{running} recordings run already; end one of them first")
         # Filters, sockets and jobs for a recording now and then: they need not be in memory for months.
-        from gateway.capture import recorder
-        from gateway.capture.expression import FilterError
-        from gateway.capture.tap import TapError
+        try:
+            from gateway.capture import recorder
+            from gateway.capture.expression import FilterError
+            from gateway.capture.tap import TapError
+        except ModuleNotFoundError:
+            raise ControlError(
+                UNAVAILABLE, "recording comes with the package postern-analysis, which is not installed"
+            ) from None
 
         try:
             started = await asyncio.to_thread(

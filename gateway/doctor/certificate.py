@@ -97,8 +97,8 @@ def judge_administration(admin: Admin, served: Served, now_unix: float) -> Row:
         return warn(
             check,
             f"The administration's pages do not answer at {served.where}: {served.trouble}.",
-            "Start them: systemctl start postern-admin-web (OpenWrt: service postern restart), and read their log; or "
-            "set option enabled '0' in section admin.",
+            "Start them: systemctl start postern-admin-web (OpenWrt: opkg install postern-admin; service postern "
+            "restart), and read their log; or set option enabled '0' in section admin.",
         )
     if admin.certificate:
         renew = f"Put a new one into {admin.certificate} and {admin.certificate_key}, then restart postern-admin-web."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +35,28 @@ class Instance:
         return " ".join(self.params["command"])
 
 
-def calls(tmp_path: Path, text: str, action: str = "start", shell: tuple[str, ...] = ("dash",)) -> list[list[str]]:
-    """What the script asks for, call by call."""
+def calls(
+    tmp_path: Path,
+    text: str,
+    action: str = "start",
+    shell: tuple[str, ...] = ("dash",),
+    parts: tuple[str, ...] = ("postern-admin", "postern-analysis"),
+) -> list[list[str]]:
+    """What the script asks for, call by call, on a router with these parts beside the gate."""
     (tmp_path / "postern").write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [*shell, str(STAND_IN), str(SCRIPT), action, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory(dir=tmp_path) as root:
+        if "postern-admin" in parts:
+            (Path(root) / "usr/lib/postern/webui/admin").mkdir(parents=True)
+        if "postern-analysis" in parts:
+            (Path(root) / "usr/sbin").mkdir(parents=True)
+            (Path(root) / "usr/sbin/postern-worker").touch(mode=0o755)
+        done = subprocess.run(
+            [*shell, str(STAND_IN), str(SCRIPT), action, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": os.environ["PATH"], "IPKG_INSTROOT": root},
+        )
     assert (done.returncode, done.stderr) == (0, "")
     return [line.split("\t") for line in done.stdout.splitlines()]
 
@@ -75,6 +93,16 @@ def test_each_process_runs_as_the_user_that_it_is_for(tmp_path: Path, shell: lis
     }
     made = {word.split(":")[0] for word in USERS.split()}
     assert {instance.params["user"][0] for instance in found.values() if "user" in instance.params} == made
+
+
+@pytest.mark.parametrize(
+    ("parts", "started"),
+    [((), []), (("postern-analysis",), ["worker"]), (("postern-admin", "postern-analysis"), ["admin", "worker"])],
+)
+def test_only_what_is_installed_is_started(tmp_path: Path, parts: tuple[str, ...], started: list[str]) -> None:
+    """The gate and the guests' pages are always there; the other processes are packages of their own."""
+    found = instances(calls(tmp_path, ON, parts=parts))
+    assert list(found) == ["system", "posternd", "portal", *started]
 
 
 def test_commands_name_the_places_of_a_router(tmp_path: Path) -> None:

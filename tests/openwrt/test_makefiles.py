@@ -32,6 +32,10 @@ $(1): build
 	@echo 'told|$(1)|PKGARCH|$(PKGARCH)'
 	@echo 'told|$(1)|VERSION|$(PKG_VERSION)-r$(PKG_RELEASE)'
 	@echo 'told|$(1)|conffiles|$(strip $(Package/$(1)/conffiles))'
+	@echo "$$$$arrives" >$(OUT)/$(1).postinst
+	@echo "$$$$leaves" >$(OUT)/$(1).prerm
+$(1): export arrives=$$(call Package/$(1)/postinst)
+$(1): export leaves=$$(call Package/$(1)/prerm)
 all: $(1)
 $(foreach name,DEPENDS USERID PKGARCH,$(eval $(name):=))
 endef
@@ -102,7 +106,7 @@ def test_the_makefile_installs_what_the_writer_packs(
     """The same files with the same modes and, but for the build's id, the same content; it says the same of them."""
     said = make(tmp_path, "postern")
     told = {(line[1], line[2]): line[3] for line in said if line[0] == "told"}
-    for name in ("postern", "postern-analysis", "postern-vendor"):
+    for name in ("postern", "postern-admin", "postern-analysis", "postern-vendor"):
         package, out = made[name], tmp_path / "out" / name
         assert files(out) == {path: entry.mode for path, entry in package.tree}
         changed = [path for path, entry in package.tree if (out / path).read_bytes() != entry.data]
@@ -112,6 +116,8 @@ def test_the_makefile_installs_what_the_writer_packs(
         assert told[name, "PKGARCH"] == package.architecture
         assert told[name, "VERSION"] == package.version
         assert told[name, "conffiles"].split() == [f"/{path}" for path in package.conffiles]
+        for script, text in (("postinst", package.arrives), ("prerm", package.leaves)):
+            assert (tmp_path / "out" / f"{name}.{script}").read_text() == (text or "\n")
     downloads = {line[1]: line[3] for line in said if line[0] == "download"}
     assert sorted(downloads.values()) == sorted(library.sha256 for library in vendor)
     for line in said:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config_example import example
 from openwrt import ipk
 from openwrt.feed_index import write_index
 from openwrt.ipk import Package
@@ -62,11 +63,11 @@ def test_the_program_answers_from_its_packages(device: Path) -> None:
     assert done.stdout.startswith("postern ")
 
 
-def test_the_example_is_the_same_from_leaned_sources(device: Path, made: dict[str, Package]) -> None:
-    """Its sentences are docstrings of classes, which stay in that module; the file that is shipped is equal to it."""
+def test_the_example_is_the_same_from_leaned_sources(device: Path) -> None:
+    """Its sentences are docstrings of classes, which stay in that module."""
     done = run(device, "posternd", "--example")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.encode() == made["postern"].tree.files["usr/share/postern/postern.conf.example"].data
+    assert done.stdout == example()
 
 
 def test_the_configuration_that_is_shipped_has_only_this_machine_against_it(device: Path) -> None:
@@ -91,6 +92,67 @@ def test_a_capture_is_analysed_from_leaned_sources(device: Path, captures: Path)
     assert json.loads(done.stdout)["schema"].startswith("postern.analysis/")
 
 
+GATE = ("postern", "postern-vendor")
+
+
+@pytest.fixture(scope="module")
+def gate(made: dict[str, Package], tmp_path_factory: pytest.TempPathFactory, device: Path) -> Path:
+    """A root with the gate alone: no administration, no analysis."""
+    root = tmp_path_factory.mktemp("gate")
+    for name in GATE:
+        made[name].tree.write(root, EPOCH)
+    (root / "feed").symlink_to(device / "feed")
+    return root
+
+
+@pytest.mark.parametrize("command", ["analyze", "capture"])
+def test_a_part_that_is_not_installed_is_named(gate: Path, command: str) -> None:
+    """Whoever asks for it reads which package to install, and no traceback; the other commands are as ever."""
+    done = run(gate, "postern", command, "list")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"postern: {command} comes with the package postern-analysis, which is not installed "
+        "(OpenWrt: opkg install postern-analysis)\n"
+    )
+    assert run(gate, "postern", "--help").returncode == 0
+    done = run(gate, "postern-web", "--role", "admin")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "postern-web: the administration pages come with the package postern-admin, which is not installed",
+    )
+
+
+def test_the_gate_stands_without_the_other_parts(gate: Path, made: dict[str, Package]) -> None:
+    """Every module of its package loads where administration and analysis are missing."""
+    modules = [
+        path.removeprefix(f"{HOME}/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path, _ in made["postern"].tree
+        if path.startswith((f"{HOME}/gateway", f"{HOME}/webui")) and path.endswith(".py")
+        if not path.endswith("cli/__main__.py")  # runs what it is told at once
+    ]
+    code = RUN.format(root=str(gate), words=[], module="gateway").replace(
+        "importlib.import_module('gateway').main()",
+        f"len([importlib.import_module(name) for name in {modules!r}]) - {len(modules)}",
+    )
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-S", "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_part_tells_a_running_gate_of_itself(made: dict[str, Package], tmp_path: Path) -> None:
+    """What arrives on a running gate is started by a reload; what leaves is stopped; an image that is built is left."""
+    for name, instance in (("postern-admin", "admin"), ("postern-analysis", "worker")):
+        package = made[name]
+        assert "/etc/init.d/postern reload" in package.arrives
+        assert f'"instance":"{instance}"' in package.leaves
+        for script in (package.arrives, package.leaves):
+            done = subprocess.run(
+                ["dash", "-e"], input=script, capture_output=True, text=True, check=False, env={"IPKG_INSTROOT": "/x"}
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("role", ["portal", "admin"])
 def test_a_web_role_starts_from_its_packages(device: Path, role: str) -> None:
     """All that it imports is carried: a library that no package has would stop it here."""
@@ -104,7 +166,7 @@ def test_a_web_role_starts_from_its_packages(device: Path, role: str) -> None:
 
 def test_launchers_keep_bytecode_in_ram_and_apart(made: dict[str, Package]) -> None:
     """Bytecode of one user is never read by another, and never written to flash."""
-    files = {**made["postern"].tree.files, **made["postern-analysis"].tree.files}
+    files = {path: entry for package in made.values() for path, entry in package.tree}
     launchers = [path for path in files if path.startswith(("usr/bin/", "usr/sbin/"))]
     assert sorted(launchers) == sorted(path for path in LAUNCHERS if not path.endswith("postern-trial"))
     for path in launchers:
