@@ -40,6 +40,7 @@ usage: ./build.sh TASK [ARGUMENTS]
   image x86_64|rpi-arm64    an image to flash and its upgrade bundle, into dist/ (root)
   boot x86_64|rpi-arm64 [--test]
                             start a built image in QEMU, on this terminal; with --test, prove it (root)
+  native                    compile the helper of the analysis for this machine's Python; it runs without, slower
   golden                    rewrite the golden files; the difference is the review
   bench gate|analysis|web   measure, next to other programs, in one table (root)
   fuzz [SECONDS]            feed garbage to every parser, longer than the tests do
@@ -118,6 +119,12 @@ check() {
   shellcheck --shell=dash rootfs/image/init openwrt/postern/files/etc/{init.d,uci-defaults,hotplug.d/iface}/*
 }
 
+# The helper in machine code for the Python of the environment, beside its source; made again when that is newer.
+need_native() {
+  need_packages gcc libc6-dev libpython3-dev
+  "$VENV/bin/python" -m rootfs.native
+}
+
 task=${1:-}
 [ $# -gt 0 ] && shift
 case "$task" in
@@ -131,6 +138,7 @@ case "$task" in
   test)
     need_packages "${TEST_PACKAGES[@]}"
     need_venv
+    need_native
     check
     exec "$VENV/bin/python" -m pytest "$@"
     ;;
@@ -175,6 +183,11 @@ case "$task" in
     fi
     exec "$VENV/bin/python" -m rootfs.image.qemu "$board"
     ;;
+  native)
+    need_packages python3-venv
+    need_venv
+    need_native
+    ;;
   golden)
     need_packages "${RUN_PACKAGES[@]}"
     need_venv
@@ -187,6 +200,7 @@ case "$task" in
     case "${1:-}" in
       gate | analysis | web)
         [ "$1" != web ] || need_locust
+        [ "$1" = gate ] || need_native
         exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}"
         ;;
       *)

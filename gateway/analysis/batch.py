@@ -5,7 +5,8 @@ state lives in locals, a direction of a flow is an object with slots, and the tw
 exactly the expected sequence number, an ACK that advances) are dealt with in place. Everything else goes to
 `tcp.segment`, one call further.
 
-`run(buffer, records, state)` is the seam: a native helper that fills the same state could take its place.
+Where the helper in machine code is there, it takes the usual packets into the same tables first (see `native`), and
+this loop sees the others only.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
-from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, slow_trip
+from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, slow_trip
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
+from gateway.analysis.native import bind, unusual
 from gateway.analysis.tcp import roll, segment
 from gateway.analysis.udp import datagram
 
 if TYPE_CHECKING:
-    from gateway.analysis.flows import Direction
     from gateway.analysis.records import Block
     from gateway.analysis.state import State
 
@@ -51,6 +52,7 @@ def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Call
 
 
 _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
+bind(Direction, opening_syn)
 
 
 def run(block: Block, st: State) -> None:
@@ -75,7 +77,7 @@ def run(block: Block, st: State) -> None:
     others = other_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
     decapsulate = st.decapsulate
     watch = st.watch_mtu
-    for frame, (start, end, wire, t) in enumerate(records, st.frame + 1):
+    for frame, (start, end, wire, t) in unusual(block, before if room != _NOWHERE else -1, st):
         # Each layout leaves the same names; `total` counts an IPv4 header of 20 bytes, `doff` is the byte of the TCP
         # header's length, with the VLAN above it. `kind` tells afterwards where the TCP header begins.
         if end - start >= room:

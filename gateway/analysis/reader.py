@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from gateway.analysis.linknames import linktype_name
+from gateway.analysis.native import new_records
 from gateway.analysis.pcapng import SECTION_MAGIC, walk_pcapng
-from gateway.analysis.records import MAX_RECORD, MOST_BYTES, Block, Interface, Notes, Record, Walk
+from gateway.analysis.records import MAX_RECORD, MOST_BYTES, Block, Interface, Notes, Walk
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.settings import Reader as ReaderSettings
 from gateway.analysis.timeline import SECOND, Timeline
@@ -249,6 +250,7 @@ class _PcapWalk(Walk):
         _major, _minor, _zone, _sigfigs, snaplen, link = struct.unpack_from(order + "HHiIII", head, 4)
         self._fields = struct.Struct(order + "IIII").unpack_from
         self._unit_ns = unit_ns
+        self._big = order == ">"
         self._header = header
         self._limit = min(max(_LONGEST, snaplen + 4096), MAX_RECORD)
         resolution = "ns" if unit_ns == 1 else "us"
@@ -259,7 +261,7 @@ class _PcapWalk(Walk):
         return b""
 
     def step(self, buffer: bytes, base: int, last: bool) -> tuple[list[Block], int]:
-        records: list[Record] = []
+        records = new_records()
         append = records.append
         fields, unit, header = self._fields, self._unit_ns, self._header
         fraction_limit = SECOND // unit
@@ -271,6 +273,12 @@ class _PcapWalk(Walk):
         position, size = 0, len(buffer)
         stop = size - header
         while position <= stop:
+            if not isinstance(records, list):
+                position = records.walk(buffer, position, header, unit, self._big, previous, until)
+                if records:
+                    previous = records[-1][3]
+                if position > stop:
+                    break
             seconds, fraction, captured, wire = fields(buffer, position)
             start = position + header
             end = start + captured

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from gateway.analysis._usual import Records
     from gateway.analysis.timeline import Timeline
 
 # No real record is longer than this (BIG TCP ends at 512 KiB); a header that promises more is damaged.
@@ -32,7 +33,7 @@ class Block:
     __slots__ = ("base", "buffer", "interface", "records", "wire_bytes")
 
     def __init__(
-        self, buffer: bytes, base: int, interface: Interface, records: list[Record], wire_bytes: int = 0
+        self, buffer: bytes, base: int, interface: Interface, records: list[Record] | Records, wire_bytes: int = 0
     ) -> None:
         self.buffer = buffer
         self.base = base

@@ -1,0 +1,58 @@
+"""The helper of the analysis in machine code: compiled for one Python on one kind of processor, always optional.
+
+`python -m rootfs.native` compiles it beside its source, for a checkout; `build` makes the same for a package. Two builds
+with one compiler are the same octets.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+from rootfs.payload import PROJECT
+
+SOURCE: Final = PROJECT / "gateway" / "analysis" / "_usual.c"
+_FLAGS: Final = (
+    *("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-Wno-cast-function-type"),
+    *("-Wl,-z,relro,-z,now,--build-id=none,--strip-all", f"-ffile-prefix-map={PROJECT}=."),
+)
+
+
+def module_name() -> str:
+    """The file name under which this Python looks for the helper."""
+    return SOURCE.stem + str(sysconfig.get_config_var("EXT_SUFFIX"))
+
+
+def build(destination: Path, compiler: str = "gcc") -> Path:
+    """Compile the helper for the running Python into a directory; returns its path.
+
+    Raises CalledProcessError with what the compiler said, and FileNotFoundError when there is no compiler.
+    """
+    path = destination / module_name()
+    include = f"-I{sysconfig.get_path('include')}"
+    subprocess.run(
+        [compiler, *_FLAGS, include, str(SOURCE), "-o", str(path)], check=True, capture_output=True, text=True
+    )
+    path.chmod(0o644)
+    return path
+
+
+def main() -> int:
+    """Compile the helper beside its source unless it is there and newer; returns the exit code."""
+    path = SOURCE.with_name(module_name())
+    if path.exists() and path.stat().st_mtime >= SOURCE.stat().st_mtime:
+        return 0
+    try:
+        build(SOURCE.parent)
+    except subprocess.CalledProcessError as error:
+        print(f"the helper of the analysis was not compiled; it runs without, slower\n{error.stderr}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
