@@ -1,7 +1,7 @@
 """The helper of the analysis in machine code: compiled for one Python on one kind of processor, always optional.
 
-`python -m rootfs.native` compiles it beside its source, for a checkout; `build` makes the same for a package. Two builds
-with one compiler are the same octets.
+`python -m rootfs.native` compiles it beside its source, for a checkout; `build` makes the same for a package. Two
+builds with one compiler are the same octets.
 """
 
 from __future__ import annotations

@@ -236,6 +236,7 @@ def run(block: Block, st: State) -> None:
                 flags == 2
                 and kind == 0x0800
                 and total - 20 == doff >> 2 >= 20
+                and start + before + 2 + total <= end
                 and opening_syn(
                     st,
                     key,

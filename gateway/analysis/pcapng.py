@@ -11,6 +11,7 @@ import struct
 from typing import Final
 
 from gateway.analysis.linknames import linktype_name
+from gateway.analysis.native import new_records
 from gateway.analysis.records import CUSTOM_BLOCK, MAX_RECORD, Block, Interface, Notes, Walk
 from gateway.analysis.timeline import Timeline
 
@@ -118,7 +119,7 @@ class _PcapngWalk(Walk):
         interface.packets += 1
         blocks = self._blocks
         if not blocks or interface.linktype != blocks[-1].interface.linktype:
-            blocks.append(Block(self._buffer, self._base, interface, []))
+            blocks.append(Block(self._buffer, self._base, interface, new_records()))
         block = blocks[-1]
         block.wire_bytes += wire
         block.records.append((start, start + captured, wire, t))
