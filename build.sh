@@ -19,7 +19,8 @@ RUN_PACKAGES=(python3-venv iproute2 nftables procps curl isc-dhcp-client)
 RADIUS_PACKAGES=(freeradius freeradius-utils)
 TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcpdump tshark dnsutils dnsmasq-base netcat-openbsd util-linux
   iputils-ping iputils-arping ethtool shellcheck openssl chromium)
-IMAGE_PACKAGES=(python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
+COMPILER_PACKAGES=(gcc libc6-dev libpython3-dev)
+IMAGE_PACKAGES=("${COMPILER_PACKAGES[@]}" python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
   zstd cpio kmod binutils openssl systemd)
 FOREIGN_IMAGE_PACKAGES=(qemu-user-static binfmt-support arch-test)
 BOOT_PACKAGES=(python3-venv qemu-utils zstd)
@@ -35,7 +36,7 @@ usage: ./build.sh TASK [ARGUMENTS]
   check                     format, lint, types and shell scripts
   screenshots [NAME ...]    pictures of every page into screenshots/, to be looked at
   sdist                     the source archive and the wheel, into dist/
-  deb amd64|arm64|armhf     the Debian package (one for all), into dist/
+  deb amd64|arm64|armhf     the Debian package (one for all) and the helper of the analysis (on that machine), into dist/
   openwrt ARCHITECTURE      the OpenWrt packages and their feed, into dist/openwrt/
   image x86_64|rpi-arm64    an image to flash and its upgrade bundle, into dist/ (root)
   boot x86_64|rpi-arm64 [--test]
@@ -121,7 +122,7 @@ check() {
 
 # The helper in machine code for the Python of the environment, beside its source; made again when that is newer.
 need_native() {
-  need_packages gcc libc6-dev libpython3-dev
+  need_packages "${COMPILER_PACKAGES[@]}"
   "$VENV/bin/python" -m rootfs.native
 }
 
@@ -153,7 +154,7 @@ case "$task" in
     exec "$VENV/bin/python" -m tests.browser.screenshots "$@"
     ;;
   sdist | deb | openwrt)
-    need_packages python3-venv dpkg binutils binutils-aarch64-linux-gnu
+    need_packages python3-venv dpkg binutils binutils-aarch64-linux-gnu "${COMPILER_PACKAGES[@]}"
     need_venv
     exec "$VENV/bin/python" -m rootfs.build "$task" "$@"
     ;;

@@ -18,7 +18,7 @@ from typing import Final
 from openwrt import ipk, uvloop
 from openwrt.feed_index import write_index
 from openwrt.packages import ARCHITECTURES, packages
-from rootfs import deb
+from rootfs import deb, native
 from rootfs.dist import CACHE, DIST, TooLarge, bill_of_materials, common_modes, record
 from rootfs.image.base import BaseError, NoEmulation, foreign
 from rootfs.image.make import BOARDS, make
@@ -51,7 +51,8 @@ IMAGE_TOOLS: Final = {
     "openssl": "openssl",
 }
 EMULATION_TOOLS: Final = {"qemu-aarch64-static": "qemu-user-static", "arch-test": "arch-test"}
-DEB_ARCHITECTURES: Final = ("amd64", "arm64", "armhf")
+# Debian's name -> the kernel's
+DEB_ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 
 
 class MissingTool(Exception):
@@ -71,7 +72,7 @@ def _make(arguments: Sequence[str]) -> int:
             case ["sdist"]:
                 make_sdist(DIST)
             case ["deb", arch] if arch in DEB_ARCHITECTURES:
-                make_deb(DIST)
+                make_deb(arch, DIST)
             case ["openwrt", arch] if arch in ARCHITECTURES:
                 make_openwrt(arch, DIST)
             case ["image", board] if board in BOARDS:
@@ -143,8 +144,8 @@ def make_sdist(destination: Path) -> None:
     report(wheel, 2 * MIB)
 
 
-def make_deb(destination: Path) -> None:
-    """The Debian package and its bill of materials."""
+def make_deb(arch: str, destination: Path) -> None:
+    """The Debian package, its bill of materials and, on a machine of that architecture, the analysis' helper."""
     need("dpkg-deb", "dpkg")
     found = libraries(CACHE)
     epoch = source_epoch()
@@ -152,6 +153,12 @@ def make_deb(destination: Path) -> None:
     bill = destination / "postern.spdx.json"
     bill.write_text(bill_of_materials(found, _depends(), epoch), encoding="utf-8")
     report(bill, MIB)
+    if not native.fits(DEB_ARCHITECTURES[arch]):
+        print(f"postern-native is compiled where it runs: not made for {arch} here (analysis works without, slower)")
+        return
+    need("gcc", "gcc")
+    with tempfile.TemporaryDirectory() as name:
+        report(deb.build_native(native.build(Path(name)), arch, destination, epoch), MIB)
 
 
 def make_openwrt(arch: str, destination: Path) -> None:

@@ -1,11 +1,12 @@
 """The helper of the analysis in machine code: compiled for one Python on one kind of processor, always optional.
 
-`python -m rootfs.native` compiles it beside its source, for a checkout; `build` makes the same for a package. Two
-builds with one compiler are the same octets.
+`python -m rootfs.native` compiles it beside its source, for a checkout; `build` makes the same for a package and an
+image of this machine's own architecture. Two builds with one compiler are the same octets.
 """
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,11 @@ _FLAGS: Final = (
     *("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-Wno-cast-function-type"),
     *("-Wl,-z,relro,-z,now,--build-id=none,--strip-all", f"-ffile-prefix-map={PROJECT}=."),
 )
+
+
+def fits(machine: str) -> bool:
+    """Whether what is compiled here runs on a machine (as `uname -m` says): there is no cross-compiler in this."""
+    return platform.machine() == machine
 
 
 def module_name() -> str:

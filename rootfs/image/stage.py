@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Final
 
-from rootfs import deb
-from rootfs.image.base import recipe
-from rootfs.payload import DOCUMENTS, PROJECT
+from rootfs import deb, native
+from rootfs.image.base import foreign, recipe
+from rootfs.payload import DOCUMENTS, HOME, PROJECT
 from rootfs.tree import PROGRAM, Tree
 from rootfs.vendor import Library
 
@@ -109,6 +111,10 @@ def stage(
     )
     del kept.files["etc/config/postern"]  # the overlay has the image's own
     kept.add(f"{DOCUMENTS}/copyright", package.files[f"{DOCUMENTS}/copyright"].data)
+    if not foreign(board) and (root / "usr/bin" / f"python{sysconfig.get_python_version()}").exists():
+        with tempfile.TemporaryDirectory() as name:
+            module = native.build(Path(name))
+            kept.add(f"{HOME}/gateway/analysis/{module.name}", module.read_bytes())
     bill = root / "usr/lib/postern/packages.txt"
     _prune(root)
     kept.write(root, epoch)

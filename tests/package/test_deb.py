@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rootfs import deb
+from rootfs import deb, native
 from rootfs.build import build_id, source_epoch
 from rootfs.dist import CACHE, bill_of_materials
 from rootfs.image.base import base
@@ -86,6 +86,30 @@ def test_it_is_small_and_holds_nothing_that_it_should_not(package: Path) -> None
     control = subprocess.run(["dpkg-deb", "--field", str(package)], capture_output=True, text=True, check=True).stdout
     assert "Architecture: all" in control
     assert f"Version: {version()}" in control
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_the_helper_of_the_analysis_is_a_package_of_its_own(clean: Path, tmp_path: Path) -> None:
+    """Where it is installed the analysis uses it, and goes on without when it is removed."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    made = []
+    for directory in (first, second):
+        directory.mkdir()
+        made.append(deb.build_native(native.build(directory), "amd64", directory, source_epoch()))
+    assert made[0].read_bytes() == made[1].read_bytes()
+    shutil.copy(made[0], clean / "tmp" / made[0].name)
+    question = (
+        'python3 -c "import sys; sys.path.insert(0, \\"/usr/lib/postern\\"); '
+        'from gateway.analysis import batch, native; print(native.active())"'
+    )
+    for line, expected in (
+        ("true", "False"),
+        (f"apt-get install -y /tmp/{made[0].name}", "True"),
+        ("apt-get remove -y postern-native", "False"),
+    ):
+        inside(clean, line)
+        assert inside(clean, question).split() == [expected]
 
 
 @pytest.mark.root
