@@ -1,11 +1,12 @@
 """The load of logins: members of a crowd log in or out, so many at once, each with a connection of its own.
 
-    python -m tests.bench.logins api|form|logout CONCURRENCY FIRST COUNT
+    python -m tests.bench.logins api|form|logout|packet CONCURRENCY FIRST COUNT
 
 Runs in the crowd's namespace as a process of its own and prints one JSON object. A login ends when the first packet has
 passed: after the portal's answer one UDP datagram goes from the client's address to the Internet's echo server, and its
 return ends the time; a datagram that does not come back within two seconds is a failed login. `form` is what a phone's
-sheet does (page, then form with its token), `api` one POST of JSON.
+sheet does (page, then form with its token), `api` one POST of JSON, `packet` the datagram alone, of members that are
+online.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Kind(Enum):
     API = "api"
     FORM = "form"
     LOGOUT = "logout"
+    PACKET = "packet"
 
 
 @dataclass(slots=True)
@@ -114,6 +116,9 @@ class Load:
         return outcome
 
     def _begin(self, member: int) -> None:
+        if self._kind is Kind.PACKET:
+            self._send_packet(member, time.perf_counter())
+            return
         # The plain C class: the load's own cost is part of what limits the rate.
         sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
@@ -167,10 +172,12 @@ class Load:
         if self._kind is Kind.LOGOUT:
             self._finish(visit.started)
             return
-        source = struct.pack("=I4s4s", 0, socket.inet_aton(address_of(visit.member)), bytes(4))
-        payload = visit.member.to_bytes(4, "big")
-        self._echoes[visit.member] = (visit.started, time.perf_counter())
-        self._echo.sendmsg([payload], [(socket.IPPROTO_IP, _IP_PKTINFO, source)], 0, ECHO)
+        self._send_packet(visit.member, visit.started)
+
+    def _send_packet(self, member: int, started: float) -> None:
+        source = struct.pack("=I4s4s", 0, socket.inet_aton(address_of(member)), bytes(4))
+        self._echoes[member] = (started, time.perf_counter())
+        self._echo.sendmsg([member.to_bytes(4, "big")], [(socket.IPPROTO_IP, _IP_PKTINFO, source)], 0, ECHO)
 
     def _request(self, visit: _Visit) -> bytes:
         if self._kind is Kind.FORM:

@@ -3,10 +3,11 @@
     sudo ./build.sh soak [SECONDS]
 
 Half of a crowd stays online, the other half logs in and out without end, at a pace that leaves the machine air; half
-way FreeRADIUS is stopped and started. Memory is looked at after every round. After a sixth of the time (five of thirty
-minutes) it must not grow any more: the median of the last sixth may be two percent above that of the second sixth, or
-half a megabyte. A run of less than five minutes shows that the soak works; there four megabytes are allowed, for the
-ring of events still fills.
+way FreeRADIUS is stopped and started. Who stays sends a packet each minute, which must come back: a quarter of an hour
+without one ends a session, and rightly. Memory is looked at after every round. After a sixth of the time (five of
+thirty minutes) it must not grow any more: the median of the last sixth may be two percent above that of the second
+sixth, or half a megabyte. A run of less than five minutes shows that the soak works; there four megabytes are allowed,
+for the ring of events still fills.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ SHARE: Final = 6  # parts of the time
 SHORT_S: Final = 300.0
 ROUND: Final = 250  # members that log in, then out, in one round
 PAUSE_S: Final = 1.0
+PACKETS_EVERY_S: Final = 60.0  # from those who stay
 
 
 def soak(seconds: float) -> int:
     """Run, print a line from time to time, and tell whether memory stayed."""
     samples: dict[str, list[tuple[float, int]]] = {"posternd": [], "postern-web": []}
-    logins = failures = rounds = 0
+    logins = failures = rounds = packets = 0
     with Stage(MEMBERS) as stage:
         stage.load(Kind.API, 8, 0, STAYING)
         pids = {"posternd": stage.daemon_pid, "postern-web": stage.web_pid}
         started = time.monotonic()
         told = 0.0
+        packets_at = started
         outage_at = started + seconds / 2
         while (now := time.monotonic()) - started < seconds:
             first = STAYING + rounds % 2 * ROUND
@@ -47,6 +50,13 @@ def soak(seconds: float) -> int:
                 for why, times in run.outcome.failures.items():
                     print(f"  {times} times: {why}", flush=True)
             rounds += 1
+            if now >= packets_at:
+                packets_at = now + PACKETS_EVERY_S
+                run = stage.load(Kind.PACKET, 50, 0, STAYING)
+                packets += run.outcome.done
+                failures += run.failed
+                for why, times in run.outcome.failures.items():
+                    print(f"  {times} times, of those who stay: {why}", flush=True)
             if now > outage_at:
                 outage_at = float("inf")
                 stage.radius.stop()
@@ -60,7 +70,10 @@ def soak(seconds: float) -> int:
                 print(f"{now - started:6.0f} s  {logins} logins, {failures} failed; {sizes}", flush=True)
         online = stage.online()
     verdict = failures == 0 and online == STAYING
-    print(f"{logins} logins and logouts, {failures} failed, {online} online at the end (wanted {STAYING})")
+    print(
+        f"{logins} logins and logouts, {failures} failed, {online} online at the end (wanted {STAYING}); "
+        f"{packets} packets of theirs came back"
+    )
     for name, rows in samples.items():
         early = statistics.median(_between(rows, seconds / SHARE, 2 * seconds / SHARE))
         late = statistics.median(_between(rows, seconds - seconds / SHARE, seconds))
