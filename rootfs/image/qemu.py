@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import IO, Final
 
 from rootfs.dist import CACHE, DIST
 from rootfs.payload import version
@@ -70,6 +70,7 @@ class Machine:
     disk: Path  # an overlay of the image, as `overlay` makes it
     network: Sequence[str]  # QEMU's arguments for the two cards
     prefix: Sequence[str] = ()  # what runs QEMU, such as ip netns exec NAME
+    transcript: IO[str] | None = None  # takes all that the console says, each line with its time since the start
     log: str = ""
     started: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
@@ -161,7 +162,12 @@ class Machine:
         assert self._process is not None
         assert self._process.stdout is not None
         data = os.read(self._process.stdout.fileno(), 65536)
-        self.log += data.decode("utf-8", "replace")
+        text = data.decode("utf-8", "replace")
+        self.log += text
+        if self.transcript is not None:
+            at = f"\n{time.monotonic() - self.started:7.2f} "
+            self.transcript.write(text.replace("\r", "").replace("\n", at))
+            self.transcript.flush()
         return bool(data)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootfs.dist import CACHE
 from rootfs.image.qemu import Machine, overlay
 from tests.netns.harness import INTERNET4, RESOLVER4, UPLINK, UPLINK4, Lab, wait_for
 from tests.netns.hotspot import Hotspot
@@ -73,8 +74,8 @@ class Appliance:
 
 
 @contextmanager
-def appliance(image: Path, board: str) -> Iterator[Appliance]:
-    """Boot a board's image in a laboratory; yields as soon as it is switched on."""
+def appliance(image: Path, board: str, story: str) -> Iterator[Appliance]:
+    """Boot a board's image in a laboratory; yields as soon as it is switched on. `story` names the console's log."""
     with tempfile.TemporaryDirectory(prefix="postern-image-") as name, Lab("image") as lab:
         directory = Path(name)
         directory.chmod(0o755)
@@ -87,10 +88,12 @@ def appliance(image: Path, board: str) -> Iterator[Appliance]:
         for number in (0, 1):
             network += ["-netdev", f"tap,id=n{number},ifname=vm{number},script=no,downscript=no"]
             network += ["-device", f"virtio-net-pci,netdev=n{number},romfile=,mac=52:54:00:41:00:0{number}"]
-        machine = Machine(board, disk, network, ["ip", "netns", "exec", lab.gateway])
         guests = Hotspot(lab)
         guests.directory = directory
-        with machine:
+        # Kept: what an emulated machine said is all there is to find out why it stopped.
+        transcript = (CACHE / f"console-{board}-{story}.log").open("w", encoding="utf-8")
+        machine = Machine(board, disk, network, ["ip", "netns", "exec", lab.gateway], transcript)
+        with transcript, machine:
             yield Appliance(lab, machine, guests, directory)
 
 

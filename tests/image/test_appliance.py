@@ -34,7 +34,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 def test_it_boots_and_lets_a_guest_in(built: Built, say: Callable[[str], None]) -> None:
     """From power on to a guest with a voucher in the Internet."""
-    with appliance(built.disk, BOARD) as box:
+    with appliance(built.disk, BOARD, "boot") as box:
         began = time.monotonic()
         box.wait_until_open()
         say(f"gate open after {time.monotonic() - began:.0f} s")
@@ -49,7 +49,7 @@ def test_it_boots_and_lets_a_guest_in(built: Built, say: Callable[[str], None]) 
 )
 def test_power_cuts_upgrades_and_a_reset(built: Built, bundles: Bundles, say: Callable[[str], None]) -> None:
     """One machine goes through all of it in order, because each start is a minute of emulation."""
-    with appliance(built.disk, BOARD) as box:
+    with appliance(built.disk, BOARD, "story") as box:
         box.wait_until_open()
         made_here = what_the_device_made(box)
         a_guest_logs_in_by_voucher(box)
