@@ -8,7 +8,7 @@ from typing import Final
 from gateway import __version__
 from gateway.control.protocol import JsonValue
 from gateway.upgrade.slots import BOARD, NoSlots, here
-from gateway.upgrade.story import after_start
+from gateway.upgrade.story import after_start, boot_id
 
 _ROOT: Final = Path("/")
 BUILD_ID: Final = Path(__file__).with_name("build_id")
@@ -38,7 +38,7 @@ def platform() -> dict[str, JsonValue]:
         slots = here()
     except NoSlots:
         return {**found, "board": None, "slot": None, "start": None, "upgrade": None}
-    story = after_start(slots)
+    story = after_start(slots, boot_id())
     return {
         **found,
         "board": BOARD.read_text(encoding="ascii").strip(),

@@ -20,12 +20,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from gateway.config_loader import ConfigError, load
 from gateway.control.blocking import SyncControlClient
 from gateway.control.protocol import ControlError
 from gateway.upgrade import slots, writing
 from gateway.upgrade.story import Story, tell, told
 
 LIMIT_S: Final = 240.0  # for each check; a slow card and a first start take their time
+CONFIG: Final = Path("/etc/config/postern")
+SERVICES: Final = ("posternd", "postern-system", "postern-portal", "postern-admin-web")
+_LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
 _NETNS: Final = "postern-trial"
 T = TypeVar("T")
 _LOG: Final = logging.getLogger("postern-trial")
@@ -62,11 +66,33 @@ def main() -> int:
 def prove(here: slots.Slots) -> None:
     """Every check in turn; raises Unproved."""
     _data_is_writable(here.data)
+    try:
+        config = load(CONFIG.read_text(encoding="utf-8"), str(CONFIG), lenient=True).config
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise Unproved(f"the configuration cannot be read: {error}") from error
+    if not config.general.enabled:
+        return  # switched off: nothing runs that could be looked at
+    _services_were_started()
     zone = _until(_zone, "posternd does not answer at the control socket")
-    portal = f"http://{zone['address'].split('/')[0]}:3990/"
+    portal = f"http://{zone['address'].split('/')[0]}:{config.uam.port}/"
     _until(lambda: _answers(portal), "the portal does not answer")
-    _until(lambda: _answers("https://127.0.0.1:8443/"), "the administration pages do not answer")
+    if config.admin.enabled:
+        # The kernel lets nobody on the device itself reach a page that is bound to another interface.
+        address = f"https://127.0.0.1:{config.admin.port}/"
+        if "lo" in config.admin.interfaces:
+            _until(lambda: _answers(address), "the administration pages do not answer")
+        else:
+            _until(lambda: _listens(config.admin.port), "the administration pages do not answer")
     _until(lambda: _a_client_meets_the_login_page(zone["interface"]), "a client does not get to the login page")
+
+
+def _services_were_started() -> None:
+    """Each is started before this proof begins, so one that is down by now does not come: nobody needs to wait."""
+    for name in SERVICES:
+        command = ["systemctl", "show", "--property=ActiveState", "--value", f"{name}.service"]
+        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if state in ("inactive", "failed"):
+            raise Unproved(f"{name} is {state}: its log says why (journalctl --unit {name})")
 
 
 def _until(check: Callable[[], T], failure: str) -> T:
@@ -114,6 +140,16 @@ def _answers(url: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise Unproved(f"{url} answers {error.code}") from error
+
+
+def _listens(port: int) -> None:
+    """Whether any socket waits for connections at a TCP port."""
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text(encoding="ascii").splitlines()[1:]:
+            _, local, _, state = line.split()[:4]
+            if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
+                return
+    raise Unproved(f"nothing listens at port {port}")
 
 
 def _a_client_meets_the_login_page(bridge: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import gateway
 from gateway.upgrade import perform, progress, slots, writing
 from gateway.upgrade.bundle import BundleRefused, verify
-from gateway.upgrade.story import told
+from gateway.upgrade.story import Story, tell, told
 from rootfs.image.assemble import Slot
 from rootfs.image.make import write_bundle
 from tests.gateway.upgrade.test_bundle import BOARD, new_key
@@ -104,6 +105,26 @@ def test_every_phase_is_reported_to_its_end(device: Path, monkeypatch: pytest.Mo
     assert "proving" in {phase for phase, _ in ends}
     assert (device / "disk3").read_bytes().startswith(b"systemsystem")
     assert (_Boot.place / "b" / "vmlinuz").exists()
+
+
+@pytest.mark.parametrize(("state", "taken"), [("", False), ("trial", False), ("committed", True), ("verified", True)])
+def test_a_version_on_trial_takes_no_upgrade_until_it_has_proved_itself(
+    device: Path, monkeypatch: pytest.MonkeyPatch, state: str, taken: bool
+) -> None:
+    """Once it has, the next upgrade needs no restart in between."""
+    monkeypatch.setattr(writing, "boot_partition", _Boot)
+    monkeypatch.setattr(writing, "arm", lambda here: None)
+    _Boot.place = device / "boot"
+    _Boot.place.mkdir()
+    on_trial = dataclasses.replace(slots.here(), trial=True)
+    monkeypatch.setattr(slots, "here", lambda: on_trial)
+    if state:
+        tell(device / "data", Story(state, VERSION, "abc", "a"))
+    if taken:
+        assert perform.install(bundle_of(device)).slot == "b"
+    else:
+        with pytest.raises(BundleRefused, match="on trial itself"):
+            perform.install(bundle_of(device))
 
 
 class _Boot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.upgrade import environment
 from gateway.upgrade.environment import BlockDamaged
 from gateway.upgrade.slots import NoSlots, Slots, here
-from gateway.upgrade.story import Story, after_start, tell, told
+from gateway.upgrade.story import Story, after_start, boot_id, tell, told
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=10)
 VALUES = st.text("abcdefghijklmnopqrstuvwxyz0123456789./-", max_size=20)
@@ -67,25 +68,59 @@ def slots_of(data: Path, running: str, *, trial: bool = False) -> Slots:
     return Slots(running, trial, "/dev/null", "/dev/null", data)
 
 
-def test_a_trial_that_does_not_run_any_more_has_failed(tmp_path: Path) -> None:
-    """The slot before runs again, so the story says that it was rolled back, and why."""
-    tell(tmp_path, Story("trial", "2.0", "abc", "b", "the portal does not answer"))
-    story = after_start(slots_of(tmp_path, "a"))
+@pytest.mark.parametrize(
+    ("told_state", "running", "trial", "state"),
+    [
+        ("trial", "a", False, "rolled back"),
+        ("trial", "b", True, "trial"),
+        ("trial", "b", False, "committed"),
+        ("committed", "b", False, "committed"),
+        ("verified", "a", False, "interrupted"),
+        ("installed", "a", False, "interrupted"),
+    ],
+)
+def test_a_story_of_an_earlier_start_is_judged(
+    tmp_path: Path, told_state: str, running: str, trial: bool, state: str
+) -> None:
+    """What was under way when the device started anew has come to an end, which one the running slot shows."""
+    tell(tmp_path, Story(told_state, "2.0", "abc", "b"))
+    story = after_start(slots_of(tmp_path, running, trial=trial), "a later start")
     assert story is not None
-    assert (story.state, story.text) == ("rolled back", "the portal does not answer")
-    assert told(tmp_path) == story
+    assert story.state == state
 
 
-def test_a_trial_under_way_is_still_one(tmp_path: Path) -> None:
-    """Nothing is judged before the proof is over."""
+def test_a_story_of_this_start_is_as_it_was_told(tmp_path: Path) -> None:
+    """Between the order to try the other slot and the restart nothing has failed yet."""
     tell(tmp_path, Story("trial", "2.0", "abc", "b"))
-    story = after_start(slots_of(tmp_path, "b", trial=True))
+    story = after_start(slots_of(tmp_path, "a"), boot_id())
     assert story is not None
     assert story.state == "trial"
+
+
+def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
+    """What the proof found is what the operator reads after the way back."""
+    tell(tmp_path, Story("trial", "2.0", "abc", "b", "the portal does not answer"))
+    story = after_start(slots_of(tmp_path, "a"), "a later start")
+    assert story is not None
+    assert (story.state, story.text) == ("rolled back", "the portal does not answer")
+
+
+def test_everybody_may_read_the_story_and_only_root_writes_it(tmp_path: Path) -> None:
+    """postern-system's strict umask does not keep it from posternd, and whoever reads it changes nothing."""
+    before = os.umask(0o077)
+    try:
+        tell(tmp_path, Story("trial", "2.0", "abc", "b"))
+    finally:
+        os.umask(before)
+    path = tmp_path / "upgrade.json"
+    assert path.stat().st_mode & 0o777 == 0o644
+    octets = path.read_bytes()
+    after_start(slots_of(tmp_path, "a"), "a later start")
+    assert path.read_bytes() == octets
 
 
 def test_a_story_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     """Half a file after a power cut says nothing."""
     (tmp_path / "upgrade.json").write_text('{"state": "tri')
     assert told(tmp_path) is None
-    assert after_start(slots_of(tmp_path, "a")) is None
+    assert after_start(slots_of(tmp_path, "a"), boot_id()) is None
