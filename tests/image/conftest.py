@@ -1,4 +1,4 @@
-"""An image of this source, built once for all of its tests, and bundles made of it."""
+"""An image of this source, built once for all of its tests, and upgrades made of it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,24 @@ class Built:
         work.mkdir()
         return slot(self.root, self.kernel_version, work, source_epoch())
 
-
-@dataclass(frozen=True, slots=True)
-class Bundles:
-    """Upgrades to newer builds."""
-
-    newer: Path  # works
-    failing: Path  # its portal does not start
-    panicking: Path  # has no init
+    def bundle(self, name: str, *, without: str = "") -> Path:
+        """An upgrade to another build of this name, less one link of the root."""
+        path = self.directory / f"{name}.upgrade"
+        link = self.root / without
+        kept = link.readlink() if without else None
+        if kept is not None:
+            link.unlink()
+        try:
+            with common_modes():
+                (self.root / "usr/lib/postern/gateway/build_id").write_text(f"{name}\n", encoding="ascii")
+                packed = self.pack(name)
+        finally:
+            if kept is not None:
+                link.symlink_to(kept)
+        key = signing_key(CACHE)
+        write_bundle(packed, path, key, board=BOARD, version=version(), build_id=name, epoch=source_epoch())
+        shutil.rmtree(packed.system.parent)
+        return path
 
 
 @pytest.fixture(scope="session")
@@ -72,34 +82,6 @@ def built() -> Iterator[Built]:
     finally:
         del os.environ["POSTERN_IMAGE_LEVEL"]
         shutil.rmtree(directory)
-
-
-@pytest.fixture(scope="session")
-def bundles(built: Built) -> Bundles:
-    """Make the upgrades, each with one change to the root before."""
-    identity = built.root / "usr/lib/postern/gateway/build_id"
-    portal = built.root / "etc/systemd/system/multi-user.target.wants/postern-portal.service"
-    kept = portal.readlink()
-    init = built.root / "usr/sbin/init"
-    kept_init = init.readlink()
-
-    def bundle(name: str) -> Path:
-        path = built.directory / f"{name}.upgrade"
-        with common_modes():
-            identity.write_text(f"{name}\n", encoding="ascii")
-            packed = built.pack(name)
-        key = signing_key(CACHE)
-        write_bundle(packed, path, key, board=BOARD, version=version(), build_id=name, epoch=source_epoch())
-        return path
-
-    newer = bundle("newer")
-    portal.unlink()
-    failing = bundle("failing")
-    portal.symlink_to(kept)
-    init.unlink()
-    panicking = bundle("panicking")
-    init.symlink_to(kept_init)
-    return Bundles(newer, failing, panicking)
 
 
 def flipped(path: Path) -> Path:

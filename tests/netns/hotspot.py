@@ -360,7 +360,7 @@ class Hotspot:
     def address(self, guest: Guest) -> IPv4Address | None:
         """The address that a guest's interface has."""
         shown = json.loads(self.lab.run(guest.netns, ["ip", "-j", "-4", "address", "show", "dev", "eth0"]).stdout)
-        addresses = [row["local"] for row in shown[0].get("addr_info", [])]
+        addresses = [row["local"] for item in shown for row in item.get("addr_info", [])]
         return IPv4Address(addresses[0]) if addresses else None
 
     def curl(self, guest: Guest, url: str, *options: str, limit_s: float = 8.0) -> Answer:
