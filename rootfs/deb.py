@@ -39,6 +39,8 @@ def contents(libraries: list[Library], build_id: str, epoch: int) -> Tree:
     tree.merge(carried(libraries))
     for unit in UNITS:
         tree.add(f"usr/lib/systemd/system/{unit}", (RECIPE / unit).read_bytes())
+    order = (RECIPE / "posternd-order.conf").read_bytes()
+    tree.add("usr/lib/systemd/system/posternd.service.d/order.conf", order)
     tree.add("usr/lib/sysusers.d/postern.conf", (RECIPE / "sysusers.conf").read_bytes())
     tree.add("usr/lib/tmpfiles.d/postern.conf", (RECIPE / "tmpfiles.conf").read_bytes())
     tree.add("usr/lib/sysctl.d/60-postern.conf", (RECIPE / "sysctl.conf").read_bytes())

@@ -29,8 +29,8 @@ _FAT_ID: Final = "706f7374"
 _EARLY: Final = (
     "virtio_blk", "virtio_pci", "virtio_scsi", "ahci", "ata_piix", "sd_mod", "nvme", "usb_storage", "uas", "xhci_pci",
     "ehci_pci", "sdhci_pci", "fixed", "gpio_regulator", "sdhci_iproc", "bcm2835", "mmc_block", "phy_generic", "dwc2",
-    "reset_raspberrypi", "squashfs", "overlay", "ext4", "vfat", "nls_ascii",
-    "nls_cp437", "nls_iso8859-1", "crc32c_generic", "crc32_generic",
+    "reset_raspberrypi", "squashfs", "overlay", "ext4", "crc32c_generic",
+    "crc32_generic",
 )  # fmt: skip
 
 
@@ -215,9 +215,7 @@ def _with_libraries(root: Path, program: Path, tree: Path) -> None:
             seen.add(name)
             found = next(path for path in sorted((root / "usr/lib").glob(f"*/{name}")))
             real = _inside(root, "/" + str(found.relative_to(root)))
-            shutil.copy(real, tree / "usr/lib" / name)
-            if not (tree / "lib" / name).exists():
-                shutil.copy(real, tree / "lib" / name)
+            shutil.copy(real, tree / "lib" / name)
             waiting.append(real)
 
 

@@ -50,7 +50,33 @@ MASKED: Final = (
     "systemd-udev-settle.service",
     "systemd-journal-flush.service",
     "systemd-update-utmp.service",
+    # Each costs a process or two before the gate opens, and none of them has anything to do on a device like this.
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "kmod-static-nodes.service",
+    "modprobe@.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-firstboot.service",
+    "systemd-initctl.socket",
+    "systemd-journald-audit.socket",
+    "systemd-machine-id-commit.service",
+    "systemd-network-generator.service",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-repart.service",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-update-utmp-runlevel.service",
 )
+# Programs that systemd runs before it starts anything. There is no fstab here, no encrypted disk, no script of SysV.
+_GENERATORS: Final = "usr/lib/systemd/system-generators"
+_GENERATORS_KEPT: Final = ("systemd-getty-generator",)
 RADIO_PACKAGES: Final = {"rpi-arm64": ("firmware-brcm80211", "raspi-firmware")}
 # The chips of the Raspberry Pi 3, 3+, 4, 400: 43430, 43455, 43456. Calibrations of other makers' boards stay out.
 RADIO_FILES: Final = r"(brcm|cy)fmac4(3430|3455|3456)-sdio(\.raspberrypi,[\w-]+)?\.(bin|clm_blob|txt)"
@@ -151,6 +177,9 @@ def _prune(root: Path) -> None:
             path.unlink()
         elif path.is_dir():
             shutil.rmtree(path)
+    for path in sorted((root / _GENERATORS).iterdir()):
+        if path.name not in _GENERATORS_KEPT:
+            path.unlink()
     (root / "var/log").mkdir(exist_ok=True)
     for cache in root.rglob("__pycache__"):
         shutil.rmtree(cache)
