@@ -54,6 +54,11 @@ def tell(data: Path, story: Story) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(data / "upgrade.json")
+    descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)  # the new name, which the file's own sync leaves to some seconds later
+    finally:
+        os.close(descriptor)
 
 
 def after_start(slots: Slots, boot: str) -> Story | None:

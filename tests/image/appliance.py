@@ -54,7 +54,7 @@ class Appliance:
             assert wait_for(condition, timeout_s=BOOT_LIMIT_S, every_s=0.1), self.state()
         took_s = time.monotonic() - self.machine.started
         self.machine.wait_for(r"operator@postern-[0-9a-f]+:~", BOOT_LIMIT_S)
-        # The gate opens before the rest has started, and a start that is under way speaks into what the console answers.
+        # The gate opens before the rest has started, which speaks into what the console answers meanwhile.
         self.machine.ask("systemctl is-system-running --wait", BOOT_LIMIT_S)
         return took_s
 
