@@ -15,7 +15,10 @@ from gateway.upgrade import trial
 from gateway.upgrade.slots import Slots
 
 ZONE = {"interface": "br-guest", "address": "10.41.0.1/22"}
-BASE = "config network\n\tlist uplink 'eth0'\nconfig zone 'guest'\n\toption interface 'br-guest'\n\toption address '10.41.0.1/22'\n"
+BASE = (
+    "config network\n\tlist uplink 'eth0'\n"
+    "config zone 'guest'\n\toption interface 'br-guest'\n\toption address '10.41.0.1/22'\n"
+)
 
 
 @pytest.fixture
