@@ -24,7 +24,7 @@ from rootfs.image.base import BaseError, NoEmulation, foreign
 from rootfs.image.make import BOARDS, make
 from rootfs.payload import PROJECT, version
 from rootfs.sdist import write_sdist
-from rootfs.vendor import VendorError, libraries
+from rootfs.vendor import Library, VendorError, libraries
 
 MIB: Final = 1 << 20
 IPK_LIMITS: Final = {
@@ -127,6 +127,13 @@ def report(path: Path, limit_bytes: int) -> None:
     )
 
 
+def report_bill(found: list[Library], wanted: list[dict[str, str]], destination: Path, epoch: int) -> None:
+    """Write the bill of materials and list it."""
+    bill = destination / "postern.spdx.json"
+    bill.write_text(bill_of_materials(found, wanted, epoch), encoding="utf-8")
+    report(bill, MIB)
+
+
 def make_sdist(destination: Path) -> None:
     """The source archive, and from it the wheel."""
     epoch = source_epoch()
@@ -150,9 +157,7 @@ def make_deb(arch: str, destination: Path) -> None:
     found = libraries(CACHE)
     epoch = source_epoch()
     report(deb.build(deb.contents(found, build_id(), epoch), destination, epoch), 2 * MIB)
-    bill = destination / "postern.spdx.json"
-    bill.write_text(bill_of_materials(found, _depends(), epoch), encoding="utf-8")
-    report(bill, MIB)
+    report_bill(found, _depends(), destination, epoch)
     if not native.fits(DEB_ARCHITECTURES[arch]):
         print(f"postern-native is compiled where it runs: not made for {arch} here (analysis works without, slower)")
         return
@@ -170,8 +175,9 @@ def make_openwrt(arch: str, destination: Path) -> None:
         need(processor.strip, processor.package)
         need("readelf", "binutils")
     own = uvloop.package(arch, CACHE)
-    made = []
-    for package in [*packages(libraries(CACHE), build_id()), *([own] if own else [])]:
+    made, found = [], libraries(CACHE)
+    every = [*packages(found, build_id()), *([own] if own else [])]
+    for package in every:
         path = ipk.write(package, feed, epoch)
         if broken := ipk.problems(path):
             raise VendorError(f"{path.name}: {'; '.join(broken)}")
@@ -179,6 +185,9 @@ def make_openwrt(arch: str, destination: Path) -> None:
         made.append(path)
     for path in write_index(made, feed):
         report(path, MIB)
+    ours = {package.name for package in every}
+    wanted = sorted({name for package in every for name in package.depends} - ours)
+    report_bill(found, [{"name": name, "version": "any", "licence": "NOASSERTION"} for name in wanted], feed, epoch)
 
 
 def make_image(board: str, destination: Path) -> None:

@@ -31,6 +31,8 @@ UNITS: Final = (
     "postern-admin-web.service",
     "postern-worker.service",
 )
+# posternd(8) is about these as well.
+LINKED: Final = ("postern-web", "postern-worker", "postern-system")
 
 
 def contents(libraries: list[Library], build_id: str, epoch: int) -> Tree:
@@ -50,6 +52,8 @@ def contents(libraries: list[Library], build_id: str, epoch: int) -> Tree:
     )
     for name, text in pages(epoch).items():
         tree.add(f"usr/share/man/man{name[-1]}/{name}.gz", _packed(text.encode()))
+    for name in LINKED:
+        tree.link(f"usr/share/man/man8/{name}.8.gz", "posternd.8.gz")
     tree.add(f"{DOCUMENTS}/copyright", licences(libraries))
     tree.add(f"{DOCUMENTS}/changelog.gz", _packed((PROJECT / "CHANGELOG.md").read_bytes()))
     tree.add(f"{DOCUMENTS}/README.md.gz", _packed((PROJECT / "README.md").read_bytes()))

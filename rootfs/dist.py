@@ -71,14 +71,20 @@ def recorded(directory: Path) -> list[Artefact]:
     return [Artefact(**item) for item in listed]
 
 
-def bill_of_materials(libraries: list[Library], extra: list[dict[str, str]], epoch: int) -> str:
-    """SPDX 2.3 in JSON: ourselves, the libraries that we carry, and `extra` from a distribution."""
+def bill_of_materials(libraries: list[Library], wanted: list[dict[str, str]], epoch: int) -> str:
+    """SPDX 2.3 in JSON: ourselves, the libraries that we carry, and what is `wanted` from a distribution."""
     ours = {"name": "postern", "version": version(), "licence": "MIT", "sha256": ""}
     carried = [
-        {"name": item.name, "version": item.version, "licence": item.licence, "sha256": item.sha256}
+        {
+            "name": item.name,
+            "version": item.version,
+            "licence": item.licence,
+            "sha256": item.sha256,
+            "purl": f"pkg:pypi/{item.name.replace('_', '-')}@{item.version}",
+        }
         for item in libraries
     ]
-    packages = [_package(item, index) for index, item in enumerate([ours, *carried, *extra])]
+    packages = [_package(item, index) for index, item in enumerate([ours, *carried, *wanted])]
     name = hashlib.sha256(json.dumps(packages, sort_keys=True).encode()).hexdigest()
     document = {
         "spdxVersion": "SPDX-2.3",
@@ -94,8 +100,12 @@ def bill_of_materials(libraries: list[Library], extra: list[dict[str, str]], epo
         "relationships": [
             {"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": "SPDXRef-0"},
             *(
-                {"spdxElementId": "SPDXRef-0", "relationshipType": "CONTAINS", "relatedSpdxElement": item["SPDXID"]}
-                for item in packages[1:]
+                {
+                    "spdxElementId": "SPDXRef-0",
+                    "relationshipType": "CONTAINS" if index <= len(carried) else "DEPENDS_ON",
+                    "relatedSpdxElement": f"SPDXRef-{index}",
+                }
+                for index in range(1, len(packages))
             ),
         ],
     }
@@ -113,6 +123,14 @@ def _package(item: dict[str, str], index: int) -> dict[str, object]:
         "licenseDeclared": item["licence"],
         "copyrightText": "NOASSERTION",
     }
+    if item.get("purl"):
+        package["externalRefs"] = [
+            {
+                "referenceCategory": "PACKAGE-MANAGER",
+                "referenceType": "purl",
+                "referenceLocator": item["purl"],
+            }
+        ]
     if item.get("sha256"):
         package["checksums"] = [{"algorithm": "SHA256", "checksumValue": item["sha256"]}]
     return package

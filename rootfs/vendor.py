@@ -43,6 +43,10 @@ _UNUSED: Final = {
 }
 
 
+# What a wheel's metadata does not say in SPDX's words, read from its licence text.
+_LICENCES: Final = {"segno": "BSD-3-Clause"}
+
+
 class VendorError(Exception):
     """A library cannot be had as the lock file wants it; the message says which and why."""
 
@@ -132,7 +136,7 @@ def _unpack(name: str, version: str, sha256: str, wheel: Path) -> Library:
                     texts.append((path.rsplit("/", 1)[1], data))
             elif not path.startswith(unused) and ".data/" not in path:
                 files.append((path, data))
-    return Library(name, version, sha256, licence, tuple(texts), tuple(files))
+    return Library(name, version, sha256, _LICENCES.get(name, licence), tuple(texts), tuple(files))
 
 
 def _licence(metadata: bytes) -> str:
