@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.check:
         return _check(arguments.config)
-    return _serve(arguments.config)
+    return _withdraw(arguments.config) if arguments.withdraw else _serve(arguments.config)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -52,6 +52,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="print every problem of the configuration and exit")
     parser.add_argument("--example", action="store_true", help="print a configuration with every option and exit")
+    parser.add_argument(
+        "--withdraw", action="store_true", help="take out of the kernel what a stopped posternd left there, and exit"
+    )
     return parser.parse_args(words)
 
 
@@ -80,6 +83,18 @@ def _check(path: Path) -> int:
         print(problem)
     print(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}" if problems else f"{path}: no problem")
     return 1 if problems else 0
+
+
+def _withdraw(path: Path) -> int:
+    from gateway.withdraw import StillRuns, withdraw
+
+    try:
+        found = withdraw(load(_text(path), str(path), lenient=True).config)
+    except (StartRefused, ConfigError, StillRuns, OSError) as error:
+        print(f"posternd: {error}", file=sys.stderr)
+        return 1
+    print("everything of ours is out of the kernel" if found else "nothing of ours is in the kernel")
+    return 0
 
 
 def _serve(path: Path) -> int:

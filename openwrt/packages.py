@@ -91,6 +91,17 @@ sys.path[:0] = ["/usr/lib/postern", "/usr/lib/postern/vendor"]
 
 sys.exit(main())
 """
+# A stop leaves the gate in the kernel as it is; who removes the package wants none of it. With its guards it takes
+# back forwarding, which a router needs for its own network.
+GATE_LEAVES: Final = """\
+#!/bin/sh
+[ -n "$IPKG_INSTROOT" ] || [ "$PKG_UPGRADE" = 1 ] || {
+  /etc/init.d/postern stop
+  /usr/sbin/posternd --withdraw
+  /etc/init.d/sysctl restart
+} >/dev/null 2>&1
+exit 0
+"""
 
 
 def packages(libraries: list[Library], build_id: str) -> list[Package]:
@@ -113,6 +124,7 @@ def packages(libraries: list[Library], build_id: str) -> list[Package]:
             main,
             depends=(*PYTHON, *SYSTEM, "postern-vendor"),
             users=USERS,
+            leaves=GATE_LEAVES,
             conffiles=(CONFIGURATION,),
         ),
         Package(

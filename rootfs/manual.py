@@ -21,7 +21,7 @@ _DAEMON = r"""
 posternd, postern\-web, postern\-worker, postern\-system \- the processes of the Postern gateway
 .SH SYNOPSIS
 .B posternd
-[\fB\-\-check\fR | \fB\-\-example\fR] [\fICONFIG\fR]
+[\fB\-\-check\fR | \fB\-\-example\fR | \fB\-\-withdraw\fR] [\fICONFIG\fR]
 .SH DESCRIPTION
 .B posternd
 gives addresses to guests, holds them at the kernel's gate until they log in, counts and accounts what they use, and
@@ -48,6 +48,10 @@ Print every problem of the configuration, and how to mend it, and exit.
 .TP
 .B \-\-example
 Print a configuration with every option, its default and what it accepts, and exit.
+.TP
+.B \-\-withdraw
+Take out of the kernel what a stopped posternd left there so that nobody notices a restart: its table, guards, addresses
+and forwarding. Removing the package does that.
 .SH SIGNALS
 SIGHUP reads the configuration again and applies the difference; a file with problems changes nothing.
 SIGTERM stops it: sessions are kept and go on at the next start.

@@ -140,17 +140,39 @@ def test_the_gate_stands_without_the_other_parts(gate: Path, made: dict[str, Pac
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_part_tells_a_running_gate_of_itself(made: dict[str, Package], tmp_path: Path) -> None:
-    """What arrives on a running gate is started by a reload; what leaves is stopped; an image that is built is left."""
+def test_a_part_tells_a_running_gate_of_itself(made: dict[str, Package]) -> None:
+    """What arrives on a running gate is started by a reload; what leaves is stopped."""
     for name, instance in (("postern-admin", "admin"), ("postern-analysis", "worker")):
-        package = made[name]
-        assert "/etc/init.d/postern reload" in package.arrives
-        assert f'"instance":"{instance}"' in package.leaves
+        assert "/etc/init.d/postern reload" in made[name].arrives
+        assert f'"instance":"{instance}"' in made[name].leaves
+
+
+def test_a_gate_that_is_removed_leaves_nothing_in_the_kernel(made: dict[str, Package]) -> None:
+    """It is stopped first, or it would put everything back; a router's own forwarding comes back after it."""
+    orders = ["/etc/init.d/postern stop", "/usr/sbin/posternd --withdraw", "/etc/init.d/sysctl restart"]
+    assert [line.strip() for line in made["postern"].leaves.splitlines()[2:5]] == orders
+
+
+@pytest.mark.parametrize("environment", [{"IPKG_INSTROOT": "/x"}, {"PKG_UPGRADE": "1"}], ids=["image", "upgrade"])
+def test_scripts_of_packages_do_nothing_where_nothing_runs(
+    made: dict[str, Package], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """An image that is built is not the machine that builds it; an upgrade goes on with the gate as it is."""
+    for package in made.values():
         for script in (package.arrives, package.leaves):
-            done = subprocess.run(
-                ["dash", "-e"], input=script, capture_output=True, text=True, check=False, env={"IPKG_INSTROOT": "/x"}
+            traced = subprocess.run(
+                ["/bin/sh", "-x"],
+                input=script.replace("/etc/init.d/", f"{tmp_path}/"),
+                capture_output=True,
+                text=True,
+                check=False,
+                env={"PATH": "/nowhere", **environment},
             )
-            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert traced.returncode == 0
+            if "IPKG_INSTROOT" in environment or package.name == "postern":
+                assert "withdraw" not in traced.stderr
+                assert "reload" not in traced.stderr
+                assert "ubus" not in traced.stderr
 
 
 @pytest.mark.parametrize("role", ["portal", "admin"])
