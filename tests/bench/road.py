@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import socket
 import sys
@@ -89,6 +90,7 @@ class Road:
         self._streams: dict[str, socket.socket] = {}
         self._loops: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._counters: dict[str, int] = {}
+        self._iperf_is_there = False
         self._connect(guest, internet)
 
     def close(self) -> None:
@@ -132,6 +134,25 @@ class Road:
         started = time.thread_time()
         octets = _turn_over(sender, receiver, source, sink, seconds)
         return octets / (time.thread_time() - started)
+
+    def iperf(self, way: str, seconds: float) -> tuple[float, float]:
+        """Octets of iperf3's stream, as anybody would measure: a new connection, buffers and cores as the kernel likes.
+
+        Per second, and per second of processor time of both ends.
+        """
+        lab = self._lab
+        if not self._iperf_is_there:
+            server = lab.popen(lab.internet, ["iperf3", "--server", "--bind", str(WEB4), "--forceflush"])
+            assert server.stdout is not None
+            while "listening" not in (line := server.stdout.readline()):
+                assert line, "iperf3 does not listen"
+            self._iperf_is_there = True
+        words = ["iperf3", "--client", str(WEB4), "--time", f"{seconds:g}", "--congestion", "reno", "--json"]
+        done = lab.run(lab.guest.netns, words if way == "up" else [*words, "--reverse"], timeout_s=seconds + 30)
+        end = json.loads(done.stdout)["end"]
+        rate = end["sum_received"]["bits_per_second"] / 8
+        cores = (end["cpu_utilization_percent"]["host_total"] + end["cpu_utilization_percent"]["remote_total"]) / 100
+        return rate, rate / cores
 
     def _connect(self, guest: str, internet: str) -> None:
         lab = self._lab
