@@ -80,13 +80,22 @@ need_packages() {
   fi
 }
 
+need_python() {
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && return
+  say "Python 3.11 or later is needed; $PYTHON is older"
+  exit 3
+}
+
+# What cannot be made is said before anything is installed.
+need_target() {
+  need_python
+  "$PYTHON" -m rootfs.build --known "$@" || exit $?
+}
+
 # A virtual environment with the versions of the lock file, made anew when those or the interpreter changed.
 need_venv() {
   local stamp=$VENV/.postern-lock wanted
-  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    say "Python 3.11 or later is needed; $PYTHON is older"
-    exit 3
-  }
+  need_python
   wanted=$("$PYTHON" -c 'import sys; print(sys.base_prefix, sys.version)' && cat tests/requirements.lock)
   [ "$wanted" = "$(cat "$stamp" 2>/dev/null)" ] && return
   say "making $VENV"
@@ -154,11 +163,13 @@ case "$task" in
     exec "$VENV/bin/python" -m tests.browser.screenshots "$@"
     ;;
   sdist | deb | openwrt)
+    need_target "$task" "$@"
     need_packages python3-venv dpkg binutils binutils-aarch64-linux-gnu "${COMPILER_PACKAGES[@]}"
     need_venv
     exec "$VENV/bin/python" -m rootfs.build "$task" "$@"
     ;;
   image)
+    need_target image "$@"
     need_root image
     need_packages "${IMAGE_PACKAGES[@]}"
     [ "${1:-}" != rpi-arm64 ] || [ "$(uname -m)" = aarch64 ] || need_packages "${FOREIGN_IMAGE_PACKAGES[@]}"

@@ -55,14 +55,40 @@ EMULATION_TOOLS: Final = {"qemu-aarch64-static": "qemu-user-static", "arch-test"
 DEB_ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 
 
+# Task -> what it can be made for; a task without any takes no second word.
+TARGETS: Final[dict[str, tuple[str, ...]]] = {
+    "sdist": (),
+    "deb": tuple(DEB_ARCHITECTURES),
+    "openwrt": ARCHITECTURES,
+    "image": tuple(BOARDS),
+}
+
+
 class MissingTool(Exception):
     """A program that the build needs is not here."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make one target; returns the exit code."""
+    """Make one target; returns the exit code. After the word --known it only looks at the words."""
+    words = arguments[1:] if arguments[:1] == ["--known"] else arguments
+    if problem := usage_problem(words):
+        print(problem, file=sys.stderr)
+        return 2
+    if words is not arguments:
+        return 0
     with common_modes():
         return _make(arguments)
+
+
+def usage_problem(words: Sequence[str]) -> str:
+    """What is wrong with a target and how it is said right; empty for one that can be made."""
+    task = words[0] if words else ""
+    if task not in TARGETS:
+        return f"usage: ./build.sh {'|'.join(TARGETS)} [FOR]"
+    known = TARGETS[task]
+    if list(words[1:]) in ([[name] for name in known] if known else [[]]):
+        return ""
+    return f"usage: ./build.sh {task}" + (f" {'|'.join(known)}" if known else "")
 
 
 def _make(arguments: Sequence[str]) -> int:
@@ -71,15 +97,12 @@ def _make(arguments: Sequence[str]) -> int:
         match list(arguments):
             case ["sdist"]:
                 make_sdist(DIST)
-            case ["deb", arch] if arch in DEB_ARCHITECTURES:
+            case ["deb", arch]:
                 make_deb(arch, DIST)
-            case ["openwrt", arch] if arch in ARCHITECTURES:
+            case ["openwrt", arch]:
                 make_openwrt(arch, DIST)
-            case ["image", board] if board in BOARDS:
+            case ["image", board]:
                 make_image(board, DIST)
-            case _:
-                print(f"unknown target: {' '.join(arguments)}", file=sys.stderr)
-                return 2
     except (MissingTool, NoEmulation) as error:
         print(error, file=sys.stderr)
         return 3
