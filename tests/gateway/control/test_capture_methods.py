@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -139,6 +140,14 @@ def test_without_a_spool_there_is_a_sentence(tmp_path: Path) -> None:
     """It says what is missing."""
     with pytest.raises(ControlError, match="postern-worker"):
         record(World(tmp_path), interface="lo")
+
+
+def test_without_its_package_there_is_a_sentence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On OpenWrt recording comes with a package that the gate can do without."""
+    monkeypatch.setitem(sys.modules, "gateway.capture.expression", None)
+    with pytest.raises(ControlError, match="the package postern-analysis, which is not installed"):
+        record(world, interface="lo")
+    assert world.started == []
 
 
 @pytest.mark.root
