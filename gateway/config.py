@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from gateway.addresses import Ipv4Range, MacAddress
 from gateway.session.model import LoginMethod
@@ -32,6 +32,7 @@ class Secret(str):
     """A shared secret: a string that never prints itself."""
 
     __slots__ = ()
+    hidden_in_logs: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return "Secret(…)"

@@ -24,9 +24,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Final, NamedTuple, TextIO
 
-from gateway.config import Secret
 from gateway.reports import INTERVAL_S, REPORTS_PER_INTERVAL, ReportLimit
-from gateway.session.model import ChapCredentials, PapCredentials, VoucherCode
 
 LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -38,7 +36,6 @@ HIDDEN: Final = "…"
 MAX_VALUE: Final = 512  # characters of one value; guests choose some of them
 MAX_MESSAGE: Final = 16384  # characters of a whole message: `postern debug` output never goes through here
 
-_SECRET_TYPES: Final = (Secret, PapCredentials, ChapCredentials, VoucherCode)
 _SECRET_FIELDS: Final = frozenset(
     {"password", "passwd", "secret", "coa_secret", "user_password", "chap_password", "chap_response", "authenticator"}
 )
@@ -94,7 +91,7 @@ class SecretFilter(logging.Filter):
         """Always true: the line is kept, what it must not say is taken out."""
         if record.args:
             record.args = _redacted(str(record.msg), record.args)
-        if isinstance(record.msg, _SECRET_TYPES):
+        if _says_secret(record.msg):
             record.msg = HIDDEN
         return True
 
@@ -228,7 +225,7 @@ def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) ->
     if isinstance(args, Mapping):
         return {name: HIDDEN if _is_secret(value, name) else value for name, value in args.items()}
     names = _layout(template).names
-    if _SECRET_FIELDS.isdisjoint(names) and not any(isinstance(value, _SECRET_TYPES) for value in args):
+    if _SECRET_FIELDS.isdisjoint(names) and not any(map(_says_secret, args)):
         return args
     return tuple(
         HIDDEN if _is_secret(value, name) else value
@@ -237,7 +234,12 @@ def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) ->
 
 
 def _is_secret(value: object, name: str) -> bool:
-    return name in _SECRET_FIELDS or isinstance(value, _SECRET_TYPES)
+    return name in _SECRET_FIELDS or _says_secret(value)
+
+
+def _says_secret(value: object) -> bool:
+    # Said by the type itself: a web process that logs has no other use for the configuration and the session core.
+    return getattr(type(value), "hidden_in_logs", False) is True
 
 
 def _quoted(value: object) -> str:

@@ -68,6 +68,17 @@ def give_back() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    _trim()
+
+
+def tidy() -> None:
+    """Collect garbage and return free pages after a busy time; a few milliseconds once `give_back` was called."""
+    gc.collect()
+    _trim()
+
+
+def _trim() -> None:
+    """Return pages that the allocator keeps because something behind them is still in use."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

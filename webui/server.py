@@ -205,6 +205,7 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
+        "__weakref__",
         "_app",
         "_begun",
         "_body",
@@ -320,8 +321,9 @@ class Connection(asyncio.Protocol):
         self._server.forget(self)
         if self._drained is not None:
             self._drained.set()
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None  # what cancels it would hold us, our buffers and TLS until a collection
+        if task is not None:
+            task.cancel()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""

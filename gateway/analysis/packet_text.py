@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from gateway.analysis.dissect import Dissected
 from gateway.analysis.escape import show
-from gateway.analysis.frames import Record
-from gateway.analysis.text import Style, wrapped
+
+if TYPE_CHECKING:
+    from gateway.analysis.dissect import Dissected
+    from gateway.analysis.frames import Record
+    from gateway.analysis.text import Style
 
 
 def packets_text(packets: Sequence[Dissected], style: Style, *, first_unix_ns: int | None, with_bytes: bool) -> str:
     """Decoded packets with every field, as the second look shows them."""
+    from gateway.analysis.text import wrapped  # the pages want the bytes below only
+
     lines = []
     start = first_unix_ns if first_unix_ns is not None else (packets[0].t_ns if packets else 0)
     for packet in packets:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from gateway.addresses import MacAddress
 
@@ -164,6 +164,8 @@ class GrantChange:
 class PapCredentials:
     """A name and a clear password; never logged and never saved."""
 
+    hidden_in_logs: ClassVar[bool] = True
+
     username: str
     password: str
 
@@ -174,6 +176,8 @@ class PapCredentials:
 @dataclass(frozen=True, slots=True)
 class ChapCredentials:
     """A name and a CHAP response (RFC 2865 §5.3): identifier, 16-octet response, challenge."""
+
+    hidden_in_logs: ClassVar[bool] = True
 
     username: str
     ident: int
@@ -190,6 +194,8 @@ Credentials = PapCredentials | ChapCredentials
 @dataclass(frozen=True, slots=True)
 class VoucherCode:
     """A voucher's code as the guest typed it; never logged and never saved."""
+
+    hidden_in_logs: ClassVar[bool] = True
 
     code: str
 

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from gateway.config import Secret
 from gateway.log import JsonFormatter, LogLimiter, SecretFilter, TextFormatter, set_up
-from gateway.session.model import ChapCredentials, PapCredentials
+from gateway.session.model import ChapCredentials, PapCredentials, VoucherCode
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = (
     Secret("hunter2hunter2"),
     PapCredentials("alice", "hunter2hunter2"),
     ChapCredentials("alice", 7, b"hunter2hunter2", b"challenge"),
+    VoucherCode("hunter2hunter2"),
 )
 
 

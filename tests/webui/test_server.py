@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -423,6 +425,28 @@ def test_a_handler_whose_client_went_away_is_cancelled(parser: str) -> None:
             writer.transport.abort()
             await eventually(lambda: app.cancelled == 1, "the handler was cancelled")
             assert not server.connections
+
+    run(story())
+
+
+@both
+def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_nothing_behind(parser: str) -> None:
+    """Its buffers and its TLS are freed at once: the collector sees only how few objects they are, not how large."""
+
+    async def story() -> None:
+        async with serving(parser) as (port, server, app):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            await eventually(lambda: server.connections, "the connection is there")
+            connection = weakref.ref(next(iter(server.connections)))
+            await eventually(lambda: app.seen, "the request arrived")
+            gc.disable()
+            try:
+                writer.transport.abort()
+                await eventually(lambda: app.closed_streams, "the stream was closed")
+                await eventually(lambda: connection() is None, "the connection was freed")
+            finally:
+                gc.enable()
 
     run(story())
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.memory import give_back, tidy
 from webui.admin.app import AdminApp
 from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 DEFAULT_PORT: Final = 8443
 _LOOK_S: Final = 5.0  # at the daemon, for another configuration
 _RENEW_LOOK_S: Final = 86400.0
+_TIDY_S: Final = 15.0
 _IP_FREEBIND: Final = 15  # linux/in.h
 _LOOPBACK: Final = "lo"
 
@@ -128,7 +130,10 @@ class AdminService:
 
     def start(self) -> None:
         """Begin to listen as soon as there is a certificate."""
-        self._tasks = [self._group.create_task(self._run(), name="admin listeners")]
+        self._tasks = [
+            self._group.create_task(self._run(), name="admin listeners"),
+            self._group.create_task(self._keep_tidy(), name="admin memory"),
+        ]
 
     @property
     def places(self) -> list[Place]:
@@ -173,6 +178,18 @@ class AdminService:
                 await self._apply(self._wanted(config), config)
                 self._settled = True
             await asyncio.sleep(_LOOK_S)
+
+    async def _keep_tidy(self) -> None:
+        """Give back what the start needed, and from then on what each busy time did; else the most stays for good."""
+        counts, tidied = self.server.counts, 0
+        await asyncio.sleep(_TIDY_S)
+        give_back()
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            served = counts.connections + counts.requests
+            if served != tidied:
+                tidied = served
+                tidy()
 
     def _wanted(self, config: Answer) -> list[Place]:
         """Where to listen: what the command line says, else the configuration; loopback before either is known."""
