@@ -18,7 +18,7 @@ from webui import jobs
 from webui.backend import Backend
 from webui.sse import Event
 
-LOOK_EVERY_S: Final = 0.1
+LOOK_EVERY_S: Final = 0.05
 POSITION_EVERY_S: Final = 1.0
 LINGER_S: Final = 30.0  # a job is looked at so long after its last reader, who may come back for what it missed
 RING: Final = 100

@@ -267,16 +267,20 @@ def cancel_requested(directory: Path) -> bool:
 def close_cancelled(spool: Path, *, now_unix: float) -> list[State]:
     """Close the waiting jobs that somebody cancelled; returns them."""
     closed = []
-    for state in listing(spool):
-        if state.status == "pending" and cancel_requested(spool / state.id):
+    for entry in os.scandir(spool):
+        directory = Path(entry.path)
+        if not is_job_id(entry.name) or not cancel_requested(directory):  # asked every second: few states are read
+            continue
+        state = load(directory)
+        if state is not None and state.status == "pending":
             failure = Failure("cancelled", "The analysis was cancelled before it began.")
             state = dataclasses.replace(state, status="cancelled", finished_unix=now_unix, error=failure)
-            save(spool / state.id, state)
+            save(directory, state)
             closed.append(state)
     return closed
 
 
-def store_file(directory: Path, name: str, data: bytes) -> None:
+def store_file(directory: Path, name: str, data: bytes | bytearray) -> None:
     """Write one result (a report) in whole: beside its place first, on disk, then renamed."""
     _replace(directory / (name + ".part"), name, data, durable=True)
 
@@ -412,7 +416,7 @@ def _sizes(directory: Path) -> tuple[int, int]:
 
 
 def _encode(state: State) -> bytes:
-    return json.dumps(dataclasses.asdict(state), sort_keys=True, indent=1).encode()
+    return json.dumps(dataclasses.asdict(state), sort_keys=True).encode()
 
 
 def _decode(raw: bytes) -> State:
@@ -425,7 +429,7 @@ def _decode(raw: bytes) -> State:
     return State(**fields)
 
 
-def _replace(part: Path, name: str, data: bytes, *, durable: bool = False) -> None:
+def _replace(part: Path, name: str, data: bytes | bytearray, *, durable: bool = False) -> None:
     try:
         with part.open("wb") as stream:
             os.fchmod(stream.fileno(), FILE_MODE)

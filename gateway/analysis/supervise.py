@@ -7,7 +7,9 @@ and turns every way in which a child can end into a state with a sentence.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import select
@@ -26,6 +28,7 @@ from gateway.analysis.job import Failure, Progress, State
 LOOK_EVERY_S: Final = 0.2
 LONGEST_MESSAGE: Final = 64 << 20
 STDERR_KEPT: Final = 4096
+_PIPE_BYTES: Final = 1 << 20  # a report of usual size in one piece: each one more wakes both sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class _Received:
     partial: bool = False
     errors: bytes = b""
     buffer: bytearray = field(default_factory=bytearray)
+    head: tuple[str, int] | None = None  # of the message whose body is coming: its kind and its size
 
 
 def run_job(
@@ -111,7 +115,8 @@ def _start(capture: int, state: State, bounds: Bounds, size: int) -> subprocess.
     if sys.pycache_prefix is not None:  # where compiled modules are; to compile them anew costs more than a short job
         environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.analysis.child", json.dumps(order)],
+        # Without `site`: what is installed beside us is not needed, and looking for it takes as long as a small capture.
+        [sys.executable, "-S", "-m", "gateway.analysis.child", json.dumps(order)],
         stdin=capture,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -133,6 +138,8 @@ def _watch(
     assert child.stderr is not None
     out, errors = child.stdout.fileno(), child.stderr.fileno()
     poller = select.poll()
+    with contextlib.suppress(OSError):  # more than this system allows: then it is the usual size
+        fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     for descriptor in (out, errors):
         os.set_blocking(descriptor, False)
         poller.register(descriptor, select.POLLIN)
@@ -140,7 +147,7 @@ def _watch(
     looked, overdue = 0.0, False
     while open_pipes:
         for descriptor, _ in poller.poll(LOOK_EVERY_S * 1000):
-            piece = os.read(descriptor, 1 << 20)
+            piece = os.read(descriptor, _PIPE_BYTES)
             if not piece:
                 poller.unregister(descriptor)
                 open_pipes.discard(descriptor)
@@ -176,22 +183,28 @@ def _watch(
 
 def _take_messages(directory: Path, received: _Received) -> None:
     """Act on every whole message in the buffer."""
-    while (line_end := received.buffer.find(b"\n")) >= 0:
-        head = json.loads(received.buffer[:line_end])
-        size = min(int(head["bytes"]), LONGEST_MESSAGE)
-        if len(received.buffer) < line_end + 1 + size:
+    while True:
+        if received.head is None:
+            line_end = received.buffer.find(b"\n")
+            if line_end < 0:
+                return
+            head = json.loads(received.buffer[:line_end])
+            received.head = str(head["kind"]), min(int(head["bytes"]), LONGEST_MESSAGE)
+            del received.buffer[: line_end + 1]
+        kind, size = received.head
+        if len(received.buffer) < size:
             return
-        body = bytes(received.buffer[line_end + 1 : line_end + 1 + size])
-        del received.buffer[: line_end + 1 + size]
+        body, received.buffer = received.buffer[:size], received.buffer[size:]
+        received.head = None
         try:
-            _act(directory, received, head["kind"], body)
+            _act(directory, received, kind, body)
         except OSError as err:
             if not job.is_full(err):
                 raise
             received.failure = job.no_room(directory)
 
 
-def _act(directory: Path, received: _Received, kind: str, body: bytes) -> None:
+def _act(directory: Path, received: _Received, kind: str, body: bytearray) -> None:
     if kind == "progress":
         _note_progress(directory, received, json.loads(body))
     elif kind == "sandbox":
