@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -25,7 +24,6 @@ from tests.bench.analysis import big, small
 from tests.bench.rows import Row, most
 from tests.bench.web_stage import WebStage, reset_peak, resident_mb
 from tests.netns.harness import PROJECT
-from tests.netns.hotspot import WEB_GROUP
 from tests.webui.admin.capture_admin import trusting
 from tests.webui.admin.operators import Operator
 
@@ -132,14 +130,11 @@ def latency(stage: WebStage) -> list[Row]:
     """From the write of a progress file to the event at a client, 95 of 100."""
     stage.captures.stop()
     spool = stage.captures.spool
-    directory = job.create(spool, "a.pcap", owner="ada", now_unix=time.time())
-    shutil.chown(directory, None, WEB_GROUP)
+    directory = job.create(spool, "a.pcap", owner="ada", now_unix=time.time())  # of the spool's group, as it is
     try:
         (directory / job.CAPTURE).write_bytes(bytes(1000))
         job.save(directory, replace(job.submit(directory), status="processing"))
         job.write_progress(directory, Progress(1, "reading", 1, 1000))
-        for path in directory.iterdir():
-            shutil.chown(path, None, WEB_GROUP)
         return _latency(stage.operator, directory)
     finally:
         job.delete(directory)
@@ -147,7 +142,6 @@ def latency(stage: WebStage) -> list[Row]:
 
 
 def _latency(operator: Operator, directory: Path) -> list[Row]:
-    delays: list[float] = []
     connection = operator.connect()
     began = time.monotonic()
     connection.request("GET", f"/api/v1/progress/{directory.name}", headers=operator.headers())
@@ -155,25 +149,28 @@ def _latency(operator: Operator, directory: Path) -> list[Row]:
     assert answer.status == 200, answer.status
     first_s = None
     written: dict[int, float] = {}
+    seen: dict[int, float] = {}
+    last = 1 + _EVENTS
 
     def write() -> None:
-        for number in range(2, 2 + _EVENTS):
+        for number in range(2, last + 1):
             time.sleep(0.26 + number % 7 * 0.01)  # the worker writes four times a second at most
             written[number] = time.monotonic()
             job.write_progress(directory, Progress(number, "reading", number, 1000))
-            shutil.chown(directory / job.PROGRESS, None, WEB_GROUP)
 
-    writer = threading.Thread(target=write)
-    while len(delays) < _EVENTS:
+    writer = threading.Thread(target=write, daemon=True)
+    while last not in seen:
         line = answer.readline()
         now = time.monotonic()
+        assert line, "the live progress ended"
         if line.startswith(b"id: "):
             number = int(line[4:])
             if first_s is None:
                 first_s = now - began
                 writer.start()
-            elif number in written:
-                delays.append(now - written[number])
+            # What was written before is told with it, where two writes came between two looks.
+            seen.update((older, now) for older in range(2, number + 1) if older not in seen)
+    delays = [seen[number] - written[number] for number in written]
     writer.join()
     connection.close()
     assert first_s is not None
