@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Error as PageError
 
 from tests.browser.chromium import DESK, PHONE, SMALL, Faults, accessibility_faults, chromium, hold, visit
 from tests.browser.portals import SIGHTS, in_background, portals
@@ -221,8 +222,8 @@ def take(browser: Browser, shots: Sequence[Shot], size: tuple[int, int], device:
         try:
             if shot.act is not None:
                 shot.act(page)
-        except Exception as err:  # noqa: BLE001  # the other pictures are taken all the same
-            faults.found.append(f"could not be done: {str(err)[:200]}")
+        except PageError as err:  # the other pictures are taken all the same
+            faults.found.append(f"could not be done: {err.message[:200]}")
         hold(page)
         page.wait_for_timeout(_SETTLE_MS)
         page.screenshot(path=str(FOLDER / f"{shot.name}-{device}-{scheme}.png"), full_page=True)

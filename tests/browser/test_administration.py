@@ -230,7 +230,7 @@ def test_an_option_is_changed_by_its_form_after_a_look_at_the_difference(stage: 
     try:
         log_in(page, stage)
         page.goto(f"{stage.administration.origin}/config/section/zone?name=guest")
-        page.get_by_label("title", exact=True).fill("Hotel <Miramar>")
+        page.get_by_label("Title", exact=True).fill("Hotel <Miramar>")
         page.get_by_role("button", name="Review the change").click()
         expect(page.get_by_role("heading", name="Review the change")).to_be_visible()
         expect(page.locator(".diff .add").get_by_text("Hotel <Miramar>")).to_be_visible()

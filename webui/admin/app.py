@@ -97,6 +97,7 @@ class AdminApp:
             size=words.size,
             rate=words.rate,
             duration=words.duration,
+            option_label=words.option_label,
             plural=words.plural,
             iso=words.iso,
             seg=segment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from webui.admin.setup import language_of
 from webui.admin.site import SESSION_COOKIE, THEME_COOKIE, THEMES, Page, Route, cookie, own_path
 from webui.messages import Response
 
@@ -31,6 +32,15 @@ async def colours(page: Page) -> Response:
 
 
 async def welcome(page: Page) -> Response:
-    """What was set up, and where to go on."""
+    """What was set up, and where to go on, in the language of the set-up."""
     status = await page.call("status")
-    return page.render("welcome", title="Ready", zones=status.get("zones", []), warnings=status.get("warnings", []))
+    language = language_of(page.request)
+    return page.render(
+        "welcome",
+        title=language.say("welcome_ready"),
+        said_in=language.code,
+        direction=language.direction,
+        say=language.say,
+        zones=status.get("zones", []),
+        warnings=status.get("warnings", []),
+    )

@@ -8,6 +8,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 _BYTE_STEPS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _BIT_STEPS = ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"))
 
+_SPELLED = {
+    word.lower(): word
+    for word in (
+        *("API", "ARP", "CoA", "DHCP", "DNS", "FQDN", "HTTP", "HTTPS", "ICMP", "ID", "IP", "IPv4", "IPv6", "MAC"),
+        *("MTU", "NAS", "NAT", "NTP", "RADIUS", "SSID", "TCP", "TLS", "TTL", "UAM", "UDP", "URL", "VLAN", "WISPr"),
+    )
+}
+
+
+def option_label(name: str) -> str:
+    """The name of an option of the configuration in words: `Lease time`, `RADIUS secret`."""
+    words = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]
+
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...], base: str) -> str:
     for step, unit in steps:

@@ -63,7 +63,10 @@ def test_the_first_start_makes_the_first_administrator(tmp_path: Path) -> None:
             params = fake.called("admin.setup")[-1]
             assert params["zone"] == {"name": "guests", "ssid": "Café <b>", "methods": ["voucher"]}
             assert (params["name"], params["password"], params["timezone"]) == ("eve", WORDS, "Europe/Paris")
-            assert (await visitor.get("/welcome")).status == 200
+            assert "The gateway is yours" in (await visitor.get("/welcome")).text
+            german = await visitor.get("/welcome?lang=de")
+            assert 'lang="de"' in german.text
+            assert "Das Gateway gehört Ihnen" in german.text
             assert (await visitor.get("/setup")).header("location") == "/login"
             assert (await send(visitor, 6)).header("location") == "/login"
 

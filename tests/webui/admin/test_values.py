@@ -45,6 +45,13 @@ def test_lengths_of_time_are_said_in_two_units(seconds: int | None, text: str) -
     assert words.duration(seconds) == text
 
 
+def test_options_are_named_in_words() -> None:
+    """With abbreviations as people write them."""
+    assert words.option_label("lease_time") == "Lease time"
+    assert words.option_label("radius_secret") == "RADIUS secret"
+    assert words.option_label("ssid") == "SSID"
+
+
 def test_sizes_and_rates_are_short() -> None:
     """Three digits or so, in units of a thousand."""
     assert words.size(0) == "0 B"
