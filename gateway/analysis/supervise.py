@@ -115,7 +115,7 @@ def _start(capture: int, state: State, bounds: Bounds, size: int) -> subprocess.
     if sys.pycache_prefix is not None:  # where compiled modules are; to compile them anew costs more than a short job
         environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     return subprocess.Popen(
-        # Without `site`: what is installed beside us is not needed, and looking for it takes as long as a small capture.
+        # Without `site`: what is installed beside us is not needed, and to look for it takes as long as a small file.
         [sys.executable, "-S", "-m", "gateway.analysis.child", json.dumps(order)],
         stdin=capture,
         stdout=subprocess.PIPE,
