@@ -1,11 +1,15 @@
 /* The usual packets of a capture, in machine code.
  *
- * Two loops of the analysis are taken over here for what is usual, and for nothing else:
+ * Three loops of the analysis are taken over here. Two are for what is usual, and for nothing else:
  *
  *   Records.walk   the record headers of a classic pcap file, up to the first record about which anything is to be said
  *                  (cut, out of order, outside the running bin of the time series, damaged, unfinished);
  *   Unusual        an iterator over those packets of a block that are left to `batch.run`: each TCP segment over plain
- *                  IPv4 that brings the next data or advances the acknowledgement is taken into the flow table before.
+ *                  IPv4 that brings the next data or advances the acknowledgement is taken into the flow table before;
+ *
+ * and one is the same in Python, in `engine`:
+ *
+ *   round_floats   the walk over the finished report that brings its numbers to six digits.
  *
  * It fills the same objects as the loop in `batch.py` does, by the same rules, or leaves the packet alone before it has
  * changed anything. The state is that of Python: slots of `flows.Direction` are read and written where the type says they
@@ -41,7 +45,7 @@ static const char *const slot_names[SLOT_COUNT] = {SLOTS(AS_TEXT)};
 
 static Py_ssize_t slot_at[SLOT_COUNT];
 static PyTypeObject *direction_type;
-static PyObject *str_append, *str_seed, *str_watch, *opening_syn;
+static PyObject *str_append, *str_seed, *str_watch, *opening_syn, *roll, *feed;
 
 #define SLOT(object, name) (*(PyObject **)((char *)(object) + slot_at[S_##name]))
 
@@ -319,6 +323,8 @@ static int first_syn(Unusual *self, const Record *record, int64_t frame, PyObjec
     return taken;
 }
 
+static int take_known(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, PyObject *d);
+
 /* Take one packet into the flow table. 1: done; 0: nothing was changed, Python shall look; -1: an exception is set. */
 static int take(Unusual *self, const Record *record, int64_t frame)
 {
@@ -333,13 +339,12 @@ static int take(Unusual *self, const Record *record, int64_t frame)
     int doff = ip[32], flags = ip[33];
     if (flags != 16 && flags != 24 && flags != 2)
         return 0;
-    int64_t total = ip[2] << 8 | ip[3];
-    int64_t win = ip[34] << 8 | ip[35];
     PyObject *key = PyBytes_FromStringAndSize((const char *)(ip + 12), 12);
     if (key == NULL)
         return -1;
     PyObject *d = PyDict_GetItemWithError(self->tcp, key);
     if (flags == 2) {
+        int64_t total = ip[2] << 8 | ip[3];
         int taken = d != NULL || PyErr_Occurred() ? 0 : first_syn(self, record, frame, key, ip, total, doff);
 
         Py_DECREF(key);
@@ -348,11 +353,24 @@ static int take(Unusual *self, const Record *record, int64_t frame)
     Py_DECREF(key);
     if (d == NULL)
         return PyErr_Occurred() ? -1 : 0;
-    if (!win || Py_TYPE(d) != direction_type)
+    if (Py_TYPE(d) != direction_type)
         return 0;
+    Py_INCREF(d); /* what is called from here on is Python */
+    int taken = take_known(self, record, frame, ip, d);
+    Py_DECREF(d);
+    return taken;
+}
 
-    int64_t norm, nseq, acked, head, edge, roll, own_win, tight, app, known_bytes;
+/* The same for a packet of a direction in the table. */
+static int take_known(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, PyObject *d)
+{
+    int64_t norm, nseq, acked, head, edge, until, own_win, tight, app, known_bytes;
     int64_t seq = (int64_t)load(ip + 24, 1), ack = (int64_t)load(ip + 28, 1), t = record->t;
+    int64_t total = ip[2] << 8 | ip[3], win = ip[34] << 8 | ip[35];
+    int doff = ip[32], flags = ip[33];
+
+    if (!win)
+        return 0;
 
     READ(d, norm, norm);
     if (doff != norm)
@@ -360,9 +378,14 @@ static int take(Unusual *self, const Record *record, int64_t frame)
     READ(d, nseq, nseq);
     if (seq != nseq)
         return 0;
-    READ(d, roll, roll);
-    if (t >= roll)
-        return 0;
+    READ(d, roll, until);
+    if (t >= until) { /* whoever takes the packet, this is what it begins with, and it is done once */
+        PyObject *done = PyObject_CallFunction(roll, "OLOL", d, (long long)t, self->st, (long long)frame);
+
+        if (done == NULL)
+            return -1;
+        Py_DECREF(done);
+    }
     READ(d, la, acked);
     READ(d, head, head);
     READ(d, win, own_win);
@@ -373,7 +396,8 @@ static int take(Unusual *self, const Record *record, int64_t frame)
     if (r == NULL || Py_TYPE(r) != direction_type)
         return 0;
     int64_t length = total - head, waiting = 0, stop = seq + length, tighter = 0;
-    int moved = ack != acked;
+    int64_t position = record->start + self->before + 22 + (doff >> 2 & 0x3C); /* of the payload */
+    int moved = ack != acked, wanted = 0;
     if (moved) {
         READ(r, nseq, waiting);
         if (!(acked < ack && ack <= waiting && length >= 0))
@@ -401,15 +425,11 @@ static int take(Unusual *self, const Record *record, int64_t frame)
 
                 READ(d, app_next, app_next);
                 int64_t ahead = stop - app_next;
-                if ((ahead > 0 || ahead < -HALF) && 0 < (ahead & MASK) && (ahead & MASK) < HALF)
-                    return 0; /* the payload becomes interesting again */
+                wanted = (ahead > 0 || ahead < -HALF) && 0 < (ahead & MASK) && (ahead & MASK) < HALF;
             }
-            else {
-                int64_t position = record->start + self->before + 22 + (doff >> 2 & 0x3C);
-
-                if (app == 1 || (position < record->end && ((const unsigned char *)self->view.buf)[position] == app))
-                    return 0;
-            }
+            else
+                wanted = app == 1 ||
+                         (position < record->end && ((const unsigned char *)self->view.buf)[position] == app);
         }
     }
     /* What an acknowledgement covers, and the round trip that it ends */
@@ -530,6 +550,15 @@ static int take(Unusual *self, const Record *record, int64_t frame)
         WRITE(d, segments, value);
         if (!(value & 255) && PyList_GET_SIZE(own_out) > 512 && PyList_SetSlice(own_out, 0, 256, NULL) < 0)
             goto failed;
+        if (wanted) {
+            PyObject *done = PyObject_CallFunction(
+                feed, "OOOLLLLOO", self->st, d, self->view.obj, (long long)position, (long long)record->end,
+                (long long)seq, (long long)length, at, number_of);
+
+            if (done == NULL)
+                goto failed;
+            Py_DECREF(done);
+        }
     }
     else {
         if (!number(SLOT(d, packets), &value)) {
@@ -647,18 +676,89 @@ static PyTypeObject unusual_type = {
     .tp_iternext = (iternextfunc)unusual_next,
 };
 
+/* ---- round_floats ---- */
+
+/* A float with six significant digits, None where it is no number; a new reference. */
+static PyObject *six_digits(PyObject *value)
+{
+    double number = PyFloat_AS_DOUBLE(value);
+
+    if (number - number != 0)
+        Py_RETURN_NONE;
+    if (number > -1e6 && number < 1e6 && number == (double)(int)number) /* has no more than six, as most have */
+        return Py_NewRef(value);
+    char *text = PyOS_double_to_string(number, 'g', 6, 0, NULL);
+    if (text == NULL)
+        return NULL;
+    number = PyOS_string_to_double(text, NULL, NULL);
+    PyMem_Free(text);
+    return number == -1.0 && PyErr_Occurred() ? NULL : PyFloat_FromDouble(number);
+}
+
+static int round_tree(PyObject *tree);
+
+/* What stands for `value` in a report, a new reference; its own members are dealt with on the way. */
+static PyObject *rounded(PyObject *value)
+{
+    if (PyFloat_CheckExact(value))
+        return six_digits(value);
+    PyObject *kept = PyTuple_CheckExact(value) ? PySequence_List(value) : Py_NewRef(value);
+    if (kept != NULL && round_tree(kept) < 0)
+        Py_CLEAR(kept);
+    return kept;
+}
+
+static int round_tree(PyObject *tree)
+{
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    int done = 0;
+
+    if (!PyDict_CheckExact(tree) && !PyList_CheckExact(tree))
+        return 0;
+    if (Py_EnterRecursiveCall(" in a report"))
+        return -1;
+    if (PyDict_CheckExact(tree))
+        while (!done && PyDict_Next(tree, &position, &key, &value)) {
+            PyObject *kept = rounded(value);
+
+            if (kept == NULL || (kept != value && PyDict_SetItem(tree, key, kept) < 0))
+                done = -1;
+            Py_XDECREF(kept);
+        }
+    else
+        for (; !done && position < PyList_GET_SIZE(tree); position++) {
+            value = PyList_GET_ITEM(tree, position);
+            PyObject *kept = rounded(value);
+
+            if (kept == NULL || (kept != value && PyList_SetItem(tree, position, Py_NewRef(kept)) < 0))
+                done = -1;
+            Py_XDECREF(kept);
+        }
+    Py_LeaveRecursiveCall();
+    return done;
+}
+
+static PyObject *round_floats(PyObject *module, PyObject *tree)
+{
+    (void)module;
+    if (round_tree(tree) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* ---- the module ---- */
 
 PyDoc_STRVAR(bind_doc,
-             "bind(Direction, opening_syn)\n\n"
-             "Look up where the slots of `flows.Direction` are. Raises TypeError when one is missing or no slot.");
+             "bind(Direction, opening_syn, roll, feed)\n\n"
+             "Look up where the slots of `flows.Direction` are, and keep what is called of Python. Raises TypeError when one is missing or no slot.");
 
 static PyObject *bind(PyObject *module, PyObject *args)
 {
-    PyObject *type, *syn;
+    PyObject *type, *functions[3];
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O", &PyType_Type, &type, &syn))
+    if (!PyArg_ParseTuple(args, "O!OOO", &PyType_Type, &type, &functions[0], &functions[1], &functions[2]))
         return NULL;
     for (int i = 0; i < SLOT_COUNT; i++) {
         PyObject *slot = PyObject_GetAttrString(type, slot_names[i]);
@@ -674,13 +774,16 @@ static PyObject *bind(PyObject *module, PyObject *args)
     }
     Py_INCREF(type);
     Py_XSETREF(direction_type, (PyTypeObject *)type);
-    Py_INCREF(syn);
-    Py_XSETREF(opening_syn, syn);
+    Py_XSETREF(opening_syn, Py_NewRef(functions[0]));
+    Py_XSETREF(roll, Py_NewRef(functions[1]));
+    Py_XSETREF(feed, Py_NewRef(functions[2]));
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, bind_doc},
+    {"round_floats", round_floats, METH_O,
+     "Bring the floats of a tree to six significant digits, and its tuples to lists, in place."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,14 @@ from gateway.analysis.flows import Direction
 from gateway.analysis.records import Record
 from gateway.analysis.state import State
 
-def bind(direction: type[Direction], opening_syn: Callable[..., bool], /) -> None: ...
+def bind(
+    direction: type[Direction],
+    opening_syn: Callable[..., bool],
+    roll: Callable[..., None],
+    feed: Callable[..., None],
+    /,
+) -> None: ...
+def round_floats(tree: object, /) -> None: ...
 
 class Records:
     def append(self, record: Record, /) -> None: ...

@@ -52,7 +52,7 @@ def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Call
 
 
 _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
-bind(Direction, opening_syn)
+bind(Direction, opening_syn, roll, feed)
 
 
 def run(block: Block, st: State) -> None:

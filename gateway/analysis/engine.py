@@ -47,6 +47,7 @@ from gateway.analysis.flows import settle
 from gateway.analysis.fold import split_key
 from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND
+from gateway.analysis.native import round_floats
 from gateway.analysis.reader import Reader
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.rtp import settle_clock
@@ -106,6 +107,7 @@ def analyze(
         reader.block_bytes = block_bytes
     collecting = gc.isenabled()
     gc.disable()
+    gc.unfreeze()
     try:
         st = _read(reader, settings, progress, cancelled)
         if progress is not None:
@@ -114,9 +116,9 @@ def analyze(
         _take_apart(st)
     finally:
         if collecting:
-            # Everything made so far counts as old: else the next allocation starts a walk over all of it.
+            # Nothing made so far is walked over again, at the next allocation or at the exit, until another analysis
+            # begins: the report is a tree, and what is let go of it is freed without a walk.
             gc.freeze()
-            gc.unfreeze()
             gc.enable()
     spent = time.process_time() - cpu
     report["timing"] = {
@@ -127,7 +129,7 @@ def analyze(
     }
     if progress is not None:
         progress(Progress("done", reader.stored_bytes, reader.stored_bytes, st.frame, len(report["findings"])))
-    _round(report)
+    (round_floats() or _round)(report)
     return report
 
 
@@ -354,7 +356,8 @@ def _round(tree: Any) -> None:  # Any: the report is walked without regard to it
             continue
         kind = type(value)
         if kind is float:
-            tree[key] = float(f"{value:.6g}") if value - value == 0 else None
+            if not (-1e6 < value < 1e6) or value != int(value):  # else it has no more than six, as most have
+                tree[key] = float(f"{value:.6g}") if value - value == 0 else None
         elif kind is dict or kind is list:
             if value:
                 _round(value)

@@ -32,13 +32,15 @@ _helper: ModuleType | None = _load()
 _bound = False
 
 
-def bind(direction: type, opening_syn: Callable[..., bool]) -> None:
-    """Tell the helper what a direction of a flow looks like; one that does not fit it is not used."""
+def bind(
+    direction: type, opening_syn: Callable[..., bool], roll: Callable[..., None], feed: Callable[..., None]
+) -> None:
+    """Tell the helper what a direction of a flow looks like, and what to call; one that does not fit is not used."""
     global _bound
     if _helper is None:
         return
     try:
-        _helper.bind(direction, opening_syn)
+        _helper.bind(direction, opening_syn, roll, feed)
     except (AttributeError, TypeError):  # built for other tables than these
         return
     _bound = True
@@ -55,6 +57,11 @@ def new_records() -> list[Record] | _usual.Records:
         return []
     records: _usual.Records = _helper.Records()
     return records
+
+
+def round_floats() -> Callable[[object], None] | None:
+    """The helper's walk over a report, that brings its numbers to six digits; None where there is no helper."""
+    return None if _helper is None else _helper.round_floats
 
 
 def unusual(block: Block, ethertype_at: int, st: State) -> Iterator[tuple[int, Record]]:

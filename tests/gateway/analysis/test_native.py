@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from gateway.analysis import native
+from gateway.analysis import engine, native
+from gateway.analysis.applications import feed
 from gateway.analysis.engine import analyze
 from gateway.analysis.flows import Direction
 from gateway.analysis.handshake import opening_syn
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.settings import Settings
+from gateway.analysis.tcp import roll
 from rootfs.native import build
 from tests.bench import analysis as bench
 from tests.fuzz.analysis import damaged
@@ -159,12 +161,29 @@ def test_a_helper_for_other_tables_is_not_used(monkeypatch: pytest.MonkeyPatch) 
         __slots__ = ("app",)
 
     monkeypatch.setattr(native, "_bound", False)
-    native.bind(Other, lambda *_: False)
+    native.bind(Other, lambda *_: False, roll, feed)
     assert not native.active()
     data = windows()
     with_loop_only = outcome(data, Settings())
-    native.bind(Direction, opening_syn)
+    native.bind(Direction, opening_syn, roll, feed)
     assert with_loop_only == in_python(data, Settings())
+
+
+def test_numbers_of_a_report_are_rounded_alike() -> None:
+    """Six digits, no number for what is none, lists for tuples: whoever walks over the report."""
+
+    def tree() -> dict[str, Any]:
+        floats = [0.0, -0.0, 1.0, -3.0, 999_999.0, 999_999.5, 1_000_000.0, 1_234_567.0, 1 / 3, -2e-9, 1e300, 5e-324]
+        odd = [float("inf"), float("-inf"), float("nan")]
+        return {"a": floats + odd, "b": {"c": (1, (2.0000001, None), "x"), "d": []}, "e": True, "f": 1 << 80, "g": ()}
+
+    rounder = native.round_floats()
+    assert rounder is not None
+    ours, theirs = tree(), tree()
+    engine._round(ours)
+    rounder(theirs)
+    assert repr(ours) == repr(theirs)
+    assert "999999.0, 1000000.0, 1000000.0, 1234570.0, 0.333333" in repr(theirs)
 
 
 def test_the_environment_keeps_it_out() -> None:
