@@ -326,11 +326,7 @@ def _promote(st: State, key: bytes, half: tuple[Any, ...]) -> tuple[Direction, D
     orig.known = True
     orig.isn = half[H_ISN]
     st.tcp[key], st.tcp[reverse_key(key)] = orig, resp
-    signature = half[H_SIGNATURE]
-    segment(
-        *(st, orig, half[H_FRAME], half[H_TIME], half[H_ISN], 0, 0x5002, half[H_WIN], 0),
-        *(signature >> 16, signature & 0xFFFF, half[H_TTL], b"", 0, 0),
-    )
+    _sent_syn(orig, half[H_TIME], half[H_ISN], 0, half[H_WIN], half[H_SIGNATURE], 0x5002)
     orig.packets = 1 + len(repeats)
     orig.bytes = half[H_BYTES]
     orig.last, orig.last_frame = last_time, last_frame
@@ -348,16 +344,32 @@ def _promote(st: State, key: bytes, half: tuple[Any, ...]) -> tuple[Direction, D
     resp.ttl = answer[6]
     resp.first, resp.first_frame = answer[0], answer[1]
     _agree_on_scale(conn, orig, resp)
-    segment(
-        *(st, resp, answer[1], answer[0], answer[3], answer[7], 0x5012, answer[4], 0),
-        *(answer[8] >> 16, answer[8] & 0xFFFF, answer[6], b"", 0, 0),
-    )
+    if answer[7] == orig.nseq:
+        _sent_syn(resp, answer[0], answer[3], answer[7], answer[4], answer[8], 0x5012)
+        resp.la = answer[7]
+        orig.edge = resp.la + resp.span
+    else:
+        segment(
+            *(st, resp, answer[1], answer[0], answer[3], answer[7], 0x5012, answer[4], 0),
+            *(answer[8] >> 16, answer[8] & 0xFFFF, answer[6], b"", 0, 0),
+        )
     resp.packets = answer[10]
     resp.bytes = answer[9]
     resp.last, resp.last_frame = answer[0], answer[11]
     if half[H_REFUSAL] is not None:
         _refusal(conn, orig, resp, half[H_REFUSAL])
     return orig, resp
+
+
+def _sent_syn(d: Direction, t: int, seq: int, ack: int, win: int, signature: int, of: int) -> None:
+    """What `segment` leaves of a SYN, or of a SYN-ACK of nothing but it, in a direction that has sent nothing else."""
+    d.nseq = seq + 1 & MASK
+    d.payload = -d.nseq
+    d.nseq_time = t
+    d.base = seq
+    d.win = d.scaled = win
+    d.span = win - win // 10
+    d.signature = (signature >> 16, signature & 0xFFFF, t, of, seq, ack)
 
 
 def _refusal(conn: Connection, orig: Direction, resp: Direction, refusal: tuple[Any, ...]) -> None:

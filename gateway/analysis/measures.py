@@ -16,8 +16,8 @@ SECOND: Final = 1_000_000_000
 
 
 def rank(ordered: Sequence[int], share: float) -> int:
-    """Nearest-rank percentile of sorted samples."""
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+    """Nearest-rank percentile of sorted samples; `share` is at most 1."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def stats_ms(samples: Sequence[int] | None) -> Stats | None:

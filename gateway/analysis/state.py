@@ -8,6 +8,7 @@ host and by service, so that counts stay exact while memory stays bounded under 
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis import fold
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 LABEL_FRAMES = 200  # first frames kept for each label over the whole file
+
+
+@lru_cache(maxsize=1024)  # the rows of a report name the same few again and again
+def _address_text(address: bytes) -> str:
+    if len(address) == 4:
+        return ".".join(map(str, address))
+    if len(address) != 16:
+        return address.hex()
+    from ipaddress import IPv6Address  # many captures have none, and each start would pay for it
+
+    return str(IPv6Address(address))
 
 
 class State:
@@ -227,13 +239,7 @@ class State:
 
     def address_text(self, address: bytes) -> str:
         """An address as people write it."""
-        if len(address) == 4:
-            return ".".join(map(str, address))
-        if len(address) != 16:
-            return address.hex()
-        from ipaddress import IPv6Address  # many captures have none, and each start would pay for it
-
-        return str(IPv6Address(address))
+        return _address_text(address)
 
     def seconds(self, t: int) -> float:
         """Seconds after the first packet."""

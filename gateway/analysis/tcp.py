@@ -75,11 +75,17 @@ def segment(
     nseq: int | None = d.nseq
     la: int | None = d.la
     end = seq + length + extra & MASK
-    payload = payload_of(d) + length
-    if nseq is not None and _copy(st, d, t, frame, seq, ack, end, length, of, ip_id, checksum, ttl):
+    payload = d.payload + (nseq or 0) + length
+    if (
+        nseq is not None
+        and 0 <= t - d.last < st.duplicate_ns
+        and _copy(st, d, t, frame, seq, ack, end, length, of, ip_id, checksum, ttl)
+    ):
         return False
-    after_options = min(options + ((of >> 12) - 5) * 4, end_of_packet)
-    stamp, blocks = _options(buf, options, after_options) if of >= 0x6000 else (None, None)
+    stamp: int | None = None
+    blocks: list[tuple[int, int]] | None = None
+    if of >= 0x6000:
+        stamp, blocks = _options(buf, options, min(options + ((of >> 12) - 5) * 4, end_of_packet))
     if d.shape < 0 and not sfr:
         stamped = stamp is not None and of >> 12 == 8
         d.shape = d.vlan << 8 | (0x80 if stamped else 0x50)
@@ -105,16 +111,16 @@ def segment(
             st.label("zero_window", conn, frame, t)
             if d.zero_since is None:
                 d.zero_since = (t, frame)
-        if nseq is not None and not rst:
+        if nseq is not None and not here:
             ahead = seq - nseq & MASK
-            if 0 < ahead < HALF:
+            if ahead < HALF and not rst:
                 lost_before = ahead
                 trouble_of(d).lost += 1
                 st.label("lost_segment", conn, frame, t)
-        if length <= 1 and nseq is not None and seq == (nseq - 1) & MASK and not sfr:
-            keepalive = True
-            trouble_of(d).keepalives += 1
-            st.label("keep_alive", conn, frame, t)
+            if length <= 1 and ahead == MASK and not sfr:
+                keepalive = True
+                trouble_of(d).keepalives += 1
+                st.label("keep_alive", conn, frame, t)
         if length == 0 and here and not sfr:
             if win and not scaled_same and same_ack:
                 st.label("window_update", conn, frame, t)
@@ -311,9 +317,9 @@ def _copy(
     checksum: int,
     ttl: int,
 ) -> bool:
-    """Whether this is the same packet recorded again: by a span port, by two interfaces, before and behind a router."""
-    if not 0 <= t - d.last < st.duplicate_ns:
-        return False
+    """Whether this, soon after the packet before, is the same packet recorded again: by a span port, by two interfaces,
+    before and behind a router.
+    """
     if length == 0:
         signature = d.signature
         if (
@@ -413,7 +419,7 @@ def _acknowledged(
         count += 1
     if count:
         entry = out[count - 1]
-        repeated = any(item[1] == RESENT for item in out[:count])
+        repeated = entry[1] == RESENT if count == 1 else any(item[1] == RESENT for item in out[:count])
         if repeated:
             st.karn += 1
         elif t - entry[1] >= 0:
