@@ -751,7 +751,8 @@ static PyObject *round_floats(PyObject *module, PyObject *tree)
 
 PyDoc_STRVAR(bind_doc,
              "bind(Direction, opening_syn, roll, feed)\n\n"
-             "Look up where the slots of `flows.Direction` are, and keep what is called of Python. Raises TypeError when one is missing or no slot.");
+             "Look up where the slots of `flows.Direction` are, and keep what is called of Python. Raises TypeError when one\n"
+             "is missing or no slot.");
 
 static PyObject *bind(PyObject *module, PyObject *args)
 {
