@@ -171,7 +171,7 @@ class Daemon:
             if err.code == "no_lease":
                 raise NoLease from err
             if err.code == "timeout":
-                raise TimeoutError from err
+                raise TimeoutError(err.message) from err
             raise
 
     def notify(self, method: str, params: Params) -> None:
