@@ -36,7 +36,8 @@ FORMAT: Final = 1
 SYNC_INTERVAL_S: Final = 0.5
 COMPACT_AT_LEAST_BYTES: Final = 1 << 20
 COMPACT_FACTOR: Final = 3  # times the size after the last compaction
-SLICE_CHANGES: Final = 200  # packed at once while compacting: 0.4 ms, then the loop has its turn
+SLICE_CHANGES: Final = 50  # gathered and packed at once while compacting: a millisecond
+COMPACT_REST: Final = 3  # times what a slice took, for everybody else: logins go on while ten thousand sessions are written
 MAX_RECORD_BYTES: Final = 16 << 20
 MAX_WAITING_BYTES: Final = 8 << 20
 _HEAD: Final = struct.Struct(">II")
@@ -280,10 +281,12 @@ class Journal:
         beside = self._path.with_name(self._path.name + ".new")
         try:
             self._twin = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            began = time.perf_counter()
             for piece in _slices(self._state_of(), SLICE_CHANGES):
                 if self._twin >= 0:
                     self._write_twin(encode(self._node, self._sequence, self._wall_clock(), piece))
-                await asyncio.sleep(0)
+                await asyncio.sleep(COMPACT_REST * (time.perf_counter() - began))
+                began = time.perf_counter()
             if self._twin >= 0:
                 await loop.run_in_executor(self._executor, os.fsync, self._twin)
             if self._twin < 0:
