@@ -315,19 +315,33 @@ class Hub:
 
     def _do(self, action: Action) -> None:
         assert self._ports is not None
-        match action:
-            case (
-                BindAddress()
-                | UnbindAddress()
-                | AllowTraffic()
-                | DenyTraffic()
-                | ApplyLimits()
-                | ReadCounters()
-                | ReadActivity()
-            ):
-                self._ports.kernel.perform(action)
+        match action:  # what each login orders stands first: cases are tried one after the other
+            case Note(key, kind, text):
+                self.timeline.add(self._now(), key, kind, text)
+                if LOG.isEnabledFor(level := _LEVELS.get(kind, logging.DEBUG)):
+                    LOG.log(level, "client zone=%s mac=%s kind=%s text=%s", key.zone, key.mac, kind, text)
+            case SaveSession(key) | ForgetSession(key):
+                for watcher in self.watchers:
+                    watcher(key)
+            case ReplyLogin(request_id):
+                self.login_results[action.result] += 1
+                answer = self._logins.pop(request_id, None)
+                if answer is not None:
+                    answer(action)
             case SendAccessRequest():
                 self._ports.radius.send_access_request(action)
+            case QueueAccounting(record):
+                self._ports.radius.queue_accounting(record)
+            case (
+                AllowTraffic()
+                | DenyTraffic()
+                | ReadCounters()
+                | ReadActivity()
+                | BindAddress()
+                | UnbindAddress()
+                | ApplyLimits()
+            ):
+                self._ports.kernel.perform(action)
             case CancelLogin(login_id):
                 self._ports.radius.cancel(login_id)
             case VerifyLocalUser():
@@ -340,24 +354,10 @@ class Hub:
                 self._ports.guests.remember(action)
             case ChargeUsage(usage):
                 self._ports.guests.charge(usage)
-            case QueueAccounting(record):
-                self._ports.radius.queue_accounting(record)
-            case SaveSession(key) | ForgetSession(key):
-                for watcher in self.watchers:
-                    watcher(key)
-            case ReplyLogin(request_id):
-                self.login_results[action.result] += 1
-                answer = self._logins.pop(request_id, None)
-                if answer is not None:
-                    answer(action)
             case ReplyRequest(request_id):
                 request = self._requests.pop(request_id, None)
                 if request is not None:
                     _answer(request, action)
-            case Note(key, kind, text):
-                self.timeline.add(self._now(), key, kind, text)
-                if LOG.isEnabledFor(level := _LEVELS.get(kind, logging.DEBUG)):
-                    LOG.log(level, "client zone=%s mac=%s kind=%s text=%s", key.zone, key.mac, kind, text)
             case _:
                 assert_never(action)
 

@@ -180,6 +180,9 @@ class _Layout(NamedTuple):
     names: tuple[str, ...]  # of each argument; empty where it is not a field
     forms: tuple[str, ...]  # how each is written: %s, %.3f
     rest: str  # the message without its fields
+    words: str  # the same as it is shown, where nothing else is to be filled in
+    is_plain: bool  # every argument is a field, written as it is
+    is_open: bool  # no field's name says that its value is secret
 
 
 @lru_cache(256)
@@ -198,7 +201,11 @@ def _layout(template: str) -> _Layout:
             rest.append(template[position : match.start()])
             position = match.end()
     rest.append(template[position:])
-    return _Layout(tuple(names), tuple(forms), "".join(rest))
+    words = _words("".join(rest))
+    is_plain = all(names) and all(form in ("%s", "%d") for form in forms)
+    return _Layout(
+        tuple(names), tuple(forms), "".join(rest), words, is_plain, is_open=_SECRET_FIELDS.isdisjoint(names)
+    )
 
 
 def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]]]:
@@ -210,6 +217,8 @@ def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]
     layout = _layout(template)
     if not isinstance(args, tuple) or len(layout.names) != len(args):
         return record.getMessage(), []
+    if layout.is_plain:
+        return layout.words, list(zip(layout.names, args, strict=True))
     fields: list[tuple[str, object]] = []
     remaining: list[object] = []
     for name, form, value in zip(layout.names, layout.forms, args, strict=True):
@@ -218,15 +227,20 @@ def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]
         else:
             fields.append((name, value if form in ("%s", "%d") else form % (value,)))
     message = layout.rest % tuple(remaining) if remaining else layout.rest
-    return " ".join(message.replace("%%", "%").split()), fields
+    return _words(message), fields
+
+
+def _words(message: str) -> str:
+    return " ".join(message.replace("%%", "%").split())
 
 
 def _redacted(template: str, args: tuple[object, ...] | Mapping[str, object]) -> tuple[object, ...] | dict[str, object]:
     if isinstance(args, Mapping):
         return {name: HIDDEN if _is_secret(value, name) else value for name, value in args.items()}
-    names = _layout(template).names
-    if _SECRET_FIELDS.isdisjoint(names) and not any(map(_says_secret, args)):
+    layout = _layout(template)
+    if layout.is_open and not any(map(_says_secret, args)):
         return args
+    names = layout.names
     return tuple(
         HIDDEN if _is_secret(value, name) else value
         for value, name in zip_longest(args, names[: len(args)], fillvalue="")

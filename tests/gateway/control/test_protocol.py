@@ -80,6 +80,20 @@ def test_frames_come_out_whole_however_they_arrive(bodies: list[bytes], data: st
     assert len(buffer) == 0
 
 
+@given(st.text(max_size=30), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+def test_frames_are_the_librarys_json(text: str, whole: int, part: float) -> None:
+    """With and without the C encoder that is kept; what JSON cannot say is refused by both."""
+    message: dict[str, JsonValue] = {"id": 1, "result": [text, whole, part, True, None, {text: {}}]}
+    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json.encoder, "c_make_encoder", None)
+        slow = protocol._pieces_of(encoder)
+    for pieces in (protocol._pieces_of(encoder), slow):
+        assert "".join(pieces(message, 0)) == encoder.encode(message)
+        with pytest.raises(ValueError, match="JSON"):
+            "".join(pieces({"id": 1, "result": float("nan")}, 0))
+
+
 def test_a_long_frame_is_refused_at_its_header() -> None:
     """The length alone is enough to refuse a frame: nothing is waited for or kept."""
     buffer = FrameBuffer(1000)

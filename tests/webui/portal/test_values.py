@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hmac
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_token_is_good_for_its_form_address_zone_and_time() -> None:
     assert read(f"{end}.{OTHER.hex()}.{digest}") is None
     assert read(f"{end}.{mac.upper()}.{digest}") is None
     assert read(token + "\n") is None
+
+
+@given(st.binary(min_size=16, max_size=200), st.text(st.characters(exclude_characters="\0"), max_size=20))
+def test_a_tokens_proof_is_the_hmac_of_the_standard(secret: bytes, purpose: str) -> None:
+    """HMAC-SHA256 (RFC 2104) as the library makes it, for keys of any length."""
+    head, _, digest = make_token(secret, purpose, "guests", IP, MAC, 1000.0).rpartition(".")
+    text = "\0".join((purpose, "guests", IP, head)).encode()
+    assert hmac.digest(secret, text, "sha256").hex().startswith(digest)
+    assert len(digest) == 32
 
 
 def test_a_token_of_before_a_reboot_is_not_good_for_longer() -> None:
