@@ -37,7 +37,9 @@ SYNC_INTERVAL_S: Final = 0.5
 COMPACT_AT_LEAST_BYTES: Final = 1 << 20
 COMPACT_FACTOR: Final = 3  # times the size after the last compaction
 SLICE_CHANGES: Final = 50  # gathered and packed at once while compacting: a millisecond
-COMPACT_REST: Final = 3  # times what a slice took, for everybody else: logins go on while ten thousand sessions are written
+COMPACT_REST: Final = (
+    3  # times what a slice took, for everybody else: logins go on while ten thousand sessions are written
+)
 MAX_RECORD_BYTES: Final = 16 << 20
 MAX_WAITING_BYTES: Final = 8 << 20
 _HEAD: Final = struct.Struct(">II")

@@ -203,9 +203,7 @@ def _layout(template: str) -> _Layout:
     rest.append(template[position:])
     words = _words("".join(rest))
     is_plain = all(names) and all(form in ("%s", "%d") for form in forms)
-    return _Layout(
-        tuple(names), tuple(forms), "".join(rest), words, is_plain, is_open=_SECRET_FIELDS.isdisjoint(names)
-    )
+    return _Layout(tuple(names), tuple(forms), "".join(rest), words, is_plain, is_open=_SECRET_FIELDS.isdisjoint(names))
 
 
 def _take_apart(record: logging.LogRecord) -> tuple[str, list[tuple[str, object]]]:

@@ -14,6 +14,8 @@ there all the time. Each floor that is missed is named below the table, and the 
 
 CPU columns are processor time per operation: they change less with what else runs on the machine than the rates do.
 The share of all processors that went to others (kernel threads, other programs) is printed with each row of logins.
+Rates at concurrency 8 also depend on how long this machine takes to wake a processor that has halted; both that time
+and the rate without any halting are printed.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Final
 
 from tests.bench import dhcp, forwarding, http, opennds
 from tests.bench.crowd import address_of
+from tests.bench.halting import kept_awake, wake_s
 from tests.bench.logins import Kind
 from tests.bench.options import read_options
 from tests.bench.stage import (
@@ -243,7 +246,20 @@ def measure_logins(
                 report.say(f"      logging out failed: {out.outcome.failures}")
         for concurrency in (8, 100):
             report.say(f"      {concurrency} at once, {runs[kind, concurrency].shares.limit()}")
+        _say_awake(report, stage, kind, first, count)
     return runs
+
+
+def _say_awake(report: Report, stage: Stage, kind: Kind, first: int, count: int) -> None:
+    """The same at concurrency 8 with processors that never halt: what of the time was waking them. Not judged."""
+    with kept_awake():
+        run = stage.load(kind, 8, first, count)
+        out = stage.load(Kind.LOGOUT, 8, first, count)
+    failed = run.failed + out.failed
+    report.say(
+        f"      8 at once, no processor allowed to halt: {run.per_second:.0f} per s, "
+        f"p50 {run.quantile_s(0.5) * 1e3:.1f} ms, p95 {run.quantile_s(0.95) * 1e3:.1f} ms, {failed} failed"
+    )
 
 
 def _judge_logins(report: Report, runs: dict[tuple[Kind, int], LoginRun], existing: int) -> None:
@@ -315,6 +331,10 @@ def _whole_gateway(report: Report, parts: set[str], sizes: Sizes) -> None:
             measure_redirects(report, stage, sizes)
         few: dict[tuple[Kind, int], LoginRun] = {}
         if "login" in parts:
+            report.say(
+                f"Waking a process on a processor that has halted takes {wake_s() * 1e6:.0f} us here; "
+                "a login is some fourteen messages, each of which does that when nothing else is under way"
+            )
             stage.load(Kind.API, 8, 0, KEPT)
             stage.load(Kind.API, 50, KEPT, sizes.members)  # warm up
             stage.load(Kind.LOGOUT, 8, KEPT, sizes.members)

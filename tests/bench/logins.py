@@ -2,11 +2,11 @@
 
     python -m tests.bench.logins api|form|logout|packet CONCURRENCY FIRST COUNT
 
-Runs in the crowd's namespace as a process of its own and prints one JSON object. A login ends when the first packet has
-passed: after the portal's answer one UDP datagram goes from the client's address to the Internet's echo server, and its
-return ends the time; a datagram that does not come back within two seconds is a failed login. `form` is what a phone's
-sheet does (page, then form with its token), `api` one POST of JSON, `packet` the datagram alone, of members that are
-online.
+Runs in the crowd's namespace as a process of its own: says "ready", begins when it is sent a line, and prints one JSON
+object. A login ends when the first packet has passed: after the portal's answer one UDP datagram goes from the client's
+address to the Internet's echo server, and its return ends the time; a datagram that does not come back within two
+seconds is a failed login. `form` is what a phone's sheet does (page, then form with its token), `api` one POST of JSON,
+`packet` the datagram alone, of members that are online.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ ANSWER_LIMIT_S: Final = 25.0
 _IP_PKTINFO: Final = 8
 _BIND_ADDRESS_NO_PORT: Final = 24
 _TOKEN: Final = re.compile(rb'name="token"[^>]*value="([^"]*)"')
+_PACKET_SOURCE: Final = struct.Struct("=I4s4s")
 _LENGTH: Final = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -66,10 +67,11 @@ def user_of(member: int) -> str:
 class _Visit:
     """One member's connection."""
 
-    __slots__ = ("answer", "asked", "member", "sock", "started")
+    __slots__ = ("address", "answer", "asked", "member", "sock", "started")
 
-    def __init__(self, member: int, sock: socket.SocketType, started: float) -> None:
+    def __init__(self, member: int, address: str, sock: socket.SocketType, started: float) -> None:
         self.member = member
+        self.address = address
         self.sock = sock
         self.started = started
         self.asked = 0  # requests sent on this connection
@@ -117,13 +119,14 @@ class Load:
 
     def _begin(self, member: int) -> None:
         if self._kind is Kind.PACKET:
-            self._send_packet(member, time.perf_counter())
+            self._send_packet(member, address_of(member), time.perf_counter())
             return
         # The plain C class: the load's own cost is part of what limits the rate.
         sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((address_of(member), 0))
-        visit = _Visit(member, sock, time.perf_counter())
+        address = address_of(member)
+        sock.bind((address, 0))
+        visit = _Visit(member, address, sock, time.perf_counter())
         code = sock.connect_ex(PORTAL)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, "cannot connect to the portal")
@@ -172,18 +175,18 @@ class Load:
         if self._kind is Kind.LOGOUT:
             self._finish(visit.started)
             return
-        self._send_packet(visit.member, visit.started)
+        self._send_packet(visit.member, visit.address, visit.started)
 
-    def _send_packet(self, member: int, started: float) -> None:
-        source = struct.pack("=I4s4s", 0, socket.inet_aton(address_of(member)), bytes(4))
+    def _send_packet(self, member: int, address: str, started: float) -> None:
+        source = _PACKET_SOURCE.pack(0, socket.inet_aton(address), bytes(4))
         self._echoes[member] = (started, time.perf_counter())
         self._echo.sendmsg([member.to_bytes(4, "big")], [(socket.IPPROTO_IP, _IP_PKTINFO, source)], 0, ECHO)
 
     def _request(self, visit: _Visit) -> bytes:
         if self._kind is Kind.FORM:
-            return _head("GET", "/", "") + b"\r\n"
+            return _PAGE
         if self._kind is Kind.LOGOUT:
-            return _post("/api/v1/logout", "application/json", b"{}")
+            return _LOGOUT
         body = json.dumps({"username": user_of(visit.member), "password": PASSWORD}).encode()
         return _post("/api/v1/login", "application/json", body)
 
@@ -238,6 +241,10 @@ def _post(path: str, content_type: str, body: bytes) -> bytes:
     return _head("POST", path, more) + body
 
 
+_PAGE: Final = _head("GET", "/", "") + b"\r\n"
+_LOGOUT: Final = _post("/api/v1/logout", "application/json", b"{}")
+
+
 def _form(member: int, token: bytes) -> bytes:
     fields = f"method=password&username={user_of(member)}&password={PASSWORD.replace(chr(39), '%27')}&token="
     return _post("/login", "application/x-www-form-urlencoded", fields.encode() + token)
@@ -251,7 +258,10 @@ def _cpu_s() -> float:
 def main() -> int:
     """Run one load and print its outcome."""
     kind, concurrency, first, count = sys.argv[1:]
-    outcome = Load(Kind(kind)).run(int(concurrency), int(first), int(count))
+    load = Load(Kind(kind))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    outcome = load.run(int(concurrency), int(first), int(count))
     print(json.dumps(asdict(outcome)))
     return 0
 

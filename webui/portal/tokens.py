@@ -52,4 +52,6 @@ def _digest(secret: bytes, purpose: str, zone: str, ip: str, head: str) -> str:
 def _keyed(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
     """The two blocks of the key in HMAC (RFC 2104), hashed before: OpenSSL takes longer to begin than for the rest."""
     block = (hashlib.sha256(secret).digest() if len(secret) > _BLOCK_OCTETS else secret).ljust(_BLOCK_OCTETS, b"\0")
-    return hashlib.sha256(bytes(octet ^ 0x36 for octet in block)), hashlib.sha256(bytes(octet ^ 0x5C for octet in block))
+    return hashlib.sha256(bytes(octet ^ 0x36 for octet in block)), hashlib.sha256(
+        bytes(octet ^ 0x5C for octet in block)
+    )
