@@ -77,6 +77,8 @@ def _opennds(seconds: float) -> list[Row]:
             took = load.run(CONCURRENCY, seconds)
     except opennds.Unavailable as why:
         return [Row(title, f"was not measured: {why}")]
+    except ConnectionError as why:
+        return [Row(title, f"was not measured: it gave up under the load ({why.strerror})")]
     times = sorted(load.times_s)
     p50, p95, p99 = (http.percentile_ms(times, share) for share in (0.5, 0.95, 0.99))
     title = f"openNDS's page of {len(page) / 1000:.1f} kB, concurrency {CONCURRENCY}"
