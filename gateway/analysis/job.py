@@ -275,7 +275,10 @@ def close_cancelled(spool: Path, *, now_unix: float) -> list[State]:
         if state is not None and state.status == "pending":
             failure = Failure("cancelled", "The analysis was cancelled before it began.")
             state = dataclasses.replace(state, status="cancelled", finished_unix=now_unix, error=failure)
-            save(directory, state)
+            try:
+                save(directory, state)
+            except FileNotFoundError:  # whoever cancelled it has removed it meanwhile
+                continue
             closed.append(state)
     return closed
 

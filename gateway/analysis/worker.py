@@ -136,7 +136,8 @@ class Service:
                 if job.is_full(err):
                     failure = job.no_room(directory)
                 lost = dataclasses.replace(state, status="failed", finished_unix=time.time(), error=failure)
-                job.save(directory, lost)
+                with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                    job.save(directory, lost)
             return
         finally:
             self._running = None

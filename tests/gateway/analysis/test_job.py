@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,25 @@ def test_a_cancelled_job_that_waits_is_closed(tmp_path: Path) -> None:
     assert job.load(cancelled) == closed
     left = {state.id: state.status for state in job.listing(tmp_path)}
     assert (left[waiting.name], left[running.name]) == ("pending", "processing")
+
+
+def test_a_job_that_is_removed_while_it_is_closed_troubles_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels a waiting job deletes it next; the worker, which has just read it, goes on."""
+    gone, stays = _submitted(tmp_path), _submitted(tmp_path, at=NOW + 1)
+    for directory in (gone, stays):
+        job.request_cancel(directory)
+    load = job.load
+
+    def load_and_lose(directory: Path) -> State | None:
+        state = load(directory)
+        if directory == gone:
+            shutil.rmtree(directory)
+        return state
+
+    monkeypatch.setattr(job, "load", load_and_lose)
+    assert [state.id for state in job.close_cancelled(tmp_path, now_unix=NOW + 9)] == [stays.name]
 
 
 def test_the_queue_is_in_order_of_creation(tmp_path: Path) -> None:
