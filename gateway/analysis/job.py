@@ -17,6 +17,7 @@ the old file or the new one. Sweeping is planned by a pure function (`plan_sweep
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -317,8 +318,9 @@ def restart(spool: Path, *, now_unix: float) -> list[State]:
                 hint="Cut the capture into smaller files, or raise the memory limit of the analysis.",
             )
             state = dataclasses.replace(state, status="failed", finished_unix=now_unix, error=lost)
-        save(spool / state.id, state)
-        changed.append(state)
+        with contextlib.suppress(FileNotFoundError):  # deleted in this moment
+            save(spool / state.id, state)
+            changed.append(state)
     _remove_abandoned(spool, now_unix)
     return changed
 
@@ -372,14 +374,19 @@ def sweep(spool: Path, retention: Retention, *, now_unix: float) -> list[Removal
         for name in (CAPTURE, UNPACKED):
             (directory / name).unlink(missing_ok=True)
         if removal.what == "expire":
-            state = load(directory)
-            for entry in list(directory.iterdir()):
-                if entry.name != STATE and entry.is_file():
-                    entry.unlink(missing_ok=True)
-            if state is not None:
-                save(directory, dataclasses.replace(state, status="expired"))
+            with contextlib.suppress(FileNotFoundError):  # deleted in this moment
+                _expire(directory)
     _remove_abandoned(spool, now_unix)
     return removals
+
+
+def _expire(directory: Path) -> None:
+    state = load(directory)
+    for entry in list(directory.iterdir()):
+        if entry.name != STATE and entry.is_file():
+            entry.unlink(missing_ok=True)
+    if state is not None:
+        save(directory, dataclasses.replace(state, status="expired"))
 
 
 def delete(directory: Path) -> bool:
@@ -408,13 +415,14 @@ def _remove_abandoned(spool: Path, now_unix: float) -> None:
 
 def _sizes(directory: Path) -> tuple[int, int]:
     capture = reports = 0
-    for entry in os.scandir(directory):
-        if entry.is_file(follow_symlinks=False):
-            size = entry.stat().st_size
-            if entry.name in {CAPTURE, UNPACKED}:
-                capture += size
-            elif entry.name in {REPORT, REPORT_HTML}:
-                reports += size
+    with contextlib.suppress(FileNotFoundError):  # deleted in this moment: it takes no more room than was counted
+        for entry in os.scandir(directory):
+            if entry.is_file(follow_symlinks=False):
+                size = entry.stat().st_size
+                if entry.name in {CAPTURE, UNPACKED}:
+                    capture += size
+                elif entry.name in {REPORT, REPORT_HTML}:
+                    reports += size
     return capture, reports
 
 

@@ -118,6 +118,27 @@ def test_a_job_that_is_removed_while_it_is_closed_troubles_nobody(
     assert [state.id for state in job.close_cancelled(tmp_path, now_unix=NOW + 9)] == [stays.name]
 
 
+@pytest.mark.parametrize("status", ["completed", "processing"])
+def test_a_job_that_is_removed_in_the_middle_of_a_sweep_troubles_nobody(
+    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator deletes what the worker has just listed, at a sweep or after a crash."""
+    gone = _submitted(tmp_path, status=status, finished_unix=NOW)
+    listing = job.listing
+
+    def list_and_lose(spool: Path) -> list[State]:
+        states = listing(spool)
+        shutil.rmtree(gone, ignore_errors=True)
+        return states
+
+    monkeypatch.setattr(job, "listing", list_and_lose)
+    far = NOW + 10 * 86400
+    if status == "processing":
+        assert job.restart(tmp_path, now_unix=far) == []
+    else:
+        assert [removal.what for removal in job.sweep(tmp_path, Retention(), now_unix=far)] == ["expire"]
+
+
 def test_the_queue_is_in_order_of_creation(tmp_path: Path) -> None:
     """First in, first out, whatever the directory is called."""
     late = _submitted(tmp_path, at=NOW + 5)
