@@ -15,10 +15,9 @@ digits (its own limit of 4300) and character set. No dataclasses: importing them
 from __future__ import annotations
 
 import json
-import json.encoder
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, NoReturn
 
 # What JSON can say. A method's parameters are a JSON object.
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
@@ -121,7 +120,7 @@ class FrameBuffer:
 
 def encode(message: dict[str, JsonValue]) -> bytes:
     """One frame; raises ValueError for what JSON cannot say (NaN, infinity) and TypeError for other types."""
-    body = "".join(_ENCODE(message, 0)).encode("ascii")
+    body = _ENCODE(message).encode("ascii")
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
@@ -251,24 +250,10 @@ def _finite(digits: str) -> float:
     return value if math.isfinite(value) else _refuse_constant(digits[:32])
 
 
-def _pieces_of(encoder: json.JSONEncoder) -> Callable[[JsonValue, int], Iterable[str]]:
-    """What `encoder.iterencode` makes anew for each message, made once: half of what a small message costs."""
-    make: Any = getattr(json.encoder, "c_make_encoder", None)  # Any: not in the stubs
-    if make is None:  # a Python without its C modules
-        return lambda message, _level: encoder.iterencode(message)
-    separators = encoder.key_separator, encoder.item_separator
-    text = json.encoder.encode_basestring_ascii
-    pieces: Callable[[JsonValue, int], Iterable[str]] = make(
-        None, encoder.default, text, None, *separators, False, False, encoder.allow_nan
-    )
-    return pieces
-
-
 _DECODE: Final[Callable[[str], JsonValue]] = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite
 ).decode
 # Pure ASCII on the wire: every octet of a frame can be shown in a terminal and in a bug report.
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
-_ENCODE: Final[Callable[[JsonValue, int], Iterable[str]]] = _pieces_of(_ENCODER)
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 Answer = JsonValue | Awaitable[JsonValue]
