@@ -102,6 +102,7 @@ WEB_MAY_IMPORT = (
     "gateway.log",
     "gateway.memory",
     "gateway.buckets",
+    "gateway.values",
 )
 
 
