@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
+
+from gateway.values import value_class
 
 _COLONS: Final = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")  # how nearly everybody writes it
 _SEPARATED: Final = re.compile(r"[0-9A-Fa-f]{1,2}(?:([:-])[0-9A-Fa-f]{1,2})(?:\1[0-9A-Fa-f]{1,2}){4}")
@@ -66,7 +67,7 @@ class MacAddress(bytes):
         return bool(self[0] & 2)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Ipv4Range:
     """An inclusive range of IPv4 addresses, such as a DHCP pool."""
 

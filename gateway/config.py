@@ -8,12 +8,13 @@ its field's metadata, from which the loader checks it, and the commented example
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, ClassVar, Final, NamedTuple
 
 from gateway.addresses import Ipv4Range, MacAddress
 from gateway.session.model import LoginMethod
+from gateway.values import value_class
 
 SCHEMA_VERSION: Final = 1
 
@@ -81,7 +82,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class General:
     """`config postern`: what concerns the whole gateway."""
 
@@ -106,7 +107,7 @@ class General:
     timeline_events: int = option(20000, "Client events kept in memory for `postern events`.", low=100, high=1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Network:
     """`config network`: the way to the Internet and what of the system's networking is ours to set."""
 
@@ -126,7 +127,7 @@ class Network:
     table: str = option("postern", "Name of our nftables table.")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Performance:
     """`config performance`: bounds of the whole gateway (names of the predecessor)."""
 
@@ -139,7 +140,7 @@ class Performance:
     stats_flush_interval: int = option(60, "How often all counters are read.", unit="s", low=10)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Sessions:
     """`config sessions`: persistence."""
 
@@ -151,7 +152,7 @@ class Sessions:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Dhcp:
     """`config dhcp`: bounds of the DHCP server, for all zones."""
 
@@ -169,7 +170,7 @@ class Dhcp:
     new_client_burst: int = option(1000, "New clients at once and zone.", low=1)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Dns:
     """`config dns`: the resolver for guests."""
 
@@ -185,7 +186,7 @@ class Dns:
     local_ttl: int = option(30, "Life of our own answers.", unit="s", low=1)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Uam:
     """`config uam`: the portal's HTTP server (names of the predecessor)."""
 
@@ -206,7 +207,7 @@ class Uam:
     max_connections_per_client: int = option(32, "Connections at once from one address.", low=2)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RadiusServer:
     """`config radius_server`: one RADIUS server."""
 
@@ -231,7 +232,7 @@ class RadiusServer:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Radius:
     """`config radius`: what holds for all RADIUS servers (names of the predecessor)."""
 
@@ -279,7 +280,7 @@ class Radius:
     coa_window: int = option(300, "How far Event-Timestamp may be from our clock.", unit="s", low=10)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class GardenRule:
     """One destination that guests reach before login: a prefix, and ports (empty: all of the protocol)."""
 
@@ -288,7 +289,7 @@ class GardenRule:
     ports: tuple[int, ...] = (80, 443)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Garden:
     """`config garden`: destinations open before login, for one zone or (zone empty) for all."""
 
@@ -303,7 +304,7 @@ class Garden:
     ports: tuple[int, ...] = option((80, 443), "Ports that are open; no meaning with protocol any.", name="port")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Reservation:
     """`config reservation`: an address kept for one client."""
 
@@ -316,7 +317,7 @@ class Reservation:
     hostname: str = option("", "Host name told to the client.")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Zone:
     """`config zone`: one guest network with its prefix, portal, policy and pool."""
 
@@ -377,7 +378,7 @@ class Zone:
     redirect_url: str = option("", "Page offered after login; empty: the one the guest asked for.")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Accounts:
     """`config accounts`: the embedded users."""
 
@@ -386,7 +387,7 @@ class Accounts:
     hash_queue: int = option(64, "Passwords waiting to be checked at most.", low=1, high=10000)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Admin:
     """`config admin`: administrators and their web interface."""
 
@@ -418,7 +419,7 @@ class Admin:
     config_history: int = option(30, "Past configurations kept.", low=1, high=200)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Metrics:
     """`config metrics`: Prometheus."""
 
@@ -426,7 +427,7 @@ class Metrics:
     listen: Endpoint = option(Endpoint(IPv4Address("127.0.0.1"), 2112), "Where they are served, at /metrics.")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Config:
     """The whole tree."""
 

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,12 +21,13 @@ from gateway.config_history import APPLIED, CONFIRMED, FAILED, PENDING, REVERTED
 from gateway.config_loader import ConfigError, Loaded, Problem, check_interfaces, interfaces, load
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, UNAVAILABLE, ControlError
 from gateway.uci import UciSyntaxError
+from gateway.values import value_class
 
 LOG: Final = logging.getLogger(__name__)
 SHOWN_PROBLEMS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Preview:
     """What a text would change."""
 

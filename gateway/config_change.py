@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.config import Config
@@ -16,6 +15,7 @@ from gateway.config_loader import REPEATED, SINGLE, option_fields, option_name
 from gateway.config_schema import is_secret, kind_of, options_of
 from gateway.control.views import written
 from gateway.uci import Statement, UciSyntaxError, quote, statements
+from gateway.values import value_class
 
 MARK: Final = "********"
 LONGEST_DIFF: Final = 10_000  # lines of both texts; comparing takes more than linear time
@@ -37,7 +37,7 @@ class ChangeError(ValueError):
     """What was asked cannot be done with this text; the message is a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SetOption:
     """Give an option these values; none: take it out, so that its default holds. Makes the section if it is missing."""
 
@@ -47,7 +47,7 @@ class SetOption:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AddSection:
     """Make a section without options."""
 
@@ -55,7 +55,7 @@ class AddSection:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RemoveSection:
     """Take a section out, with its options and the comments among them."""
 
@@ -66,7 +66,7 @@ class RemoveSection:
 Change = SetOption | AddSection | RemoveSection
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Place:
     """One section where it stands."""
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.sqlite_file import SqliteFile
+from gateway.values import value_class
 
 PENDING: Final = "pending"  # applied, and taken back unless confirmed
 APPLIED: Final = "applied"
@@ -34,7 +34,7 @@ CREATE TABLE changes (
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PastChange:
     """One change of the configuration."""
 

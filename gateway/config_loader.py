@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, fields, replace
 from enum import Enum
 from ipaddress import (
     IPv4Address,
@@ -47,9 +47,10 @@ from gateway.config import (
 )
 from gateway.config_checks import Complain, check_whole
 from gateway.uci import Section, UciSyntaxError, Value, parse
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Problem:
     """One thing that is wrong, and how to mend it."""
 
@@ -79,7 +80,7 @@ class ConfigError(ValueError):
         self.partial = partial
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Loaded:
     """A usable configuration, where each value came from, and what was passed over."""
 

@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gateway.values import value_class
+
 LoginType = Literal["uam", "api", "wispr"]  # the form of the portal, the JSON API, a WISPr client
 LoginStatus = Literal["success", "failure", "timeout"]
 RadiusType = Literal["auth", "acct"]
 RadiusStatus = Literal["success", "failure"]  # on the wire: a Reject is an answer, hence success
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Histogram:
     """Durations counted by size: `counts` are not cumulative, the last one is above every bound."""
 
@@ -54,7 +56,7 @@ class RadiusFigures:
     durations: dict[tuple[str, RadiusType], Histogram] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SessionFigures:
     """Sessions by zone and state (SessionState values), and how the ended ones ended."""
 
@@ -62,7 +64,7 @@ class SessionFigures:
     ended_by_cause: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DhcpFigures:
     """Messages by type (discover, request …), leases by zone and state, addresses per zone's pool."""
 
@@ -71,7 +73,7 @@ class DhcpFigures:
     pool_by_zone: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RadiusState:
     """RADIUS as it stands now."""
 
@@ -81,7 +83,7 @@ class RadiusState:
     oldest_record_age_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class JournalFigures:
     """What survives: records appended, size of the file, syncs to the disk, failures of either."""
 
@@ -91,7 +93,7 @@ class JournalFigures:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DatapathFigures:
     """The kernel's side: whether our table is there, changes made, rebuilds after somebody flushed it."""
 
@@ -102,7 +104,7 @@ class DatapathFigures:
     rebuilds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ControlFigures:
     """The control socket (ControlServer.counters and .connections)."""
 
@@ -111,7 +113,7 @@ class ControlFigures:
     errors_by_code: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class TimelineFigures:
     """The ring of client events."""
 

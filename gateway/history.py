@@ -10,8 +10,9 @@ import struct
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from gateway.values import value_class
 
 MINUTES: Final = 1440
 MINUTE_S: Final = 60
@@ -34,7 +35,7 @@ class HistoryDamaged(ValueError):
     """The octets are no history of ours."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Totals:
     """What is counted upwards since the start."""
 

@@ -15,9 +15,10 @@ from gateway.journal import Key
 from gateway.session.machine import SessionMachine
 from gateway.session.model import AccountingRecord, TerminateCause, Usage
 from gateway.session.store import RecordError, SavedSession, in_this_boot, load_accounting, load_session, load_usage
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Lost:
     """A saved session that cannot go on."""
 

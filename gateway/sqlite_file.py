@@ -11,9 +11,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gateway.values import value_class
 
 MAX_QUARANTINED: Final = 9
 
@@ -26,7 +27,7 @@ class StoreError(Exception):
         self.temporary = temporary
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Contents:
     """What a file holds: its statements by version of the schema, and the words for people."""
 

@@ -12,12 +12,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from gateway.values import value_class
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 # The classic options of the predecessor are read with dashes as well; uci itself refuses them in names.
 _OPTION_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Value:
     """One option's value, or one item of a list, and the line that it began on."""
 
@@ -36,7 +38,7 @@ class Section:
     lists: dict[str, list[Value]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SyntaxProblem:
     """A place where the text is not UCI; `sentence` says what was expected."""
 

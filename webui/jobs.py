@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.analysis.job import FINISHED, WAITING, Failure, Progress, Retention, State
 from gateway.analysis.refusals import AnalysisRefused
+from gateway.values import value_class
 
 MOST_HISTORY: Final = 100  # rows of one page
 _RETRY_LOW_S, _RETRY_HIGH_S = 5, 300
@@ -29,7 +29,7 @@ STATUS_OF: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Limits:
     """Bounds of uploads and of the queue."""
 
@@ -42,7 +42,7 @@ class Limits:
     slowest_bytes_per_s: float = 2048.0  # on the average of an upload after its first `idle_s`
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Room:
     """Space, in bytes."""
 
@@ -164,7 +164,7 @@ def may_see(state: State, name: str, *, administrator: bool) -> bool:
     return administrator or state.owner in ("", name)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class HistoryPage:
     """A page of jobs, newest first; `before` asks for the next page, empty at the end."""
 

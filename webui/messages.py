@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from gateway.values import value_class
+
 MAX_BODY_BYTES: Final = 1 << 20  # reference value of the portal: 1 MiB
 
 REASONS: Final = {
@@ -107,7 +109,7 @@ class Response:
 Handler = Callable[[Request], Response | Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Endpoint:
     """Who answers a request once its body is there, and how large that body may be.
 

@@ -8,8 +8,9 @@ sends (nested multiparts, transfer encodings, endless part headers) is refused.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from gateway.values import value_class
 
 MAX_PART_HEAD_BYTES: Final = 4096
 MAX_FIELD_BYTES: Final = 16 << 10
@@ -22,7 +23,7 @@ class MultipartError(ValueError):
     """The body is not the form data that it says it is; the text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Field:
     """A form field without a file."""
 
@@ -30,7 +31,7 @@ class Field:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class FileBegun:
     """A file begins; `filename` is what the client says, for display only."""
 
@@ -38,14 +39,14 @@ class FileBegun:
     filename: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class FileData:
     """The next octets of the file."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class FileEnded:
     """The file is whole."""
 

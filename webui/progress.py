@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.analysis.job import FINISHED, Progress, State
+from gateway.values import value_class
 from webui import jobs
 from webui.backend import Backend
 from webui.sse import Event
@@ -24,7 +25,7 @@ LINGER_S: Final = 30.0  # a job is looked at so long after its last reader, who 
 RING: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Seen:
     """What one look at a job found; `position` is its place in the queue while it waits."""
 

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Final, cast
 
 from gateway.buckets import TokenBuckets
+from gateway.values import value_class
 from webui.bodies import BodyStream
 from webui.messages import REASONS, App, Endpoint, Request, RequestError, Response
 from webui.parsing import (
@@ -42,7 +43,7 @@ _EVICTION_SCAN: Final = 64  # connections looked at to find one that may go
 _NEVER: Final = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ServerLimits:
     """Bounds of a server; the defaults are those of the portal."""
 

@@ -10,9 +10,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
+from gateway.values import value_class
 from webui.messages import Response, plain
 
 HEARTBEAT_S: Final = 15.0  # well below what proxies and phones take for a dead connection
@@ -22,7 +22,7 @@ TOO_MANY: Final = "too many live pages are open"
 FULL_RETRY_S: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Event:
     """One event: `data` is anything that JSON can say; `id` comes back as Last-Event-ID after a break."""
 

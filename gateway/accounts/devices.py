@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Final
 
 from gateway.addresses import MacAddress
 from gateway.config import Config
 from gateway.session.model import AuthenticatedBy, ClientKey, Counters, Grant, Limits, LoginMethod, UsedBefore
+from gateway.values import value_class
 
 MAX_REMEMBERED_PER_USER: Final = 32  # where the user has no bound of devices
 MAX_BLOCKED: Final = 10_000  # each is an element of the packet filter
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Device:
     """A device that may come back. Times are Unix seconds; `used` is since its login, by sessions that have ended."""
 
@@ -31,7 +32,7 @@ class Device:
     used: UsedBefore
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Block:
     """A device that gets nothing in a zone (in every zone when that is empty)."""
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 FREE_MISTAKES: Final = 5
 FIRST_WAIT_S: Final = 10.0
@@ -39,7 +40,7 @@ class _Mistakes:
     last: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Verdict:
     """What happens to an attempt: refused for `wait_s` seconds, or looked at after `delay_s` seconds."""
 

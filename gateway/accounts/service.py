@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -36,6 +35,7 @@ from gateway.session.actions import VerifyLocalUser
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
 from gateway.session.model import AuthenticatedBy, Grant, Limits
 from gateway.sqlite_file import StoreError
+from gateway.values import value_class
 
 WRONG: Final = ""  # the portal says it itself, in the language of the guest
 DISABLED: Final = "This account is switched off."
@@ -52,7 +52,7 @@ Answer = AccessAccepted | AccessRejected | AccessFailed
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccountCounts:
     """Totals since the start, and how many logins wait."""
 

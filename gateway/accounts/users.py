@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Final
 
 from gateway.session.model import Limits
+from gateway.values import value_class
 
 MAX_NAME_CHARACTERS: Final = 64
 MAX_NAME_OCTETS: Final = 253  # a RADIUS attribute (RFC 2865 §5.1), so that accounting can carry every name
@@ -24,7 +25,7 @@ class NameTaken(AccountError):
     """There is a user of that name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class User:
     """A local user without the password. Times are Unix seconds."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from gateway.accounts.codes import derive, key_mark, lookup, readings, strong_enough
@@ -15,6 +15,7 @@ from gateway.accounts.store import AccountStore
 from gateway.accounts.users import AccountError
 from gateway.accounts.vouchers import MAX_VOUCHERS, Batch, Voucher, VoucherState, check_batch
 from gateway.session.model import Limits, Usage
+from gateway.values import value_class
 
 KEY_FACT: Final = "voucher_key"
 MAX_DEVICES_LISTED: Final = 64
@@ -39,7 +40,7 @@ _VOUCHER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class BatchRow:
     """A batch and how many of its vouchers were used, and revoked."""
 
@@ -49,7 +50,7 @@ class BatchRow:
     revoked: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Filter:
     """Which vouchers a list has. `search` is part of a code, a MAC address, or a word of the batch's note."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from enum import Enum
 from typing import Final
 
 from gateway.accounts.codes import ALPHABETS, LONGEST, SHORTEST
 from gateway.accounts.users import MAX_NOTE_CHARACTERS, NO_LIMITS, AccountError
 from gateway.session.model import NOTHING, AuthenticatedBy, Counters, Grant, Limits, UsedBefore
+from gateway.values import value_class
 
 MAX_COUNT: Final = 10_000  # vouchers of one batch
 MAX_VOUCHERS: Final = 200_000
@@ -36,7 +37,7 @@ class VoucherState(Enum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Batch:
     """Vouchers that were made together, and what each of them grants. Times are Unix seconds."""
 
@@ -54,7 +55,7 @@ class Batch:
     limits: Limits = NO_LIMITS
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Voucher:
     """One voucher and what was used under it by sessions that have ended."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.accounts.passwords import check_password
 from gateway.accounts.users import check_name, name_key
 from gateway.admin.roles import Role
+from gateway.values import value_class
 
 SHORTEST_PASSWORD: Final = 12  # OWASP ASVS 2.1.1
 FEWEST_DIFFERENT: Final = 5  # characters; "aaaaaaaaaaaa" is as good as none
@@ -15,7 +15,7 @@ RECOVERY_CODES: Final = 10
 MAX_ADMINISTRATORS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Administrator:
     """One account. `totp_secret` is None without a second factor."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.control.protocol import JsonValue, Params
+from gateway.values import value_class
 
 HIDDEN: Final = "…"
 LONGEST_VALUE: Final = 80  # characters of one parameter
@@ -27,7 +27,7 @@ _SECRET: Final = (
 _BULKY: Final = frozenset({"data", "text", "changes"})  # whole files: their size is said
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Entry:
     """One act. `via` is `web`, `token` or `console`; `outcome` is `done` or the error's code."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.admin.roles import Scope
+from gateway.values import value_class
 
 VALUE_BYTES: Final = 32
 TOKEN_MARK: Final = "pst_"  # lets secret scanners find a token that was published by mistake
@@ -37,7 +38,7 @@ class Session:
     started_unix: float
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Token:
     """What a program may do for its owner."""
 

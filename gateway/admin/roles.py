@@ -8,9 +8,10 @@ session, so that a token that was stolen cannot make itself a door that stays op
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
+
+from gateway.values import value_class
 
 
 class Role(IntEnum):
@@ -52,7 +53,7 @@ _LEAST_ROLE: Final = {
 _PERSONAL: Final = ("accounts.", "tokens.", "backup.")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Acting:
     """On whose behalf the administration's web interface calls."""
 

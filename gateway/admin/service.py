@@ -14,7 +14,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -51,6 +51,7 @@ from gateway.control.protocol import (
     UNAVAILABLE,
     ControlError,
 )
+from gateway.values import value_class
 
 DATABASE: Final = "admin.db"
 SWEEP_S: Final = 10.0
@@ -62,7 +63,7 @@ _AGENT_CHARACTERS: Final = 200
 LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Holder:
     """Whoever has a session or token."""
 
@@ -71,7 +72,7 @@ class Holder:
     expires_s: float | None  # None for a token that does not expire
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Opened:
     """A new login; `value` is told to the browser and nobody else."""
 
@@ -79,7 +80,7 @@ class Opened:
     holder: Holder
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Refused:
     """A login that did not succeed: `totp` (the second factor is missing), `reject`, or `wait`."""
 

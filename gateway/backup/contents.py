@@ -12,7 +12,6 @@ import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from gateway.accounts.store import AccountStore
 from gateway.admin.store import AdminStore
 from gateway.config_backup import BackupError
 from gateway.sqlite_file import StoreError
+from gateway.values import value_class
 
 ACCOUNTS: Final = "accounts.sqlite"
 ADMINISTRATORS: Final = "admin.db"
@@ -35,7 +35,7 @@ _CARRIED: Final = ("administrators", "tokens")
 _LEFT_OUT: Final = ("sessions", "places", "audit", "changes", "facts")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Summary:
     """What is in a backup, in numbers and names."""
 

@@ -14,10 +14,10 @@ import hmac
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.config_backup import SALT_BYTES, SHORTEST_PASSPHRASE, BackupError, combined, keys, unseal
+from gateway.values import value_class
 
 MAGIC: Final = b"Postern backup, format 2\n"
 MAX_SEALED_BYTES: Final = 16_000_000
@@ -29,7 +29,7 @@ _TAG_BYTES: Final = 32
 _MAX_HEAD: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Heading:
     """Where and when a backup was made; the last three are unknown for one of format 1."""
 
@@ -39,7 +39,7 @@ class Heading:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Backup:
     """A backup that was opened."""
 

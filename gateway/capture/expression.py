@@ -9,11 +9,11 @@ name. `kernel_filter` turns the tree into what the kernel runs.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 Side = Literal["src", "dst", "either"]
 PROTOCOLS: Final = {
@@ -35,7 +35,7 @@ class FilterError(ValueError):
     """The filter text is wrong; the message says where and what would be understood."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Address:
     """A host or network, on one side or either."""
 
@@ -43,7 +43,7 @@ class Address:
     side: Side = "either"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Port:
     """A range of TCP, UDP or SCTP ports, on one side or either."""
 
@@ -52,7 +52,7 @@ class Port:
     side: Side = "either"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Mac:
     """A hardware address, on one side or either."""
 
@@ -60,28 +60,28 @@ class Mac:
     side: Side = "either"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Protocol:
     """An IP protocol number, in IPv4 or IPv6."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Ethertype:
     """What the link layer says is inside."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Not:
     """Everything but."""
 
     operand: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Both:
     """Left and right."""
 
@@ -89,7 +89,7 @@ class Both:
     right: Expression
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Either:
     """Left or right."""
 

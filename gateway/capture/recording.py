@@ -14,9 +14,11 @@ import dataclasses
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal
+
+from gateway.values import value_class
 
 RECORD, STOP = "record.json", "stop"
 _ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_.@-]{1,40}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -24,7 +26,7 @@ _ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9_.@-]{1,40}|[0-9a-f]{8}(?:-[0
 Status = Literal["recording", "finished", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Bounds:
     """Where a recording ends by itself; with a ring, `file_bytes` is per file and the oldest file goes first."""
 
@@ -50,7 +52,7 @@ class Bounds:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Recording:
     """One recording's row."""
 

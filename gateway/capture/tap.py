@@ -12,12 +12,12 @@ import mmap
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.capture.expression import Expression
 from gateway.capture.kernel_filter import attach, compile_filter
+from gateway.values import value_class
 
 SOL_PACKET: Final = 263
 PACKET_ADD_MEMBERSHIP, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION = 1, 5, 6, 10
@@ -42,7 +42,7 @@ class TapError(Exception):
     """The interface cannot be recorded; the message says why and what would help."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Tap:
     """An open, filtered, bound packet socket and what its frames begin with."""
 

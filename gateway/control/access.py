@@ -14,11 +14,11 @@ import pwd
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Final
 
 from gateway.admin.roles import Acting
+from gateway.values import value_class
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Access(Flag):
     ADMIN = auto()  # the administration's web interface, which calls on behalf of who has logged in there
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Roles:
     """Which groups and users have which access. Names that the system does not know give nothing to anybody.
 
@@ -58,7 +58,7 @@ class Roles:
         return sorted(name for name in names if _gid_of(name) is None)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Caller:
     """Who is at the other end, as the kernel said when the connection was made."""
 

@@ -15,7 +15,7 @@ import secrets
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +34,7 @@ from gateway.control import params as read
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, UNAVAILABLE, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
 from gateway.uci import UciSyntaxError
+from gateway.values import value_class
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -46,7 +47,7 @@ LEAST_CONFIRM_S: Final = 300
 _STATE_OPTIONS: Final = (("postern", "state_dir"), ("postern", "run_dir"), ("accounts", "database"))
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Looked:
     """A backup that was opened and looked at."""
 

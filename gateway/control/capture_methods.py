@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from gateway.capture.recording import Bounds, Recording
 from gateway.control import params as read
 from gateway.control.protocol import BAD_PARAMS, BUSY, NOT_FOUND, UNAVAILABLE, ControlError, JsonValue, Params
 from gateway.control.server import Access, Caller, Method
+from gateway.values import value_class
 
 if TYPE_CHECKING:
     from gateway.daemon import Gateway
@@ -32,7 +32,7 @@ _SYSFS: Final = Path("/sys/class/net")
 _SHOWN: Final = 20  # recordings that have ended are jobs, and listed there; these few say how they ended
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Wanted:
     """Where to record, what, and how the capture shall be called."""
 

@@ -21,6 +21,7 @@ from gateway.control import protocol
 from gateway.control.access import Access, Caller, Roles, denial, identify
 from gateway.control.protocol import Answer, ControlError, FrameBuffer, FrameError, JsonValue, Params, Request
 from gateway.log import once_per_minute
+from gateway.values import value_class
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ Handler = Callable[[Caller, Params], Answer]
 StreamHandler = Callable[[Caller, Params], AsyncIterator[JsonValue]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Method:
     """One method: its handler, who may call it, and whether it answers with a stream of events.
 
@@ -58,7 +59,7 @@ class Method:
         return Role.ADMINISTRATOR if self.access == Access.WRITE else None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Bounds:
     """What one peer may take up at once."""
 

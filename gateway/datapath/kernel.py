@@ -12,7 +12,6 @@ import asyncio
 import errno
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -38,13 +37,14 @@ from gateway.datapath.elements import (
 )
 from gateway.datapath.nfnetlink import ACK, DUMP, ECHO, Channel, KernelRefused, Reply
 from gateway.datapath.nft import run_nft
+from gateway.values import value_class
 
 # Keys of one read: every reply is a buffer of its own in the receive queue.
 READ: Final = 150
 LOOP_SHARE_S: Final = 0.004  # how long a long dump may keep the event loop before it lets others run
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Abilities:
     """What differs between kernels."""
 

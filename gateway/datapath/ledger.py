@@ -30,6 +30,7 @@ from gateway.datapath.elements import (
 from gateway.datapath.ruleset import LAST_CLIENT_NUMBER, RESERVED_MARKS
 from gateway.session.actions import AllowTraffic
 from gateway.session.model import ClientKey, Counters
+from gateway.values import value_class
 
 ZERO: Final = Counters()
 _RESERVED: Final = frozenset(key_of_number(mark) for mark in RESERVED_MARKS)
@@ -64,7 +65,7 @@ class Client:
         return self.total()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ZoneSets:
     """A zone's sets, and whom it never lets in."""
 

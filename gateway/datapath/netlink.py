@@ -20,9 +20,10 @@ import sys
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any, NamedTuple, TypeVar
+
+from gateway.values import value_class
 
 _Result = TypeVar("_Result")
 
@@ -35,7 +36,7 @@ class NetlinkRefused(OSError):
     """The kernel did not do what it was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Link:
     """A network interface."""
 

@@ -13,12 +13,12 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
 from gateway.addresses import MacAddress
 from gateway.datapath.nfnetlink import DUMP, REQUEST, attributes
+from gateway.values import value_class
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _READ_BYTES: Final = 1 << 16
 _SHARE: Final = 64  # datagrams taken before others run
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LinkSeen:
     """An interface was made, changed or removed."""
 
@@ -51,7 +51,7 @@ class LinkSeen:
     gone: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PortSeen:
     """A bridge learned (or forgot) a MAC on a port."""
 
@@ -61,7 +61,7 @@ class PortSeen:
     gone: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class NeighbourSeen:
     """An IPv6 address was resolved to a MAC."""
 
@@ -70,7 +70,7 @@ class NeighbourSeen:
     mac: MacAddress
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class EventsLost:
     """More happened than the kernel could queue for us: what is remembered must be read anew."""
 

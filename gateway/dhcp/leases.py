@@ -26,6 +26,7 @@ from typing import Final, Self
 from gateway.addresses import MacAddress
 from gateway.dhcp.pool import AddressPool
 from gateway.session.model import ClientKey
+from gateway.values import value_class
 
 OFFER_PATIENCE_S: Final = 1.0
 """A client answers an offer in milliseconds; one this old may be taken back when the pool is otherwise empty, a younger
@@ -57,7 +58,7 @@ class Lease:
     changed_at: float = 0.0  # when it was offered or last bound
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LeaseRecord:
     """A bound lease as it is kept over restarts."""
 

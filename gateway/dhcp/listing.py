@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
 from gateway.addresses import MacAddress
 from gateway.config import Reservation
 from gateway.dhcp.leases import LeaseState, LeaseTable
+from gateway.values import value_class
 
 AddressState = Literal["bound", "offered", "quarantined", "reserved"]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AddressRow:
     """One address that a stranger would not get now."""
 

@@ -6,12 +6,12 @@ the shell posts it to the hub, in order, before it performs what follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from gateway.addresses import MacAddress
 from gateway.dhcp.v4_codec import Message
 from gateway.session.events import LeaseBound, LeaseEnded
+from gateway.values import value_class
 
 RefusalReason = Literal[
     "malformed",  # not a DHCP message, or one without what its type needs
@@ -28,7 +28,7 @@ RefusalReason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PacketReceived:
     """A message arrived on the zone's interface, in a frame from this MAC."""
 
@@ -36,7 +36,7 @@ class PacketReceived:
     source_mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PacketUnreadable:
     """Something that is not a DHCP message arrived on the server's port; `detail` says what is wrong with it."""
 
@@ -44,7 +44,7 @@ class PacketUnreadable:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AddressSeen:
     """A host used or claimed an address by ARP: the answer to a probe, or a probe of its own (RFC 5227 §2.1.1)."""
 
@@ -52,14 +52,14 @@ class AddressSeen:
     mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ToRelay:
     """Send to the server port of a relay."""
 
     address: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ToClient:
     """Send in a frame to this MAC, for a client that may not answer ARP yet."""
 
@@ -67,7 +67,7 @@ class ToClient:
     address: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ToEveryone:
     """Send to the limited broadcast address."""
 
@@ -75,7 +75,7 @@ class ToEveryone:
 Destination = ToRelay | ToClient | ToEveryone
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendReply:
     """Send this message."""
 
@@ -83,14 +83,14 @@ class SendReply:
     destination: Destination
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendProbe:
     """Ask by ARP whether somebody uses the address."""
 
     address: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReportRefusal:
     """Log that a packet was refused; at most once per source and minute."""
 

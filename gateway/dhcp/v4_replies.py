@@ -7,7 +7,7 @@ request and zone; which reply a request deserves is decided in `v4_server`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from gateway.config import Reservation, Zone
@@ -25,6 +25,7 @@ from gateway.dhcp.v4_codec import (
     write_word,
 )
 from gateway.dhcp.v4_events import Destination, ToClient, ToEveryone, ToRelay
+from gateway.values import value_class
 
 SHORTEST_LEASE_S: Final = 120
 """A client may ask for less than the zone's lease time, not for less than this: some phones break, and each renewal
@@ -48,7 +49,7 @@ class Selection(NamedTuple):
     octets: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ZoneAnswers:
     """What a zone tells its clients, encoded once."""
 

@@ -18,7 +18,6 @@ Three decisions that a reader of the RFC may miss:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final, assert_never
 
@@ -52,6 +51,7 @@ from gateway.dhcp.v4_replies import (
 from gateway.dhcp.waiting import TurnedAway
 from gateway.session.events import LeaseBound, LeaseEnded
 from gateway.session.model import ClientKey
+from gateway.values import value_class
 
 ADDRESSES_TRIED: Final = 3
 """Addresses probed in a row for one DISCOVER before the client is left to ask again."""
@@ -65,7 +65,7 @@ _CLIENT_ID_OCTETS: Final = range(2, 256)
 ones, which repeated options could make (RFC 3396): a stranger's 1,400 octets would be kept with its lease."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DhcpCounts:
     """What a zone's server has and has done, for metrics; totals since start."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.config import Endpoint
 from gateway.dns.names import LocalNames
 from gateway.dns.upstreams import ReplyPath
+from gateway.values import value_class
 
 
 class Drop(StrEnum):
@@ -21,7 +21,7 @@ class Drop(StrEnum):
     MISMATCH = "mismatch"  # an upstream answer to another question
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Settings:
     """What the core needs of the configuration."""
 
@@ -32,7 +32,7 @@ class Settings:
     client_burst: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class QueryReceived:
     """A client of `zone` sent a message; `client` is its address, which the rate limit goes by."""
 
@@ -43,7 +43,7 @@ class QueryReceived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ResponseReceived:
     """A message came through a lane."""
 
@@ -51,7 +51,7 @@ class ResponseReceived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LaneFailed:
     """A lane is gone; `unreachable` when the kernel says that the resolver cannot be reached at all."""
 
@@ -59,21 +59,21 @@ class LaneFailed:
     unreachable: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class UpstreamsChanged:
     """These are the resolvers to ask from now on, the preferred first."""
 
     endpoints: tuple[Endpoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SettingsChanged:
     """The configuration was loaded again."""
 
     settings: Settings
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendAnswer:
     """Send a message to a client."""
 
@@ -81,14 +81,14 @@ class SendAnswer:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class CloseClient:
     """Close a client's connection; it sent what cannot be answered."""
 
     reply_to: ReplyPath
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class OpenLane:
     """Make a socket towards a resolver."""
 
@@ -97,7 +97,7 @@ class OpenLane:
     tcp: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendQuery:
     """Send a message through a lane."""
 
@@ -105,14 +105,14 @@ class SendQuery:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class CloseLane:
     """Close a lane's socket."""
 
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Complain:
     """Write a line about a peer that misbehaves; at most one per source and minute is ordered."""
 
@@ -124,7 +124,7 @@ Event = QueryReceived | ResponseReceived | LaneFailed | UpstreamsChanged | Setti
 Action = SendAnswer | CloseClient | OpenLane | SendQuery | CloseLane | Complain
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Counts:
     """Totals since the start, for the metrics, and how many queries are under way."""
 
@@ -139,7 +139,7 @@ class Counts:
     limited_clients: int  # clients whose share is not whole again
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class UpstreamStatus:
     """How a resolver is doing, for people."""
 

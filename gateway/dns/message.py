@@ -8,9 +8,10 @@ and nothing else, whatever the octets are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
+
+from gateway.values import value_class
 
 HEADER_BYTES: Final = 12
 MAX_NAME_BYTES: Final = 255  # RFC 1035 §3.1, length octets and the root included
@@ -67,7 +68,7 @@ class Question(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Edns:
     """What the OPT record of a message says (RFC 6891 §6.1)."""
 
@@ -75,7 +76,7 @@ class Edns:
     dnssec_ok: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Record:
     """A resource record of class IN that we answer with; `name` and `rdata` in wire form."""
 

@@ -12,7 +12,6 @@ Pure function of the configuration. What is here and why:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -27,6 +26,7 @@ from gateway.dns.message import (
     encode_name,
     parse_name,
 )
+from gateway.values import value_class
 
 CANARIES: Final = ("use-application-dns.net", "mask.icloud.com", "mask-h2.icloud.com")
 NONEXISTENT: Final = ("invalid", "onion", "local")
@@ -59,7 +59,7 @@ class LocalKind(Enum):
     SPECIAL = "special"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LocalAnswer:
     """Our answer to a question."""
 
@@ -69,7 +69,7 @@ class LocalAnswer:
     authority: tuple[Record, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Entry:
     """A name and what holds for it and everything below it."""
 

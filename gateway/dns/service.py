@@ -52,6 +52,7 @@ from gateway.dns.sockets import (
     listening_socket,
 )
 from gateway.dns.upstreams import ReplyPath, SocketAddress
+from gateway.values import value_class
 
 LOOK_AROUND_S: Final = 2.0
 TCP_IDLE_S: Final = 10.0  # without a query or an answer (RFC 7766 §6.2.3: a few seconds)
@@ -62,7 +63,7 @@ MAX_TCP_HANDSHAKES: Final = 32  # towards resolvers
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DnsStatus:
     """How the resolver is doing, for people."""
 
@@ -71,7 +72,7 @@ class DnsStatus:
     problems: tuple[str, ...]  # sentences
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ServiceCounts:
     """Totals for the metrics: those of the core, and what the sockets had to drop."""
 

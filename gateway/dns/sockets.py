@@ -13,7 +13,6 @@ import fcntl
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, cast
@@ -21,6 +20,7 @@ from typing import Final, cast
 from gateway.config import Endpoint
 from gateway.dns.message import HEADER_BYTES
 from gateway.dns.upstreams import SocketAddress
+from gateway.values import value_class
 
 MAX_QUERY_BYTES: Final = 4096  # a query with every EDNS option in use is far smaller
 BATCH: Final = 64  # datagrams read before other work of the loop gets its turn
@@ -35,7 +35,7 @@ _TENTATIVE_OR_FAILED: Final = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 Address = IPv4Address | IPv6Address
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ListenAddress:
     """One address of a zone's interface that guests may ask; a new interface index means a new interface."""
 

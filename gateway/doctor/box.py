@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.config import Config
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 EARLIEST_UNIX: Final = 1_735_689_600.0  # 2025-01-01: a clock before this was never set
 LATEST_UNIX: Final = 4_102_444_800.0  # 2100-01-01
@@ -15,7 +15,7 @@ BEAT_LATE_S: Final = 30.0
 _MB: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Clock:
     """The wall clock; times in Unix time."""
 
@@ -24,7 +24,7 @@ class Clock:
     kept: bool | None  # whether something keeps it right (NTP), as the kernel says; None where nobody says
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Disk:
     """The file system of the state directory."""
 
@@ -34,7 +34,7 @@ class Disk:
     trouble: str = ""  # why nothing can be written there
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Tables:
     """Bounds of the kernel and what is used of them; None where this system does not say."""
 
@@ -43,7 +43,7 @@ class Tables:
     neighbours_most: int | None  # gc_thresh3
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Worker:
     """The analysis worker."""
 

@@ -7,19 +7,19 @@ tells it only of certificates that it trusts, and ours is made on the device.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from gateway.config import Admin
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 SOON_S: Final = 14 * 86400.0
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERAL_TIME = 0x30, 0xA0, 0x17, 0x18
 _STAMP: Final = re.compile(r"(\d{2,4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z")
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Validity:
     """From when until when, in Unix time."""
 
@@ -79,7 +79,7 @@ def _time(der: bytes, at: int, end: int) -> float:
     return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Served:
     """What the administration's listener showed; `validity` None when none could be reached."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -29,6 +28,7 @@ from gateway.dhcp.v4_codec import (
     write_word,
 )
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 _FRAME: Final = struct.Struct("!6s6sH")
 _IP: Final = struct.Struct("!BBHHHBBHII")
@@ -50,7 +50,7 @@ OFFER_FILTER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Offer:
     """Somebody offers addresses to our guests."""
 
@@ -60,7 +60,7 @@ class Offer:
     router: IPv4Address | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Asked:
     """The answers of one network; `trouble` when it could not be asked."""
 

@@ -11,12 +11,12 @@ import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.control.protocol import ControlError
 from gateway.datapath.elements import ElementsRefused
 from gateway.doctor.rows import Row, skipped
+from gateway.values import value_class
 
 LIMIT_S: Final = 5.0
 THREADS: Final = 8
@@ -24,7 +24,7 @@ THREADS: Final = 8
 TROUBLE: Final = (OSError, ValueError, EOFError, subprocess.SubprocessError, ControlError, ElementsRefused)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Look:
     """A check that blocks; it runs in a thread."""
 
@@ -32,7 +32,7 @@ class Look:
     rows: Callable[[], Sequence[Row]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Ask:
     """A check that asks rooms of the daemon; it runs on the daemon's loop."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from gateway.config import Network, Zone
 from gateway.doctor.rows import Row, fail, ok, warn
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Link:
     """An interface as the kernel has it."""
 

@@ -10,12 +10,12 @@ not part of it: the check of the packet filter compares those rules with the one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.config import Config, Zone
 from gateway.doctor.rows import Row, fail, ok, skipped
+from gateway.values import value_class
 
 
 class Probe(NamedTuple):
@@ -50,7 +50,7 @@ _REDIRECTS: Final = (302, 303, 307)  # every mini browser takes these
 _FAILURE_OCTETS: Final = 4  # Android takes a body of up to so many for a failure, not for a portal
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Answer:
     """What came back: status 0 and `trouble` when nothing did."""
 

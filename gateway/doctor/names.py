@@ -8,7 +8,6 @@ lets the probe through, so that the phone believes to be online.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -28,6 +27,7 @@ from gateway.dns.message import (
 from gateway.dns.names import CANARIES
 from gateway.doctor.login_pages import PROBES
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 ASKED_UPSTREAM: Final = "connectivitycheck.gstatic.com"
 _RECURSION_DESIRED: Final = 0x01
@@ -42,7 +42,7 @@ _PRIVATE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Reply:
     """An answer to one question for an address."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from gateway.config import RadiusServer
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 RECENT_S: Final = 900.0  # an answer of that time says that the server is there
 _OPEN: Final = "open"  # breaker state
@@ -25,7 +25,7 @@ class Outcome(Enum):
     NOT_ASKED = "not asked"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Asked:
     """One server asked for one purpose."""
 
@@ -41,7 +41,7 @@ class Asked:
         return self.server.auth_port if self.purpose == "auth" else self.server.acct_port
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Past:
     """What the daemon knows of the same server and purpose."""
 

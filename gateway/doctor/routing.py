@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.config import Config
 from gateway.datapath.ruleset import LAST_CLIENT_NUMBER, MARK_HELD
 from gateway.doctor.interfaces import Link
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
+from gateway.values import value_class
 
 PROHIBIT: Final = 8  # FR_ACT_PROHIBIT
 WHOLE_MARK: Final = 0xFFFFFFFF
 _SEEN: Final = 5  # names that a sentence lists
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Rule:
     """A routing rule."""
 
@@ -50,7 +50,7 @@ class Rule:
         return f"{self.priority}: {negated}fwmark {self.mark:#x}/{self.mask or 0:#x}{where} lookup {self.table}"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Foreign:
     """What of others' rulesets concerns us."""
 

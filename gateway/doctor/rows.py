@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from gateway.values import value_class
 
 
 class State(StrEnum):
@@ -15,7 +16,7 @@ class State(StrEnum):
     SKIPPED = "skipped"  # there is nothing to look at, or it could not be looked at
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Row:
     """The outcome of one check; `text` and `remedy` are sentences."""
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
 from gateway.config import Config
 from gateway.doctor.rows import Row, fail, ok, skipped
+from gateway.values import value_class
 
 _LISTENING: Final = "0A"
 _DHCP: Final = 67
 _DNS: Final = 53
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Bound:
     """A socket that takes what comes to an address and port."""
 
@@ -31,7 +31,7 @@ class Bound:
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Holder:
     """Such a socket and its process; `process` empty when the system does not tell."""
 

@@ -19,6 +19,7 @@ from typing import Final, assert_never
 
 from gateway.radius.requests import AccountingBody, Randomness
 from gateway.session.model import AccountingRecord, AccountingStatus
+from gateway.values import value_class
 
 REPLAY_PER_S: Final = 50.0
 FIRST_BACKOFF_S: Final = 30.0
@@ -30,21 +31,21 @@ _GATEWAY_TRIES: Final = 5  # On and Off keep their place that often, because Sta
 _WHOLE_GATEWAY: Final = (AccountingStatus.ON, AccountingStatus.OFF)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecordQueued:
     """A record was made."""
 
     record: AccountingRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecordsRestored:
     """The journal held these records from before the start."""
 
     records: tuple[AccountingRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecordSettled:
     """A server answered for a record, or none did."""
 
@@ -52,7 +53,7 @@ class RecordSettled:
     answered: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ServerSeen:
     """There is reason to believe that accounting servers can be reached again."""
 
@@ -60,14 +61,14 @@ class ServerSeen:
 AccountingEvent = RecordQueued | RecordsRestored | RecordSettled | ServerSeen
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendRecord:
     """Ask the exchange to tell a server."""
 
     record_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecordsDone:
     """These records need not be kept any longer; `dropped` of them were never answered for."""
 

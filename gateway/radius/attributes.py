@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
@@ -19,6 +18,7 @@ from gateway.radius.packets import Code, DecodeError, Packet
 from gateway.session.actions import SendAccessRequest
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
 from gateway.session.model import AuthenticatedBy, Grant, GrantChange, Limits
+from gateway.values import value_class
 
 MINIMUM_INTERIM_S: Final = 60  # RFC 2869 §5.16
 _SERVICES_GRANTED: Final = frozenset({1, 2, 10})  # Login, Framed, Call-Check
@@ -78,7 +78,7 @@ class UnacceptableValue(Exception):
     """A CoA-Request asks for a value that has no meaning; the text names the attribute."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Moment:
     """The wall clock when a packet came: unix time (None while never set), and the local zone (None: the system's)."""
 
@@ -86,7 +86,7 @@ class Moment:
     zone: tzinfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Reading:
     """A grant, with sentences for the log about what could not be read."""
 
@@ -94,7 +94,7 @@ class Reading:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Decision:
     """What an answer to a login means for the session, with sentences for the log."""
 

@@ -31,6 +31,7 @@ from gateway.radius.packets import (
 )
 from gateway.radius.session_keys import SessionKeys
 from gateway.session.model import GrantChange, TerminateCause
+from gateway.values import value_class
 
 CACHE_S: Final = 30.0
 MAX_CACHED: Final = 1024
@@ -85,7 +86,7 @@ class ErrorCause(IntEnum):
     RESOURCES_UNAVAILABLE = 506
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RequestReceived:
     """A datagram came; `unix` is the wall clock, None while it was never set."""
 
@@ -94,14 +95,14 @@ class RequestReceived:
     unix: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SessionsMissing:
     """No live session matches the keys of a request."""
 
     request: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class OrderDone:
     """All sessions of a request were disconnected or changed, and the kernel follows; or not, and why."""
 
@@ -113,7 +114,7 @@ class OrderDone:
 DynauthEvent = RequestReceived | SessionsMissing | OrderDone
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Answer:
     """Send octets back to where a request came from."""
 
@@ -121,7 +122,7 @@ class Answer:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DisconnectSessions:
     """End all sessions that match; answered by OrderDone or SessionsMissing."""
 
@@ -130,7 +131,7 @@ class DisconnectSessions:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ChangeSessions:
     """Change all sessions that match; answered by OrderDone or SessionsMissing."""
 
@@ -140,7 +141,7 @@ class ChangeSessions:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReportDrop:
     """A datagram was dropped: log it, once per source, reason and minute."""
 

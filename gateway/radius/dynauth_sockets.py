@@ -10,7 +10,6 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, assert_never
 
@@ -30,6 +29,7 @@ from gateway.radius.dynauth import (
 )
 from gateway.radius.session_keys import SessionKeys
 from gateway.session.model import ClientKey, GrantChange
+from gateway.values import value_class
 
 _LOG: Final = logging.getLogger("postern.radius")
 _LARGEST: Final = 4097  # one more than is allowed, so that what is too long is seen to be
@@ -185,7 +185,7 @@ class DynamicAuthorization:
         self._feed(OrderDone(request, not failed, "; ".join(failed)), via)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Way:
     """Where an answer goes: through which socket, to whom, and from which of our addresses."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.radius.breaker import BreakerState
 from gateway.radius.channel import Purpose
 from gateway.radius.requests import AccountingBody
 from gateway.session.actions import SendAccessRequest
 from gateway.session.events import AccessAccepted, AccessFailed, AccessRejected
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LoginSubmitted:
     """A login is to be decided; `unix` is the wall clock, None while it was never set."""
 
@@ -19,21 +18,21 @@ class LoginSubmitted:
     unix: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LoginCancelled:
     """Nobody waits for this login any more."""
 
     login_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecordSubmitted:
     """An accounting record is to be told."""
 
     body: AccountingBody
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DatagramReceived:
     """Octets came on one of our sockets."""
 
@@ -44,7 +43,7 @@ class DatagramReceived:
     unix: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PortUnreachable:
     """The network says that nobody is there (ICMP): a hint, not a proof."""
 
@@ -56,7 +55,7 @@ class PortUnreachable:
 ExchangeEvent = LoginSubmitted | LoginCancelled | RecordSubmitted | DatagramReceived | PortUnreachable
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Transmit:
     """Send octets from one of the sockets of a server and purpose; a socket not seen before is opened first."""
 
@@ -66,14 +65,14 @@ class Transmit:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DecideLogin:
     """Tell the session core."""
 
     event: AccessAccepted | AccessRejected | AccessFailed
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SettleRecord:
     """Tell the accounting queue whether a server has answered for the record."""
 
@@ -81,7 +80,7 @@ class SettleRecord:
     answered: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReportServer:
     """A breaker changed: say so to the operator."""
 
@@ -91,7 +90,7 @@ class ReportServer:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReportRefusal:
     """An answer was dropped: log it, once per server, reason and minute."""
 
@@ -100,14 +99,14 @@ class ReportRefusal:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RememberSigner:
     """A server was seen to sign its answers; keep that over restarts."""
 
     place: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Remark:
     """A sentence for the log about one login."""
 

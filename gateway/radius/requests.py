@@ -7,7 +7,6 @@ once per server. This is the only place, with `attributes`, where upload and dow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
 
@@ -34,6 +33,7 @@ from gateway.session.model import (
     Credentials,
     PapCredentials,
 )
+from gateway.values import value_class
 
 _CHILLISPOT: Final = 14559
 _ACCT_VIEW_POINT: Final = 10
@@ -53,7 +53,7 @@ class Randomness(Protocol):
     def randbytes(self, n: int, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccessBody:
     """One login as it goes to any server; `unix` is when it was asked for, None while the clock was never set."""
 
@@ -62,7 +62,7 @@ class AccessBody:
     unix: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccountingBody:
     """One record with its Event-Timestamp; `delay_s` is None unless it is late (RFC 2866 §5.2)."""
 
@@ -71,7 +71,7 @@ class AccountingBody:
     delay_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class StatusBody:
     """A question whether the server is alive (RFC 5997)."""
 
@@ -79,7 +79,7 @@ class StatusBody:
 Body = AccessBody | AccountingBody | StatusBody
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Written:
     """A packet ready to be sent, and what its answer is checked against."""
 

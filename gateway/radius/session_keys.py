@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SessionKeys:
     """By what a request names its session; None was not given, and everything given must match."""
 
@@ -24,7 +24,7 @@ class SessionKeys:
     chargeable_user_identity: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SessionFacts:
     """What a live session is known by, to compare with SessionKeys."""
 

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, assert_never
 
@@ -52,6 +51,7 @@ from gateway.radius.status import describe
 from gateway.session.actions import SendAccessRequest
 from gateway.session.events import AccessFailed, Event
 from gateway.session.model import AccountingRecord
+from gateway.values import value_class
 
 _LOG: Final = logging.getLogger("postern.radius")
 _LARGEST: Final = 4097  # one more than is allowed, so that what is too long is seen to be
@@ -63,7 +63,7 @@ _RECEIVE_BUFFER: Final = 1 << 20
 _DONE_BATCH_S: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RadiusSnapshot:
     """What must survive a restart: records not answered for, servers that sign their answers."""
 

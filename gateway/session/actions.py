@@ -6,7 +6,6 @@ The hub performs the actions of one event in order. Those that must survive (`Sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from gateway.session.model import (
@@ -21,9 +20,10 @@ from gateway.session.model import (
     Usage,
     VoucherCode,
 )
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class BindAddress:
     """Let the kernel accept this MAC with this address (anti-spoofing); not yet a permission to pass."""
 
@@ -31,7 +31,7 @@ class BindAddress:
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class UnbindAddress:
     """Let the kernel accept this MAC with this address no longer."""
 
@@ -39,7 +39,7 @@ class UnbindAddress:
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SendAccessRequest:
     """Ask the RADIUS servers of the zone; answered by AccessAccepted, AccessRejected or AccessFailed."""
 
@@ -51,7 +51,7 @@ class SendAccessRequest:
     acct_session_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class VerifyLocalUser:
     """Ask the local accounts; answered by AccessAccepted or AccessRejected."""
 
@@ -60,7 +60,7 @@ class VerifyLocalUser:
     credentials: PapCredentials
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class VerifyVoucher:
     """Ask the vouchers; answered by AccessAccepted or AccessRejected."""
 
@@ -69,7 +69,7 @@ class VerifyVoucher:
     voucher: VoucherCode
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RecallDevice:
     """A device that is remembered has come back: ask what is left for it; answered like a login."""
 
@@ -77,7 +77,7 @@ class RecallDevice:
     login_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class RememberDevice:
     """The device has logged in and may come back without a login until `until_unix`.
 
@@ -91,14 +91,14 @@ class RememberDevice:
     at_most: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ChargeUsage:
     """Keep what a session used until it is written to its account; answered by UsageCharged."""
 
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AllowTraffic:
     """Open the kernel for a client; answered by TrafficAllowed or TrafficRefused.
 
@@ -111,7 +111,7 @@ class AllowTraffic:
     lifetime_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DenyTraffic:
     """Close the kernel for a client and read its last counters; answered by TrafficDenied, later by NumberSwept."""
 
@@ -120,7 +120,7 @@ class DenyTraffic:
     client_number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ApplyLimits:
     """A live session's limits changed: the kernel's lifetime (and, with shaping, its rates) follow."""
 
@@ -131,14 +131,14 @@ class ApplyLimits:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReadCounters:
     """Read the counters of these clients, answered by CountersRead; an empty tuple means all that are online."""
 
     keys: tuple[ClientKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReadActivity:
     """Ask which clients sent a packet since this was asked last; answered by ClientsActive.
 
@@ -146,35 +146,35 @@ class ReadActivity:
     """
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class CancelLogin:
     """Nobody waits for this login any more; an answer that still comes is ignored."""
 
     login_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SaveSession:
     """Keep the session as it is now (the hub asks the store for its record when it performs this)."""
 
     key: ClientKey
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ForgetSession:
     """The session has ended; its record is removed."""
 
     key: ClientKey
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class QueueAccounting:
     """Keep the record until a RADIUS server has answered for it."""
 
     record: AccountingRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReplyLogin:
     """Answer a LoginRequested or AuthorizeRequested."""
 
@@ -187,7 +187,7 @@ class ReplyLogin:
     wait_s: float = 0.0  # the client need not try again before that
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ReplyRequest:
     """Answer a LogoutRequested or ChangeRequested: whether it was done, else why not."""
 
@@ -196,7 +196,7 @@ class ReplyRequest:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Note:
     """A line for the client's timeline: what happened and why, in words. `kind` is a short fixed name."""
 

@@ -6,7 +6,7 @@ server) to the `Reply…` action that answers it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
@@ -20,9 +20,10 @@ from gateway.session.model import (
     TerminateCause,
     VoucherCode,
 )
+from gateway.values import value_class
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LeaseBound:
     """DHCP bound an address to a client, anew or again."""
 
@@ -33,7 +34,7 @@ class LeaseBound:
     renewed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LeaseEnded:
     """A client no longer holds its address."""
 
@@ -42,7 +43,7 @@ class LeaseEnded:
     reason: Literal["released", "expired", "declined", "replaced", "removed"]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Ipv6AddressSeen:
     """A client was seen to use an IPv6 address (neighbour table)."""
 
@@ -50,7 +51,7 @@ class Ipv6AddressSeen:
     address: IPv6Address
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LoginRequested:
     """A guest asked to be let in."""
 
@@ -60,14 +61,14 @@ class LoginRequested:
     credentials: Credentials | VoucherCode | None = field(default=None)  # None for click-through
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class DeviceReturned:
     """A held client was seen to want something of the Internet."""
 
     key: ClientKey
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccessAccepted:
     """An authentication source accepted the login; `method` is how a recalled device had logged in."""
 
@@ -77,7 +78,7 @@ class AccessAccepted:
     method: LoginMethod | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccessRejected:
     """An authentication source refused the login; `unknown_user` lets the next source of the zone try."""
 
@@ -91,7 +92,7 @@ class AccessRejected:
     wait_s: float = 0.0  # the client must wait so long before it may try again
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccessFailed:
     """No authentication server gave a usable answer; `reason` is a sentence for the operator."""
 
@@ -100,21 +101,21 @@ class AccessFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class UsageCharged:
     """What these sessions used is written to their accounts."""
 
     acct_session_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class TrafficAllowed:
     """The kernel lets the client through."""
 
     key: ClientKey
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class TrafficRefused:
     """The kernel did not take the client's elements."""
 
@@ -122,7 +123,7 @@ class TrafficRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class TrafficDenied:
     """The client's elements are gone; these are their last values (since they were added)."""
 
@@ -130,28 +131,28 @@ class TrafficDenied:
     counters: Counters
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class NumberSwept:
     """No connection-tracking entry carries this client number any more; it may be given out again."""
 
     client_number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class CountersRead:
     """Kernel counters of online clients, since their elements were added."""
 
     readings: tuple[tuple[ClientKey, Counters], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ClientsActive:
     """These clients sent at least one packet since the last such event."""
 
     keys: tuple[ClientKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LogoutRequested:
     """The guest, an operator or a RADIUS server wants the session to end."""
 
@@ -161,7 +162,7 @@ class LogoutRequested:
     by: str  # "guest", "operator alice", "RADIUS server 192.0.2.1": for the timeline
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AuthorizeRequested:
     """An operator lets a client in without asking anybody."""
 
@@ -171,7 +172,7 @@ class AuthorizeRequested:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ChangeRequested:
     """A CoA-Request or an operator changes a live session."""
 
@@ -181,7 +182,7 @@ class ChangeRequested:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ClonedClientSeen:
     """A MAC was learned on another bridge port while its session was online (a clone, or a roaming device)."""
 
@@ -189,7 +190,7 @@ class ClonedClientSeen:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ClockSet:
     """The relation of the wall clock to ours: unix time = now + offset; None while it was never set."""
 

@@ -7,12 +7,12 @@ monotonic clock, wall-clock times are in fields named `*_unix`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Final, NamedTuple
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 
 class ClientKey(NamedTuple):
@@ -79,7 +79,7 @@ class LoginResult(Enum):
     THROTTLED = "throttled"  # too many wrong codes; not looked at
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Limits:
     """What may be granted to a session; None means no limit. RADIUS, local accounts and CoA all produce one."""
 
@@ -97,7 +97,7 @@ class Limits:
 NO_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Counters:
     """Octets and packets of one client, layer 3, IPv4 and IPv6 together."""
 
@@ -118,7 +118,7 @@ class Counters:
 NOTHING: Final = Counters()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class UsedBefore:
     """What was used of a grant before: by earlier sessions of the same voucher, or of the same login."""
 
@@ -129,7 +129,7 @@ class UsedBefore:
 UNUSED: Final = UsedBefore()
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Grant:
     """A permission as the authenticating side gave it: limits, and what must be echoed or shown."""
 
@@ -148,7 +148,7 @@ class Grant:
     used: UsedBefore = UNUSED  # what the limits were already used of
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class GrantChange:
     """What a CoA-Request or an operator changes on a live session: the fields of `limits` named in `changed`."""
 
@@ -160,7 +160,7 @@ class GrantChange:
     log_off: bool = False  # Session-State 2 (ChilliSpot 14559:15)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PapCredentials:
     """A name and a clear password; never logged and never saved."""
 
@@ -173,7 +173,7 @@ class PapCredentials:
         return f"PapCredentials(username={self.username!r}, password=…)"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ChapCredentials:
     """A name and a CHAP response (RFC 2865 §5.3): identifier, 16-octet response, challenge."""
 
@@ -191,7 +191,7 @@ class ChapCredentials:
 Credentials = PapCredentials | ChapCredentials
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class VoucherCode:
     """A voucher's code as the guest typed it; never logged and never saved."""
 
@@ -203,7 +203,7 @@ class VoucherCode:
         return "VoucherCode(…)"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Usage:
     """What an ended session used, for the voucher that it is charged to and the device that may come back."""
 
@@ -215,7 +215,7 @@ class Usage:
     comes_back: bool  # the device may go on with what is left without a login
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class AccountingRecord:
     """One accounting message, fixed when its event happened: sent again, it is sent with the same values.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from gateway.config import Config, Zone
@@ -17,6 +17,7 @@ from gateway.session.model import (
     PapCredentials,
     TerminateCause,
 )
+from gateway.values import value_class
 
 _FINAL: Final = frozenset(
     {
@@ -28,7 +29,7 @@ _FINAL: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Policy:
     """The part of the configuration that the session core needs."""
 

@@ -8,7 +8,7 @@ anew with each boot; within one boot (`boot_id` says so) the exact start is kept
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from gateway.session.model import (
     UsedBefore,
 )
 from gateway.session.table import Session
+from gateway.values import value_class
 
 # Any in this module: a record is whatever msgpack read from a file that may be damaged or of another version; each
 # field is given its type here, once.
@@ -39,7 +40,7 @@ class RecordError(ValueError):
     """A saved record cannot be understood; the message says which field."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class SavedSession:
     """A session as it was saved."""
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ from gateway.system.files import replace_file
 from gateway.system.timezones import set_timezone
 from gateway.uci import UciSyntaxError, parse
 from gateway.upgrade.slots import NoSlots
+from gateway.values import value_class
 
 if TYPE_CHECKING:
     from gateway.upgrade.progress import Report
@@ -34,7 +35,7 @@ _LONGEST_PEM: Final = 1 << 16
 BUNDLE: Final = "var/lib/postern/upgrade/bundle"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Place:
     """Where this system has what the verbs change."""
 

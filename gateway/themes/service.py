@@ -11,12 +11,12 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.accounts.service import AccountService
 from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, ControlError
+from gateway.values import value_class
 
 MAX_THEMES: Final = 20
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -25,7 +25,7 @@ _FACT: Final = "theme:"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ThemeRow:
     """One theme: its version changes with its files."""
 

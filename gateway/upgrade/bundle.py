@@ -16,11 +16,11 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from gateway.upgrade.progress import Report, silent
+from gateway.values import value_class
 
 FORMAT: Final = 1
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -34,7 +34,7 @@ class BundleRefused(Exception):
     """The bundle is not one for this device; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Part:
     """One file of the bundle."""
 
@@ -43,7 +43,7 @@ class Part:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Manifest:
     """What a bundle says of itself, once its signature is known to be good."""
 

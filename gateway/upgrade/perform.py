@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +14,14 @@ from gateway.upgrade import slots, writing
 from gateway.upgrade.bundle import BundleRefused, Manifest, newer, verify
 from gateway.upgrade.progress import Report, silent
 from gateway.upgrade.story import Story, tell, told
+from gateway.values import value_class
 
 KEYS: Final = Path("/usr/lib/postern/keys")
 RESTART_DELAY_S: Final = 3
 LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Checked:
     """A bundle that could be installed."""
 

@@ -10,9 +10,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
+
+from gateway.values import value_class
 
 NAME: Final = "upgrade.json"
 _EVERY_S: Final = 0.5
@@ -21,7 +23,7 @@ _LONGEST: Final = 4096
 Report = Callable[[str, int, int], None]  # phase, octets done, octets in all
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Progress:
     """What is being done, and how much of it is done."""
 

@@ -5,9 +5,10 @@ The initramfs notes in /run/postern-slot what it started. Off an image there is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gateway.values import value_class
 
 NOTE: Final = Path("/run/postern-slot")
 BOARD: Final = Path("/usr/lib/postern/board")
@@ -18,7 +19,7 @@ class NoSlots(Exception):
     """This system is not one of our images; the message says what to do instead."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Slots:
     """Where the running system came from."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.analysis import job
 from gateway.analysis.job import Progress, Retention, State
+from gateway.values import value_class
 from webui import jobs
 from webui.admin.daemon import ControlError
 from webui.admin.site import Caller
@@ -27,7 +27,7 @@ _RECENT_S: Final = 1.5  # for live pages, of which there may be many, and for he
 _END_WAIT_S: Final = 5.0  # for a running analysis to stop before it is removed
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class CutOut:
     """A capture file on its way: its first octets, and the rest."""
 
@@ -42,7 +42,7 @@ class CutOut:
                 yield piece
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Overview:
     """Everything that the list of captures shows of the queue."""
 

@@ -6,11 +6,11 @@ import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from gateway.analysis.job import WAITING, Progress, State
+from gateway.values import value_class
 from webui import jobs
 from webui.admin.capture_desk import CaptureDesk, Overview
 from webui.admin.daemon import ControlError, JsonValue
@@ -54,7 +54,7 @@ def desk_of(page: Page) -> CaptureDesk:
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Queue:
     """What is under way, for the part of the page that is live."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.values import value_class
 from webui.admin.daemon import JsonValue
 from webui.admin.fields import Fields
 from webui.admin.schema import Schema, integer
@@ -14,7 +14,7 @@ SIZE_UNITS: Final = {"MB": 10**6, "GB": 10**9}
 RATE_UNITS: Final = {"kbit/s": 10**3, "Mbit/s": 10**6}
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LimitField:
     """One limit: its name at the daemon, its label, and the units that it may be typed in."""
 

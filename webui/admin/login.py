@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from gateway.values import value_class
 from webui.admin.daemon import Answer, ControlError, JsonValue
 from webui.admin.fields import FORM_TYPE, FieldError, Fields
 from webui.admin.site import SESSION_COOKIE, cookie, own_path, read_cookies, same_origin
@@ -29,7 +29,7 @@ MAX_PASSWORD: Final = 1024
 AnonymousHandler = Callable[["AdminApp", Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Pending:
     """A password that was right, waiting for its second factor."""
 

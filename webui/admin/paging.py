@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from gateway.values import value_class
 from webui.admin.fields import Fields
 from webui.admin.site import Page
 from webui.messages import Response
@@ -14,7 +14,7 @@ SIZES: Final = (25, 50, 100, 250)
 _DEFAULT_SIZE: Final = 50
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Column:
     """One column: its heading, and the daemon's name to sort by; empty for one that cannot be sorted."""
 
@@ -23,7 +23,7 @@ class Column:
     kind: str = ""  # class of its cells
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Listing:
     """What part of a table is looked at."""
 

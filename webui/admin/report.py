@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -20,6 +20,7 @@ from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
 from gateway.analysis.html_parts import Safe, values
 from gateway.analysis.job import State
 from gateway.analysis.packet_text import hex_lines
+from gateway.values import value_class
 from webui import flow_table, jobs
 from webui.admin.captures import desk_of, show_job
 from webui.admin.daemon import ControlError
@@ -36,7 +37,7 @@ _FRAMES_SHOWN: Final = 24
 _STYLES: Final = ("report.css",)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class _Section:
     """One protocol's part of a report: its title, whether there is any, and its page."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.values import value_class
 from webui.admin.daemon import CALL_TIMEOUT_S, Answer, ControlError, JsonValue, Params
 from webui.admin.schema import Schema, anything
 from webui.admin.site import Caller
@@ -80,7 +81,7 @@ class Problem(Exception):
 ApiHandler = Callable[["ApiCall"], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class ApiRoute:
     """One operation. `path` follows /api/v1 and may hold `{name}` for one segment.
 

@@ -12,11 +12,11 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.memory import give_back, tidy
+from gateway.values import value_class
 from webui.admin.app import AdminApp
 from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
@@ -52,7 +52,7 @@ class ListenError(Exception):
     """The operator is wrong about where to listen; the message says what is accepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Place:
     """One listening socket: an address (empty: every one) on an interface (empty: whichever has the address)."""
 
@@ -81,7 +81,7 @@ def read_place(text: str) -> Place:
         return Place("", int(port_text), host)
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Options:
     """What the command line says."""
 

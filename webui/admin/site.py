@@ -12,11 +12,12 @@ import base64
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
+from gateway.values import value_class
 from webui.admin.daemon import CALL_TIMEOUT_S, Answer, JsonValue, Params
 from webui.admin.fields import Fields
 from webui.messages import Request, Response
@@ -40,7 +41,7 @@ THEMES: Final = ("auto", "light", "dark")
 _MAX_FLASH: Final = 600
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Caller:
     """Who holds a credential, as the daemon says."""
 
@@ -76,7 +77,7 @@ def read_caller(answer: Answer) -> Caller:
 PageHandler = Callable[["Page"], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Route:
     """One page or form. `path` may hold `{name}` for one segment; `role` is the least role that gets an answer.
 
@@ -94,7 +95,7 @@ class Route:
     token_in_form: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class NavEntry:
     """A line of the navigation."""
 
@@ -104,7 +105,7 @@ class NavEntry:
     role: str = "viewer"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Path:
     """A path with `{name}` segments, ready to match."""
 

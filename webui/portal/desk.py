@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 from webui.messages import Request
 from webui.portal.daemon import Daemon
 from webui.portal.logins import MAX_CODE_CHARS, Logins
@@ -23,7 +23,7 @@ _MAX_NOTE: Final = 200
 Fields = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Desk:
     """One zone's counter; handlers are functions of it and a request."""
 

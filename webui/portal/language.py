@@ -11,11 +11,12 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Final
+
+from gateway.values import value_class
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _MAX_RANGES: Final = 20
 _MAX_FIELD: Final = 200  # characters that are looked at, and kept as a key
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Language:
     """One language: its code, its own name, its direction of writing (`ltr` or `rtl`), its texts."""
 

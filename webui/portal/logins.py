@@ -12,11 +12,12 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from gateway.addresses import MacAddress
 from gateway.control.client import ControlError
+from gateway.values import value_class
 from webui.portal.counts import LoginStatus, LoginType, PortalCounts
 from webui.portal.daemon import Daemon, DaemonUnavailable, NoLease
 from webui.portal.model import ONLINE_OUTCOMES, ContractError, LoginMethod, LoginReply, Outcome
@@ -35,7 +36,7 @@ _STATUS: Final[dict[Outcome, LoginStatus]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Attempt:
     """One wish to be let in."""
 

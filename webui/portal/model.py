@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import fields
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Outcome(Enum):
 ONLINE_OUTCOMES = frozenset((Outcome.SUCCESS, Outcome.ALREADY))
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Uam:
     """Bounds of the portal; meanings and defaults are in the configuration's section `uam`."""
 
@@ -68,7 +69,7 @@ class Uam:
     max_connections_per_client: int = 32
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Zone:
     """One guest network as its guests see it."""
 
@@ -94,7 +95,7 @@ class Zone:
         return f"http://{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class PortalConfig:
     """Everything that the portal is configured with."""
 
@@ -115,7 +116,7 @@ class SessionState(Enum):
     CLOSING = "closing"
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Client:
     """One client and its session. Upload is what the client sent."""
 
@@ -138,7 +139,7 @@ class Client:
     method: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class LoginReply:
     """The answer to a login. `message` is the server's own text, to be escaped where it is shown; `reason` a fixed word
     where the daemon knows one."""
@@ -166,8 +167,8 @@ def read_config(value: object) -> PortalConfig:
         status_name=_get(tree, "status_name", str).lower(),
         uam=Uam(
             **{
-                name: _number(uam, name, type(getattr(defaults, name)), getattr(defaults, name))
-                for name in Uam.__slots__
+                item.name: _number(uam, item.name, type(getattr(defaults, item.name)), getattr(defaults, item.name))
+                for item in fields(Uam)
             }
         ),
         csrf_secret=secret,

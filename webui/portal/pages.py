@@ -8,10 +8,10 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from gateway.values import value_class
 from webui.messages import Response
 from webui.portal.language import Language, Languages
 from webui.portal.model import Client, LoginMethod, LoginReply, Outcome, Zone
@@ -40,7 +40,7 @@ _MARKS: Final = {name: Markup(f"\0{name}\0") for name in ("token", "alert", "use
 _MARK: Final = re.compile("(?:\0|%00)([a-z]+)(\0|%00)")  # percent-encoded within a link
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Visit:
     """Who looks at a page: the zone, the language, and the address they were on their way to."""
 

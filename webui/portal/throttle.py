@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from gateway.addresses import MacAddress
+from gateway.values import value_class
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -30,7 +31,7 @@ class _Mistakes:
     last: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Verdict:
     """What happens to an attempt: refused for `wait_s` seconds, or made after `delay_s` seconds."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from random import Random
 
@@ -56,8 +57,10 @@ def server(name: str = "one", priority: int = 10, policy: str = "auto", *, statu
 def config(*servers: RadiusServer, radius: Radius | None = None) -> Config:
     """A gateway with one zone and these servers."""
     base = radius or Radius()
-    values = {name: getattr(base, name) for name in Radius.__slots__} | {"servers": servers or (server(),)}
-    return Config(radius=Radius(**values), zones=(Zone(name="guest", interface="br-guest", ssid="Cafe"),))
+    return Config(
+        radius=replace(base, servers=servers or (server(),)),
+        zones=(Zone(name="guest", interface="br-guest", ssid="Cafe"),),
+    )
 
 
 def exchange(settings: Config, *, learned: Iterable[str] = ()) -> Exchange:
