@@ -398,7 +398,10 @@ class Admin:
         "Interfaces that the pages are served on; never those of guests. lo is this machine itself.",
         name="interface",
     )
-    certificate: str = option("", "File with a certificate and its chain (PEM); empty: one made on this device.")
+    certificate: str = option(
+        "",
+        "File with a certificate and its chain (PEM) that postern-admin-web may read; empty: one made on this device.",
+    )
     certificate_key: str = option("", "File with the key of that certificate (PEM).")
     session_idle: int = option(1800, "A login is over after this long without a request.", unit="s", low=60, high=86400)
     session_lifetime: int = option(

@@ -1,7 +1,8 @@
 """What a backup holds, gathered from the state directory, and whether what one holds could be put back.
 
 In it: the configuration, users with vouchers and known devices (a consistent copy by SQLite's own backup) and the key
-that their codes come from, administrators with their tokens, themes, and the certificate that was made on this device.
+that their codes come from, administrators with their tokens, themes, and the certificates of its pages: the one made
+on this device, and the operator's.
 Not in it: sessions of guests and administrators, leases, the log of who changed what, past configurations, captures.
 Everything here blocks; each database is copied in the thread that owns it.
 """
@@ -27,9 +28,14 @@ ACCOUNTS: Final = "accounts.sqlite"
 ADMINISTRATORS: Final = "admin.db"
 CERTIFICATE: Final = "device.crt"
 CERTIFICATE_KEY: Final = "device.key"
+OPERATORS_CERTIFICATE: Final = "operator.crt"
+OPERATORS_KEY: Final = "operator.key"
 THEMES: Final = "themes"
 _THEME_FILE: Final = re.compile(r"themes/[a-z0-9][a-z0-9_-]{0,31}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KNOWN: Final = frozenset({"config", ACCOUNTS, ADMINISTRATORS, KEY_FILE, CERTIFICATE, CERTIFICATE_KEY})
+_CERTIFICATES: Final = ((CERTIFICATE, CERTIFICATE_KEY), (OPERATORS_CERTIFICATE, OPERATORS_KEY))
+_KNOWN: Final = frozenset(
+    {"config", ACCOUNTS, ADMINISTRATORS, KEY_FILE, *(name for one in _CERTIFICATES for name in one)}
+)
 # Tables of the administrators' file that a backup carries; the rest belongs to the box and its time.
 _CARRIED: Final = ("administrators", "tokens")
 _LEFT_OUT: Final = ("sessions", "places", "audit", "changes", "facts")
@@ -47,6 +53,7 @@ class Summary:
     devices: int
     themes: tuple[str, ...]
     certificate: bool
+    operators_certificate: bool
 
 
 def accounts_copy(store: AccountStore, place: Path) -> bytes:
@@ -109,7 +116,7 @@ def look(parts: dict[str, bytes], place: Path) -> Summary:
         raise BackupError(f"The backup holds {unknown[0][:60]!r}, which this version does not know; upgrade first.")
     if KEY_FILE in parts and len(parts[KEY_FILE]) != KEY_BYTES:
         raise BackupError("The key of the vouchers in the backup is damaged.")
-    if (CERTIFICATE in parts) != (CERTIFICATE_KEY in parts):
+    if any((certificate in parts) != (key in parts) for certificate, key in _CERTIFICATES):
         raise BackupError("The backup has half a certificate.")
     administrators, tokens = _administrators(parts, place)
     users, batches, vouchers, devices = _accounts(parts, place)
@@ -122,6 +129,7 @@ def look(parts: dict[str, bytes], place: Path) -> Summary:
         devices=devices,
         themes=tuple(_themes(parts)),
         certificate=CERTIFICATE in parts,
+        operators_certificate=OPERATORS_CERTIFICATE in parts,
     )
 
 

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.accounts.guests import KEY_FILE
-from gateway.backup.contents import ACCOUNTS, ADMINISTRATORS, CERTIFICATE, CERTIFICATE_KEY, THEMES
+from gateway.backup.contents import (
+    ACCOUNTS,
+    ADMINISTRATORS,
+    CERTIFICATE,
+    CERTIFICATE_KEY,
+    OPERATORS_CERTIFICATE,
+    OPERATORS_KEY,
+    THEMES,
+)
 
 LOG: Final = logging.getLogger(__name__)
 CONFIG: Final = "config"
@@ -33,8 +41,8 @@ class Outside(Protocol):
     def write_config(self, text: str) -> None:
         """Replace the configuration."""
 
-    def write_certificate(self, certificate: str, key: str) -> None:
-        """Replace the certificate of the administration's pages."""
+    def write_certificate(self, certificate: str, key: str, *, operator: bool = False) -> None:
+        """Replace the certificate that the administration's pages have made, or their copy of the operator's."""
 
 
 def folder(state_dir: Path) -> Path:
@@ -93,13 +101,16 @@ def finish(state_dir: Path, database: str, outside: Outside, step: Callable[[str
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     if not ready.is_dir():
         return False
-    if (ready / CERTIFICATE).exists() and (ready / CERTIFICATE_KEY).exists():
-        step(CERTIFICATE)
-        outside.write_certificate(
-            (ready / CERTIFICATE).read_text("ascii"), (ready / CERTIFICATE_KEY).read_text("ascii")
-        )
-        (ready / CERTIFICATE).unlink()
-    (ready / CERTIFICATE_KEY).unlink(missing_ok=True)
+    for name, key, operator in (
+        (CERTIFICATE, CERTIFICATE_KEY, False),
+        (OPERATORS_CERTIFICATE, OPERATORS_KEY, True),
+    ):
+        if (ready / name).exists() and (ready / key).exists():
+            step(name)
+            texts = (ready / name).read_text("ascii"), (ready / key).read_text("ascii")
+            outside.write_certificate(*texts, operator=operator)
+            (ready / name).unlink()
+        (ready / key).unlink(missing_ok=True)
     if (ready / CONFIG).exists():
         step(CONFIG)
         outside.write_config((ready / CONFIG).read_text("utf-8"))

@@ -19,7 +19,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "backup",
         help="write what makes this gateway to a file",
         description="Write configuration, users, vouchers with their key, known devices, administrators with their "
-        "tokens, themes and the certificate made on the device to a file, encrypted with a passphrase that is asked "
+        "tokens, themes and the certificates of its pages to a file, encrypted with a passphrase that is asked "
         "for (or read from standard input when that is no terminal). Sessions, logs and captures are not in it.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write; it must not be there yet")

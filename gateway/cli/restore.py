@@ -22,7 +22,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "restore",
         help="take back what a backup holds",
         description="Take back what `postern backup` has written: configuration, users, vouchers with their key, known "
-        "devices, administrators with their tokens, themes and the certificate made on the device. It is shown first "
+        "devices, administrators with their tokens, themes and the certificates of its pages. It is shown first "
         "and asked about. All of it is put in place or nothing is; the gateway starts anew for it, guests who are "
         "online stay online, and administrators log in again.",
     )
@@ -85,6 +85,7 @@ def _print(output: Output, found: JsonValue) -> None:
             ("known devices", text(told.get("devices"))),
             ("themes", ", ".join(map(str, themes)) if isinstance(themes, list) and themes else "none"),
             ("certificate", "yes" if told.get("certificate") else "no"),
+            ("operator's certificate", "yes" if told.get("operators_certificate") else "no"),
         ]
     )
     for title, name in (("changes", "changes"), ("problems", "problems")):

@@ -108,6 +108,9 @@ class BackupMethods:
         certificate = await gateway.system.read_certificate()
         if certificate is not None:
             parts[contents.CERTIFICATE], parts[contents.CERTIFICATE_KEY] = (one.encode() for one in certificate)
+        operators = await gateway.system.read_certificate(operator=True)
+        if operators is not None:
+            parts[contents.OPERATORS_CERTIFICATE], parts[contents.OPERATORS_KEY] = (one.encode() for one in operators)
         return parts
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -157,6 +160,7 @@ class BackupMethods:
             "devices": summary.devices,
             "themes": list[JsonValue](summary.themes),
             "certificate": summary.certificate,
+            "operators_certificate": summary.operators_certificate,
             "changes": list[JsonValue](looked.preview.sentences),
             "problems": list[JsonValue](looked.preview.problems),
             "cuts_off": looked.preview.cuts_off,

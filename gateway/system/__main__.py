@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--admin-web-dir",
         type=Path,
         default=Path("/var/lib/postern-admin-web"),
-        help="where the administration's pages keep their certificate",
+        help="where the administration's pages keep their certificates",
     )
     parser.add_argument("--user", default="postern", help="posternd's user, the only one beside root that is answered")
     arguments = parser.parse_args(argv)
@@ -41,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopped.append(number))
-    server = SystemServer(
-        arguments.run_dir / "system.sock", arguments.user, Place(arguments.config, run_dir=arguments.run_dir), VERBS
-    )
+    place = Place(arguments.config, run_dir=arguments.run_dir, admin_web_dir=arguments.admin_web_dir)
+    server = SystemServer(arguments.run_dir / "system.sock", arguments.user, place, VERBS)
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
         server.bind()

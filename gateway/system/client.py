@@ -54,14 +54,15 @@ class System:
         else:
             await self.ask("timezone", {"name": name}, "set the time zone")
 
-    async def read_certificate(self) -> tuple[str, str] | None:
-        """The certificate that was made on this device, and its key; None when there is none, or nobody may read it."""
+    async def read_certificate(self, *, operator: bool = False) -> tuple[str, str] | None:
+        """The certificate made on this device, or the operator's, and its key; None without one that may be read."""
         answer: JsonValue
+        params: Params = {"operator": operator}
         try:
             if os.access(self._place.admin_web_dir, os.R_OK | os.X_OK):
-                answer = await asyncio.to_thread(VERBS["read_certificate"], self._place, {})
+                answer = await asyncio.to_thread(VERBS["read_certificate"], self._place, params)
             else:
-                answer = await self.ask("read_certificate", {}, "read the certificate")
+                answer = await self.ask("read_certificate", params, "read the certificate")
         except ControlError as err:
             LOG.warning("the certificate is left out of the backup reason=%s", err.message)
             return None
@@ -101,10 +102,10 @@ class StartingSystem:
         """Replace the configuration."""
         self._do("write_config", {"text": text}, may_replace(self._place.config))
 
-    def write_certificate(self, certificate: str, key: str) -> None:
-        """Replace the certificate that was made on this device."""
+    def write_certificate(self, certificate: str, key: str, *, operator: bool = False) -> None:
+        """Replace the certificate that was made on this device, or the copy of the operator's."""
         own = os.access(self._place.admin_web_dir, os.W_OK | os.X_OK)
-        self._do("write_certificate", {"certificate": certificate, "key": key}, own)
+        self._do("write_certificate", {"certificate": certificate, "key": key, "operator": operator}, own)
 
     def _do(self, verb: str, params: Params, own: bool) -> None:
         if own or os.geteuid() == 0:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from gateway.upgrade.progress import Report
 
 LONGEST_CONFIG: Final = 1 << 19
-CERTIFICATE, CERTIFICATE_KEY = "device.crt", "device.key"  # as `postern-web --role admin` calls its own
+# As `postern-web --role admin` calls what it made itself, and its copy of the operator's.
+MADE_HERE: Final = "device.crt", "device.key"
+OPERATORS: Final = "operator.crt", "operator.key"
 _LONGEST_PEM: Final = 1 << 16
 # Where an upgrade is put before the verb is asked: whoever may fill the place may ask for an upgrade, and no signature
 # that this device trusts means no upgrade.
@@ -76,10 +78,11 @@ def timezone(place: Place, params: Params) -> JsonValue:
 
 
 def read_certificate(place: Place, params: Params) -> JsonValue:
-    """The certificate that the administration made on this device, and its key; both null when there is none."""
-    read.only(params)
+    """The certificate that the administration made, or the `operator`'s, and its key; both null when there is none."""
+    read.only(params, "operator")
+    names = OPERATORS if read.flag(params, "operator") else MADE_HERE
     try:
-        texts = [_pem(place.admin_web_dir / name) for name in (CERTIFICATE, CERTIFICATE_KEY)]
+        texts = [_pem(place.admin_web_dir / name) for name in names]
     except FileNotFoundError:
         return {"certificate": None, "key": None}
     except OSError as err:
@@ -89,14 +92,15 @@ def read_certificate(place: Place, params: Params) -> JsonValue:
 
 def write_certificate(place: Place, params: Params) -> JsonValue:
     """Replace that certificate and its key; they belong to whom their directory belongs."""
-    read.only(params, "certificate", "key")
+    read.only(params, "certificate", "key", "operator")
+    names = OPERATORS if read.flag(params, "operator") else MADE_HERE
     texts = [read.text(params, name, longest=_LONGEST_PEM) for name in ("certificate", "key")]
     if not all(text.isascii() and text.startswith("-----BEGIN ") for text in texts):
         raise ControlError(BAD_PARAMS, "certificate and key must be PEM")
     folder = place.admin_web_dir
     try:
         owner = folder.stat()
-        for name, text in ((CERTIFICATE_KEY, texts[1]), (CERTIFICATE, texts[0])):
+        for name, text in ((names[1], texts[1]), (names[0], texts[0])):
             # A fresh name and a rename: what is in the directory is another user's, who may have put a link there.
             descriptor, fresh = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:

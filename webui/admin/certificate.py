@@ -1,7 +1,9 @@
 """The certificate of the administration's listener: the operator's, or one made on this device.
 
 One is made with the program `openssl` at the first start, and again when it is about to expire or when it is from a
-time when the clock of the box was not set. Its key never leaves the device and is readable for this process alone.
+time when the clock of the box was not set. Its key leaves the device in a backup alone, and this process alone reads
+it. Of the operator's a copy is kept beside it: a backup takes it from there, since the files themselves may lie
+anywhere and be readable for nobody else, and on a device that took a backup it is served from there.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import ssl
 import subprocess
 from pathlib import Path
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _DAYS: Final = 800  # browsers refuse more than 825
 _RENEW_S: Final = 30 * 86400
+_OPERATOR: Final = "operator.crt", "operator.key"
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _TIMEOUT_S: Final = 60.0  # a P-256 key takes a slow router well under a second
 
 
@@ -25,15 +30,47 @@ class CertificateError(Exception):
     """No listener without a certificate; the message says what to do."""
 
 
+def made_here(folder: Path) -> tuple[Path, Path]:
+    """Where certificate and key made on this device are."""
+    return folder / "device.crt", folder / "device.key"
+
+
 def own_certificate(folder: Path, hostname: str) -> tuple[Path, Path]:
     """Certificate and key made on this device, made now where they are missing or nearly over.
 
     Runs a program, so it is called in a thread. Raises CertificateError.
     """
-    certificate, key = folder / "device.crt", folder / "device.key"
+    certificate, key = made_here(folder)
     if not _is_good(certificate, key):
         _make(certificate, key, hostname)
     return certificate, key
+
+
+def kept(folder: Path) -> tuple[Path, Path]:
+    """Where the copy of the operator's certificate and key is, if there is one."""
+    return folder / _OPERATOR[0], folder / _OPERATOR[1]
+
+
+def keep(files: tuple[Path, Path], folder: Path) -> None:
+    """Keep a copy of the operator's certificate and key, without what is not PEM; the same again writes nothing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path, copy in zip(files, kept(folder), strict=True):
+        content = b"\n".join(block[0] for block in _BLOCK.finditer(path.read_bytes())) + b"\n"
+        if copy.is_file() and copy.read_bytes() == content:
+            continue
+        fresh = copy.with_name(f"{copy.name}.new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(copy)
+
+
+def forget(folder: Path) -> None:
+    """Remove the copy: the operator has none any more."""
+    for copy in kept(folder):
+        copy.unlink(missing_ok=True)
 
 
 def _is_good(certificate: Path, key: Path) -> bool:

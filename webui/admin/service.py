@@ -20,7 +20,7 @@ from gateway.values import value_class
 from webui.admin.app import AdminApp
 from webui.admin.bundles import PLACE, BundleIntake
 from webui.admin.capture_desk import CaptureDesk
-from webui.admin.certificate import CertificateError, own_certificate, tls_context
+from webui.admin.certificate import CertificateError, forget, keep, kept, made_here, own_certificate, tls_context
 from webui.admin.daemon import AdminDaemon, Answer, ControlError
 from webui.admin.words import zone_of
 from webui.backend import LocalBackend
@@ -126,6 +126,7 @@ class AdminService:
         self._written: list[tuple[int, int]] = []  # of these files
         self._context: ssl.SSLContext | None = None
         self._context_until = 0.0
+        self._refusals: set[str] = set()  # of certificates, said once
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -217,39 +218,61 @@ class AdminService:
         for place in [place for place in self._listening if place not in wanted]:
             self._listening.pop(place).close()
             log.info("no longer listening place=%s", place)
-        files = await self._files(config)
-        if files is None:
-            return
-        written = _written(files)  # a restored backup puts another certificate in the same place
-        if files != self._certificate or written != self._written or self._clock() > self._context_until:
-            try:
-                context = tls_context(*files)
-            except CertificateError as err:
-                log.error("not listening: %s", err)
-                return
-            for listener in self._listening.values():
-                listener.set_tls(context)
-            self._context = context
-            self._written = written
-            self._certificate, self._context_until = files, self._clock() + _RENEW_LOOK_S
-        for place in wanted:
-            if place not in self._listening:
-                self._listen(place)
+        if await self._certify(config):
+            for place in wanted:
+                if place not in self._listening:
+                    self._listen(place)
 
-    async def _files(self, config: Answer) -> tuple[Path, Path] | None:
-        """Certificate and key: of the command line, of the configuration, or made here."""
+    async def _certify(self, config: Answer) -> bool:
+        """See that the right certificate is served; False when there is none to serve.
+
+        It is that of the command line. Else it is the configuration's; while that cannot be used, its copy, which a
+        backup may have brought; and one that is made here before nobody can log in to mend it.
+        """
         options = self._options
         if options.certificate is not None and options.key is not None:
-            return options.certificate, options.key
+            return self._serve((options.certificate, options.key))
         if config.get("certificate") and config.get("certificate_key"):
-            return Path(config["certificate"]), Path(config["certificate_key"])
-        if self._certificate is not None and self._clock() <= self._context_until:
-            return self._certificate
+            files, before = (Path(config["certificate"]), Path(config["certificate_key"])), self._context
+            if self._serve(files):
+                if self._context is not before:
+                    await asyncio.to_thread(_keep, files, options.state_dir)
+                return True
+        elif config:
+            await asyncio.to_thread(forget, options.state_dir)
+        copy = kept(options.state_dir)  # looked at as well while the daemon does not say what is configured
+        return (all(path.is_file() for path in copy) and self._serve(copy)) or await self._serve_own()
+
+    async def _serve_own(self) -> bool:
+        folder = self._options.state_dir
+        if self._certificate != made_here(folder) or self._clock() > self._context_until:
+            try:
+                await asyncio.to_thread(own_certificate, folder, self.app.hostname)
+            except CertificateError as err:
+                self._refuse(err)
+                return False
+        return self._serve(made_here(folder))
+
+    def _serve(self, files: tuple[Path, Path]) -> bool:
+        written = _written(files)  # a restored backup puts another certificate in the same place
+        if files == self._certificate and written == self._written and self._clock() <= self._context_until:
+            return True
         try:
-            return await asyncio.to_thread(own_certificate, options.state_dir, self.app.hostname)
+            context = tls_context(*files)
         except CertificateError as err:
-            log.error("not listening: %s", err)
-            return None
+            self._refuse(err)
+            return False
+        for listener in self._listening.values():
+            listener.set_tls(context)
+        self._context = context
+        self._written = written
+        self._certificate, self._context_until = files, self._clock() + _RENEW_LOOK_S
+        return True
+
+    def _refuse(self, err: CertificateError) -> None:
+        if str(err) not in self._refusals:
+            log.error("not served: %s", err)
+            self._refusals.add(str(err))
 
     def _listen(self, place: Place) -> None:
         try:
@@ -262,6 +285,13 @@ class AdminService:
         self._listening[place] = Listener(self.server, sock, self.app, self._context)
         self._failed.discard(place)
         log.info("listening place=%s", place)
+
+
+def _keep(files: tuple[Path, Path], folder: Path) -> None:
+    try:
+        keep(files, folder)
+    except OSError as err:
+        log.warning("no copy of the certificate for backups file=%s reason=%s", files[0], err.strerror or err)
 
 
 def _written(files: tuple[Path, Path]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from gateway.config_apply import ConfigChanges
 from gateway.config_loader import Loaded, Problem, load
 from gateway.control.access import Access, Caller
 from gateway.control.backup_methods import BackupMethods
-from gateway.control.protocol import ControlError, JsonValue
+from gateway.control.protocol import ControlError, JsonValue, Params
 from gateway.system.client import StartingSystem, System
 from gateway.system.verbs import Place, write_certificate
 
@@ -121,7 +121,9 @@ class Box:
         (theme / "style.css").write_text(f"/* {name} */")
         (self.path.parent / "admin-web").mkdir()
         certificate = PEM.format(name=name)
-        write_certificate(self.system._place, {"certificate": certificate, "key": certificate})
+        for operator in (False, True):
+            params: Params = {"certificate": certificate, "key": certificate, "operator": operator}
+            write_certificate(self.system._place, params)
 
     async def facts(self) -> dict[str, object]:
         """What tells one box from another."""
@@ -134,6 +136,7 @@ class Box:
             "themes": sorted(path.name for path in (self.state_dir / "themes").glob("*")),
             "timeout": self.config.radius.timeout,
             "certificate": (self.path.parent / "admin-web" / "device.crt").read_text(),
+            "operators_key": (self.path.parent / "admin-web" / "operator.key").read_text(),
             "key": (self.state_dir / "voucher.key").read_bytes(),
         }
 

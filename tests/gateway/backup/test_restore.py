@@ -22,7 +22,10 @@ from gateway.control.protocol import BAD_PARAMS, CONFLICT, NOT_FOUND, Params
 from tests.gateway.backup.box import PASSPHRASE, PASSWORD, ROOT, TestStartingSystem, refused, running
 
 PROJECT = Path(__file__).resolve().parents[3]
-STEPS = ("device.crt", "config", "voucher.key", "accounts.sqlite", "admin.db", "themes", "themes are out", "done")
+STEPS = (
+    *("device.crt", "operator.crt", "config", "voucher.key", "accounts.sqlite", "admin.db"),
+    *("themes", "themes are out", "done"),
+)
 
 
 def run(story: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -72,6 +75,7 @@ def is_of(facts: dict[str, object], name: str, timeout: float) -> bool:
         facts["themes"] == [name],
         facts["timeout"] == timeout,
         f"of {name}\n" in str(facts["certificate"]),
+        f"of {name}\n" in str(facts["operators_key"]),
     }
     assert len(kinds) == 1, facts
     return kinds.pop()

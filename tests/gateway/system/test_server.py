@@ -146,11 +146,14 @@ def test_the_time_zone_is_asked_for_where_etc_is_read_only(tmp_path: Path, monke
         asyncio.run(System(tmp_path / "postern", tmp_path).set_timezone("UTC"))
 
 
+@needs_root
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
-    """It makes its socket, says that it is ready, and removes the socket when it is told to stop."""
+    """It serves its socket, keeps certificates where it is told to, and removes the socket when it is told to stop."""
     (tmp_path / "postern").write_text("")
+    (tmp_path / "web").mkdir()
+    places = "--run-dir", str(tmp_path / "run"), "--admin-web-dir", str(tmp_path / "web")
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway.system", str(tmp_path / "postern"), "--run-dir", str(tmp_path / "run")],
+        [sys.executable, "-m", "gateway.system", str(tmp_path / "postern"), *places],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -158,9 +161,16 @@ def test_it_runs_as_a_program(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "ready" in process.stderr.readline()
         assert (tmp_path / "run/system.sock").is_socket()
+        with SyncControlClient(tmp_path / "run/system.sock") as client:
+            for operator in (False, True):
+                kept: Params = {"certificate": f"-----BEGIN {operator}", "key": "-----BEGIN KEY"}
+                assert client.call("write_certificate", {**kept, "operator": operator}) == {"written": True}
+                assert client.call("read_certificate", {"operator": operator}) == kept
     finally:
         process.terminate()
         _, said = process.communicate(timeout=30)
+    names = {"device.crt", "device.key", "operator.crt", "operator.key"}
+    assert {path.name for path in (tmp_path / "web").iterdir()} == names
     assert process.returncode == 0, said
     assert not (tmp_path / "run/system.sock").exists()
 

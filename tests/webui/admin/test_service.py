@@ -16,7 +16,7 @@ from tests.webui.admin.fake_admin import FakeAdmin, running_admin
 from tests.webui.fake_daemon import eventually, free_port
 from tests.webui.wire import run
 from webui.admin import service as service_module
-from webui.admin.certificate import CertificateError, fingerprint, own_certificate, tls_context
+from webui.admin.certificate import CertificateError, fingerprint, keep, kept, own_certificate, tls_context
 from webui.admin.daemon import AdminDaemon, JsonValue, Params
 from webui.admin.service import AdminService, Options, Place
 from webui.parsing import DEFAULT_PARSER
@@ -140,6 +140,16 @@ def test_an_interface_of_guests_is_never_listened_on(tmp_path: Path, caplog: pyt
     assert "guests' interface" in caplog.text
 
 
+async def served(port: int) -> bytes:
+    """The certificate that a browser is shown, in DER."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return found
+
+
 def test_a_certificate_that_takes_its_place_is_served_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,20 +158,63 @@ def test_a_certificate_that_takes_its_place_is_served_without_a_restart(
     other = own_certificate(tmp_path / "other", "old-gate")
     port = free_port()
 
-    async def served() -> bytes:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-        found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        return found
-
     async def story() -> None:
         async with running_admin(FakeAdmin(), port, tmp_path / "own"):
-            before = await served()
+            before = await served(port)
             for path, name in zip(other, ("device.crt", "device.key"), strict=True):
                 path.rename(tmp_path / "own" / name)
-            while await served() == before:
+            while await served(port) == before:
                 await asyncio.sleep(0.05)
 
     run(story())
+
+
+def test_the_operators_certificate_is_kept_for_backups(tmp_path: Path) -> None:
+    """PEM alone, for this user alone; what is the same is not written again."""
+    certificate, key = own_certificate(tmp_path / "etc", "hotel")
+    certificate.write_text("Bag Attributes: a friendly näme\n" + certificate.read_text() * 2, "utf-8")
+    keep((certificate, key), tmp_path)
+    copies = kept(tmp_path)
+    assert [path.stat().st_mode & 0o777 for path in copies] == [0o600, 0o600]
+    assert copies[0].read_bytes().startswith(b"-----BEGIN CERT")
+    assert copies[0].read_bytes().count(b"BEGIN") == 2
+    tls_context(*copies)
+    before = [path.stat().st_ino for path in copies]
+    keep((certificate, key), tmp_path)
+    assert [path.stat().st_ino for path in copies] == before
+
+
+def test_the_operators_certificate_is_served_while_its_files_are_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the device where it was, or on another that took a backup; without any copy, the device's own serves."""
+    monkeypatch.setattr(service_module, "_LOOK_S", 0.05)
+    port, own = free_port(), tmp_path / "own"
+    certificate, key = own_certificate(tmp_path / "etc", "hotel")
+    shown = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    fake = Configured(certificate=str(certificate), certificate_key=str(key))
+
+    async def until(wanted: bool) -> None:
+        async with asyncio.timeout(30):
+            while (await served(port) == shown) != wanted:
+                await asyncio.sleep(0.05)
+
+    async def story() -> None:
+        async with running_admin(fake, port, own):
+            await until(wanted=True)
+            await eventually(lambda: all(path.is_file() for path in kept(own)), "kept")
+            key.rename(tmp_path / "elsewhere")
+        async with running_admin(fake, port, own):  # nothing was kept in memory
+            await until(wanted=True)
+            for path in kept(own):
+                path.unlink()
+            await until(wanted=False)
+            (tmp_path / "elsewhere").rename(key)
+            await until(wanted=True)
+            fake.config |= {"certificate": "", "certificate_key": ""}
+            await until(wanted=False)
+            assert not any(path.exists() for path in kept(own))
+
+    with caplog.at_level(logging.ERROR):
+        run(story())
+    assert 1 <= sum("not served" in one.message for one in caplog.records) <= 4  # said, and not at each look
