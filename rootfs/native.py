@@ -15,7 +15,8 @@ from typing import Final
 
 from rootfs.payload import PROJECT
 
-SOURCE: Final = PROJECT / "gateway" / "analysis" / "_usual.c"
+_FOLDER: Final = PROJECT / "gateway" / "analysis"
+_NAME: Final = "_usual"
 _FLAGS: Final = (
     *("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-Wno-cast-function-type"),
@@ -28,9 +29,14 @@ def fits(machine: str) -> bool:
     return platform.machine() == machine
 
 
+def _sources() -> list[Path]:
+    """The sources and their header, in an order that is always the same."""
+    return sorted(_FOLDER.glob(f"{_NAME}*.[ch]"))
+
+
 def module_name() -> str:
     """The file name under which this Python looks for the helper."""
-    return SOURCE.stem + str(sysconfig.get_config_var("EXT_SUFFIX"))
+    return _NAME + str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
 def build(destination: Path, compiler: str = "gcc") -> Path:
@@ -40,20 +46,19 @@ def build(destination: Path, compiler: str = "gcc") -> Path:
     """
     path = destination / module_name()
     include = f"-I{sysconfig.get_path('include')}"
-    subprocess.run(
-        [compiler, *_FLAGS, include, str(SOURCE), "-o", str(path)], check=True, capture_output=True, text=True
-    )
+    sources = [str(source) for source in _sources() if source.suffix == ".c"]
+    subprocess.run([compiler, *_FLAGS, include, *sources, "-o", str(path)], check=True, capture_output=True, text=True)
     path.chmod(0o644)
     return path
 
 
 def main() -> int:
     """Compile the helper beside its source unless it is there and newer; returns the exit code."""
-    path = SOURCE.with_name(module_name())
-    if path.exists() and path.stat().st_mtime >= SOURCE.stat().st_mtime:
+    path = _FOLDER / module_name()
+    if path.exists() and path.stat().st_mtime >= max(source.stat().st_mtime for source in _sources()):
         return 0
     try:
-        build(SOURCE.parent)
+        build(_FOLDER)
     except subprocess.CalledProcessError as error:
         print(f"the helper of the analysis was not compiled; it runs without, slower\n{error.stderr}", file=sys.stderr)
         return 1

@@ -71,7 +71,7 @@ def program(build_id: str) -> Tree:
     """Our code and its launchers. Sources only: bytecode belongs to one Python, and these serve several."""
     tree = Tree()
     for path in committed():
-        if path.startswith(("gateway/", "webui/")) and not path.endswith((".c", ".pyi")):
+        if path.startswith(("gateway/", "webui/")) and not path.endswith((".c", ".h", ".pyi")):
             tree.add(f"{HOME}/{path}", (PROJECT / path).read_bytes())
     tree.add(f"{HOME}/gateway/build_id", f"{build_id}\n")
     for path, module in LAUNCHERS.items():

@@ -11,80 +11,21 @@
  *
  *   round_floats   the walk over the finished report that brings its numbers to six digits.
  *
- * It fills the same objects as the loop in `batch.py` does, by the same rules, or leaves the packet alone before it has
- * changed anything. The state is that of Python: slots of `flows.Direction` are read and written where the type says they
- * are. So there is no second table, nothing to bring back, and a packet may change sides at any moment.
+ * It goes by the rules of the loop in `batch.py`, or leaves the packet alone before it has changed anything. There is
+ * one state: with the helper, the directions of flows and their table are its own types (`_usual_flow.c`,
+ * `_usual_table.c`), which Python reads and writes as it does its own. So there is nothing to bring back, and a packet
+ * may change sides at any moment.
  *
  * The capture is hostile input: nothing is read from the buffer but behind a comparison with its end, and no number of a
  * packet is used as a length or an index.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <structmember.h>
+#include "_usual.h"
 
-#define MASK INT64_C(0xFFFFFFFF)
-#define HALF INT64_C(0x80000000)
-#define SECOND INT64_C(1000000000)
-#define MAX_SAMPLES 4096
+/* Grows with each change of what Python and the helper know of each other: see `native.py`. */
+#define INTERFACE 2
 
-/* ---- the slots of a direction ---- */
-
-#define SLOTS(X) \
-    X(app) X(app_next) X(bytes) X(edge) X(head) X(known) X(la) X(last) X(last_frame) X(max_flight) X(norm) X(nseq) \
-    X(nseq_time) X(old) X(out) X(packets) X(rev) X(roll) X(rtts) X(scaled) X(segments) X(shift) X(signature) \
-    X(slow_from) X(span) X(tight) X(win) X(wmax) X(wmin)
-
-#define AS_NUMBER(name) S_##name,
-enum { SLOTS(AS_NUMBER) SLOT_COUNT };
-#undef AS_NUMBER
-#define AS_TEXT(name) #name,
-static const char *const slot_names[SLOT_COUNT] = {SLOTS(AS_TEXT)};
-#undef AS_TEXT
-
-static Py_ssize_t slot_at[SLOT_COUNT];
-static PyTypeObject *direction_type;
-static PyObject *str_append, *str_seed, *str_watch, *opening_syn, *roll, *feed;
-
-#define SLOT(object, name) (*(PyObject **)((char *)(object) + slot_at[S_##name]))
-
-/* An integer slot. What is no integer of 64 bits makes the caller leave the packet to Python. */
-static inline int number(PyObject *value, int64_t *result)
-{
-    int overflow;
-
-    if (value == NULL || !PyLong_Check(value))
-        return 0;
-    *result = PyLong_AsLongLongAndOverflow(value, &overflow);
-    return !overflow;
-}
-
-#define READ(object, name, into) \
-    if (!number(SLOT(object, name), &(into))) \
-        return 0
-
-static inline void put(PyObject **slot, PyObject *value)
-{
-    PyObject *before = *slot;
-
-    *slot = value;
-    Py_XDECREF(before);
-}
-
-static inline int put_number(PyObject **slot, int64_t value)
-{
-    PyObject *made = PyLong_FromLongLong(value);
-
-    if (made == NULL)
-        return -1;
-    put(slot, made);
-    return 0;
-}
-
-#define WRITE(object, name, value) \
-    if (put_number(&SLOT(object, name), (value)) < 0) \
-        goto failed
+static PyObject *str_seed, *str_watch, *str_spike, *str_frames_cap, *opening_syn, *roll, *feed, *slow_trip;
 
 /* ---- Records ---- */
 
@@ -233,25 +174,26 @@ typedef struct {
     PyObject_HEAD
     Records *records;
     Py_buffer view;
-    PyObject *tcp, *st;
+    Table *tcp;
+    PyObject *st;
     Py_ssize_t next, before;
     int64_t frame;
     int usual; /* whether any packet may be taken: the link type has an ethertype where it is looked for */
 } Unusual;
 
-/* One more round trip in the samples of `r`: appended, or in place of a random one as `State.random` picks it. */
-static int sample(Unusual *self, PyObject *samples, PyObject *trip)
+/* One more round trip of `r`: behind the others, or in place of a random one as `State.random` picks it. */
+static int sample(Unusual *self, Direction *r, int64_t trip)
 {
-    Py_ssize_t length = PyObject_Length(samples);
+    if (r->rtts == Py_None) {
+        PyObject *made = trips_type.tp_alloc(&trips_type, 0);
 
-    if (length < 0)
-        return -1;
-    if (length < MAX_SAMPLES) {
-        PyObject *done = PyObject_CallMethodOneArg(samples, str_append, trip);
-
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 0;
+        if (made == NULL)
+            return -1;
+        Py_SETREF(r->rtts, made);
     }
+    Trips *samples = (Trips *)r->rtts;
+    if (samples->count < MAX_SAMPLES)
+        return trips_push(samples, (uint64_t)trip);
     PyObject *seed = PyObject_GetAttr(self->st, str_seed);
     if (seed == NULL)
         return -1;
@@ -266,54 +208,57 @@ static int sample(Unusual *self, PyObject *samples, PyObject *trip)
         return -1;
     }
     Py_DECREF(seed);
-    return PySequence_SetItem(samples, (Py_ssize_t)((value >> 8) % MAX_SAMPLES), trip);
+    Py_ssize_t picked = (Py_ssize_t)((value >> 8) % MAX_SAMPLES);
+    samples->items[picked < samples->count ? picked : 0] = (uint64_t)trip;
+    return 0;
 }
 
-/* How many of the unacknowledged segments `ack` covers; -1 where they are not what they should be. */
-static Py_ssize_t covered(PyObject *out, int64_t ack)
+/* What a call of Python's gave: 0, or -1 with the exception set. */
+static int called(PyObject *result)
 {
-    Py_ssize_t count = 0, size = PyList_GET_SIZE(out);
-    int64_t end;
-
-    for (; count < size; count++) {
-        PyObject *entry = PyList_GET_ITEM(out, count);
-
-        if (!PyTuple_CheckExact(entry) || PyTuple_GET_SIZE(entry) < 2 || !number(PyTuple_GET_ITEM(entry, 0), &end))
-            return -1;
-        if (((ack - end) & MASK) >= HALF)
-            break;
-    }
-    return count;
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
-/* A new tuple of all that `values` has, whose references it takes; NULL when one of them could not be made. */
-static PyObject *tuple_of(PyObject **values, Py_ssize_t count)
+/* Tell `flows.slow_trip` of a round trip longer than those that are known. */
+static int tell_slow(Unusual *self, Direction *r, int64_t trip, int64_t t, int64_t frame)
 {
-    PyObject *made = PyTuple_New(count);
+    PyObject *spike = PyObject_GetAttr(self->st, str_spike), *most = PyObject_GetAttr(self->st, str_frames_cap);
+    int done = -1;
 
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (values[i] == NULL)
-            Py_CLEAR(made);
-        if (made != NULL)
-            PyTuple_SET_ITEM(made, i, values[i]);
-    }
-    if (made == NULL)
-        for (Py_ssize_t i = 0; i < count; i++)
-            Py_XDECREF(values[i]);
-    return made;
+    if (spike != NULL && most != NULL)
+        done = called(PyObject_CallFunction(slow_trip, "OLLLOO", r, (long long)trip, (long long)t, (long long)frame,
+                                            spike, most));
+    Py_XDECREF(spike);
+    Py_XDECREF(most);
+    return done;
+}
+
+/* Close the current second of a direction, as `tcp.roll` does; a silence is for that. */
+static int turn(Unusual *self, Direction *d, int64_t t, int64_t frame)
+{
+    if (t - d->last > SECOND)
+        return called(PyObject_CallFunction(roll, "OLOL", d, (long long)t, self->st, (long long)frame));
+    int64_t payload = d->payload + (d->nseq == ABSENT ? 0 : d->nseq);
+    if (payload - d->peak_base > d->peak)
+        d->peak = payload - d->peak_base;
+    d->peak_base = payload;
+    d->roll_from = t;
+    d->roll = t + SECOND;
+    return 0;
 }
 
 /* The first SYN of a pair of ports: told by itself, so that a flood of them costs one call each. */
-static int first_syn(Unusual *self, const Record *record, int64_t frame, PyObject *key, const unsigned char *ip,
-                     int64_t total, int doff)
+static int first_syn(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, int64_t total,
+                     int doff)
 {
     int64_t header = doff >> 2;
 
     if (total - 20 != header || header < 20 || record->end - record->start < self->before + 2 + total)
         return 0;
     PyObject *done = PyObject_CallFunction(
-        opening_syn, "OOLLLiLiLy#n", self->st, key, (long long)frame, (long long)record->t,
-        (long long)((uint32_t)ip[24] << 24 | ip[25] << 16 | ip[26] << 8 | ip[27]), (int)(ip[34] << 8 | ip[35]),
+        opening_syn, "Oy#LLLiLiLy#n", self->st, (const char *)(ip + 12), (Py_ssize_t)12, (long long)frame,
+        (long long)record->t, (long long)load(ip + 24, 1), (int)(ip[34] << 8 | ip[35]),
         (long long)(((int64_t)(ip[4] << 8 | ip[5]) << 16) | (ip[36] << 8 | ip[37])), (int)ip[8],
         (long long)record->wire, (const char *)(ip + 40), (Py_ssize_t)(total - 40), (Py_ssize_t)record->start);
     if (done == NULL)
@@ -323,7 +268,112 @@ static int first_syn(Unusual *self, const Record *record, int64_t frame, PyObjec
     return taken;
 }
 
-static int take_known(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, PyObject *d);
+/* Take one packet of a direction in the table: the short path of `batch.run`, in its order. */
+static int take_known(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, Direction *d)
+{
+    int64_t seq = (int64_t)load(ip + 24, 1), ack = (int64_t)load(ip + 28, 1), t = record->t;
+    int64_t total = ip[2] << 8 | ip[3], win = ip[34] << 8 | ip[35];
+    int doff = ip[32], flags = ip[33];
+    Direction *r = d->rev;
+
+    if (doff != d->norm || seq != d->nseq || !win || r == NULL || d->la == ABSENT || d->head == ABSENT ||
+        d->edge == ABSENT || r->nseq == ABSENT || r->la == ABSENT || d->shift < 0 || d->shift > 14)
+        return 0;
+    int64_t length = total - d->head, acked = d->la, waiting = r->nseq, stop = seq + length;
+    int64_t position = record->start + self->before + 22 + (doff >> 2 & 0x3C); /* of the payload */
+    int moved = ack != acked, tighter = 0, wanted = 0;
+    if (moved ? !(acked < ack && ack <= waiting && length >= 0) : length <= 0)
+        return 0;
+    if (moved && r->rtts != Py_None && (r->rtts == NULL || !Py_IS_TYPE(r->rtts, &trips_type)))
+        return 0;
+    if (length) {
+        if (stop >= d->edge || length == 1) {
+            int64_t flight = stop - r->la;
+
+            if (flight == r->scaled || (length == 1 && !(r->win > 0)))
+                return 0;
+            tighter = r->span <= flight && flight < r->scaled;
+        }
+        if (d->app == 2) {
+            int64_t ahead = stop - d->app_next;
+
+            wanted = (ahead > 0 || ahead < -HALF) && 0 < (ahead & MASK) && (ahead & MASK) < HALF;
+        }
+        else if (d->app)
+            wanted = d->app == 1 ||
+                     (position < record->end && ((const unsigned char *)self->view.buf)[position] == d->app);
+    }
+
+    /* From here on the packet is taken. */
+    d->tight += tighter;
+    d->bytes += record->wire;
+    if (t >= d->roll && turn(self, d, t, frame) < 0)
+        return -1;
+    if (win != d->win) {
+        d->win = win;
+        d->scaled = win << d->shift;
+        if (d->known)
+            d->span = d->scaled - d->scaled / 10;
+        if (win < d->wmin)
+            d->wmin = win;
+        else if (win > d->wmax)
+            d->wmax = win;
+        r->edge = ack + d->span;
+    }
+    if (moved) {
+        Segments *out = r->out;
+
+        if (waiting - acked > r->max_flight)
+            r->max_flight = waiting - acked;
+        d->la = ack;
+        r->edge = ack + d->span;
+        if (out->count) {
+            const Segment *items = out->items + out->first;
+            Py_ssize_t count = 0;
+            int64_t trip = -1;
+
+            if (items[out->count - 1].end == ack)
+                count = out->count;
+            else
+                while (count < out->count && ((ack - items[count].end) & MASK) < HALF)
+                    count++;
+            if (count) {
+                r->old = items[count - 1];
+                r->has_old = 1;
+                trip = t - r->old.time; /* below zero where it was sent twice: it gives no round trip */
+                segments_drop(out, count);
+            }
+            if (trip >= 0) {
+                if (sample(self, r, trip) < 0)
+                    return -1;
+                if (trip > r->slow_from && tell_slow(self, r, trip, t, frame) < 0)
+                    return -1;
+            }
+        }
+    }
+    int32_t ip_id = ip[4] << 8 | ip[5], checksum = ip[36] << 8 | ip[37];
+    if (length) {
+        d->nseq = stop;
+        d->nseq_time = t;
+        d->segments++;
+        if (segments_push(d->out, &(Segment){stop, t, frame, t, ip_id, checksum, 1}) < 0)
+            return -1;
+        if (!(d->segments & 255) && d->out->count > 512)
+            segments_drop(d->out, 256);
+        if (wanted && called(PyObject_CallFunction(feed, "OOOLLLLLL", self->st, d, self->view.obj, (long long)position,
+                                                   (long long)record->end, (long long)seq, (long long)length,
+                                                   (long long)t, (long long)frame)) < 0)
+            return -1;
+    }
+    else {
+        d->packets++;
+        d->signature = (Signature){t, seq, ack, ip_id, checksum, (doff << 8 & 0xFF00) | flags};
+        d->has_signature = 1;
+    }
+    d->last = t;
+    d->last_frame = frame;
+    return 1;
+}
 
 /* Take one packet into the flow table. 1: done; 0: nothing was changed, Python shall look; -1: an exception is set. */
 static int take(Unusual *self, const Record *record, int64_t frame)
@@ -333,256 +383,22 @@ static int take(Unusual *self, const Record *record, int64_t frame)
     const unsigned char *ip = (const unsigned char *)self->view.buf + record->start + self->before + 2;
     if (ip[-2] != 0x08 || ip[-1] != 0x00 || ip[0] != 0x45 || ip[9] != 6)
         return 0;
-    int fragment = ip[6] << 8 | ip[7];
+    int fragment = ip[6] << 8 | ip[7], flags = ip[33];
     if (fragment != 0x4000 && fragment & 0x3FFF)
         return 0;
-    int doff = ip[32], flags = ip[33];
     if (flags != 16 && flags != 24 && flags != 2)
         return 0;
-    PyObject *key = PyBytes_FromStringAndSize((const char *)(ip + 12), 12);
-    if (key == NULL)
-        return -1;
-    PyObject *d = PyDict_GetItemWithError(self->tcp, key);
-    if (flags == 2) {
-        int64_t total = ip[2] << 8 | ip[3];
-        int taken = d != NULL || PyErr_Occurred() ? 0 : first_syn(self, record, frame, key, ip, total, doff);
-
-        Py_DECREF(key);
-        return PyErr_Occurred() ? -1 : taken;
-    }
-    Py_DECREF(key);
+    Direction *d = table_find(self->tcp, ip + 12, 12);
+    if (flags == 2)
+        return d != NULL ? 0 : first_syn(self, record, frame, ip, ip[2] << 8 | ip[3], ip[32]);
     if (d == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    if (Py_TYPE(d) != direction_type)
         return 0;
-    Py_INCREF(d); /* what is called from here on is Python */
+    Direction *r = (Direction *)Py_XNewRef((PyObject *)d->rev); /* what is called from here on is Python */
+    Py_INCREF(d);
     int taken = take_known(self, record, frame, ip, d);
     Py_DECREF(d);
+    Py_XDECREF(r);
     return taken;
-}
-
-/* The same for a packet of a direction in the table. */
-static int take_known(Unusual *self, const Record *record, int64_t frame, const unsigned char *ip, PyObject *d)
-{
-    int64_t norm, nseq, acked, head, edge, until, own_win, tight, app, known_bytes;
-    int64_t seq = (int64_t)load(ip + 24, 1), ack = (int64_t)load(ip + 28, 1), t = record->t;
-    int64_t total = ip[2] << 8 | ip[3], win = ip[34] << 8 | ip[35];
-    int doff = ip[32], flags = ip[33];
-
-    if (!win)
-        return 0;
-
-    READ(d, norm, norm);
-    if (doff != norm)
-        return 0;
-    READ(d, nseq, nseq);
-    if (seq != nseq)
-        return 0;
-    READ(d, roll, until);
-    if (t >= until) { /* whoever takes the packet, this is what it begins with, and it is done once */
-        PyObject *done = PyObject_CallFunction(roll, "OLOL", d, (long long)t, self->st, (long long)frame);
-
-        if (done == NULL)
-            return -1;
-        Py_DECREF(done);
-    }
-    READ(d, la, acked);
-    READ(d, head, head);
-    READ(d, win, own_win);
-    READ(d, tight, tight);
-    READ(d, app, app);
-    READ(d, bytes, known_bytes);
-    PyObject *r = SLOT(d, rev);
-    if (r == NULL || Py_TYPE(r) != direction_type)
-        return 0;
-    int64_t length = total - head, waiting = 0, stop = seq + length, tighter = 0;
-    int64_t position = record->start + self->before + 22 + (doff >> 2 & 0x3C); /* of the payload */
-    int moved = ack != acked, wanted = 0;
-    if (moved) {
-        READ(r, nseq, waiting);
-        if (!(acked < ack && ack <= waiting && length >= 0))
-            return 0;
-    }
-    else if (length <= 0)
-        return 0;
-    if (length) {
-        READ(d, edge, edge);
-        if (stop >= edge || length == 1) {
-            int64_t r_la, r_scaled, r_span, r_win;
-
-            READ(r, la, r_la);
-            READ(r, scaled, r_scaled);
-            READ(r, span, r_span);
-            READ(r, win, r_win);
-            int64_t flight = stop - r_la;
-            if (flight == r_scaled || (length == 1 && !(r_win > 0)))
-                return 0;
-            tighter = r_span <= flight && flight < r_scaled;
-        }
-        if (app) {
-            if (app == 2) {
-                int64_t app_next;
-
-                READ(d, app_next, app_next);
-                int64_t ahead = stop - app_next;
-                wanted = (ahead > 0 || ahead < -HALF) && 0 < (ahead & MASK) && (ahead & MASK) < HALF;
-            }
-            else
-                wanted = app == 1 ||
-                         (position < record->end && ((const unsigned char *)self->view.buf)[position] == app);
-        }
-    }
-    /* What an acknowledgement covers, and the round trip that it ends */
-    PyObject *waiting_out = NULL, *entry = NULL, *samples = NULL;
-    Py_ssize_t count = 0;
-    int64_t trip = -1, max_flight = 0;
-    if (moved) {
-        READ(r, max_flight, max_flight);
-        waiting_out = SLOT(r, out);
-        if (waiting_out == NULL || !PyList_CheckExact(waiting_out))
-            return 0;
-        Py_ssize_t size = PyList_GET_SIZE(waiting_out);
-        if (size) {
-            int64_t end, sent, slow_from;
-
-            entry = PyList_GET_ITEM(waiting_out, size - 1);
-            if (!PyTuple_CheckExact(entry) || PyTuple_GET_SIZE(entry) < 2 || !number(PyTuple_GET_ITEM(entry, 0), &end))
-                return 0;
-            if (end == ack)
-                count = size;
-            else {
-                count = covered(waiting_out, ack);
-                if (count < 0)
-                    return 0;
-                entry = count ? PyList_GET_ITEM(waiting_out, count - 1) : NULL;
-            }
-            if (entry != NULL && number(PyTuple_GET_ITEM(entry, 1), &sent)) /* else sent twice: it gives no round trip */
-                trip = t - sent;
-            if (trip >= 0) {
-                READ(r, slow_from, slow_from);
-                samples = SLOT(r, rtts);
-                if (trip > slow_from || samples == NULL || samples == Py_None)
-                    return 0;
-            }
-        }
-    }
-    PyObject *own_out = SLOT(d, out);
-    if (length && (own_out == NULL || !PyList_CheckExact(own_out)))
-        return 0;
-
-    /* From here on the packet is taken, and everything is changed as `batch.run` does. */
-    int64_t value, span;
-    PyObject *at = PyLong_FromLongLong(t), *number_of = PyLong_FromLongLong(frame);
-    if (at == NULL || number_of == NULL)
-        goto failed;
-    WRITE(d, bytes, known_bytes + record->wire);
-    if (tighter)
-        WRITE(d, tight, tight + 1);
-    if (win != own_win) {
-        int64_t shift;
-
-        WRITE(d, win, win);
-        if (!number(SLOT(d, shift), &shift) || shift < 0 || shift > 14)
-            goto odd;
-        WRITE(d, scaled, win << shift);
-        if (PyObject_IsTrue(SLOT(d, known)) == 1)
-            WRITE(d, span, (win << shift) - (win << shift) / 10);
-        if (!number(SLOT(d, wmin), &value))
-            goto odd;
-        if (win < value) {
-            WRITE(d, wmin, win);
-        }
-        else {
-            if (!number(SLOT(d, wmax), &value))
-                goto odd;
-            if (win > value)
-                WRITE(d, wmax, win);
-        }
-        if (!number(SLOT(d, span), &span))
-            goto odd;
-        WRITE(r, edge, ack + span);
-    }
-    if (moved) {
-        if (waiting - acked > max_flight)
-            WRITE(r, max_flight, waiting - acked);
-        WRITE(d, la, ack);
-        if (!number(SLOT(d, span), &span))
-            goto odd;
-        WRITE(r, edge, ack + span);
-        if (count) {
-            Py_INCREF(entry);
-            put(&SLOT(r, old), entry);
-            if (PyList_SetSlice(waiting_out, 0, count, NULL) < 0)
-                goto failed;
-        }
-        if (trip >= 0) {
-            PyObject *made = PyLong_FromLongLong(trip);
-
-            if (made == NULL || sample(self, samples, made) < 0) {
-                Py_XDECREF(made);
-                goto failed;
-            }
-            Py_DECREF(made);
-        }
-    }
-    PyObject *ip_id = PyLong_FromLong(ip[4] << 8 | ip[5]), *checksum = PyLong_FromLong(ip[36] << 8 | ip[37]);
-    if (length) {
-        PyObject *end = PyLong_FromLongLong(stop), *one = PyLong_FromLong(1);
-
-        if (end != NULL) {
-            Py_INCREF(end);
-            put(&SLOT(d, nseq), end);
-        }
-        Py_INCREF(at);
-        put(&SLOT(d, nseq_time), at);
-        Py_INCREF(number_of);
-        Py_INCREF(at);
-        Py_INCREF(at);
-        PyObject *row = tuple_of((PyObject *[]){end, at, number_of, ip_id, checksum, at, one}, 7);
-        if (row == NULL || PyList_Append(own_out, row) < 0) {
-            Py_XDECREF(row);
-            goto failed;
-        }
-        Py_DECREF(row);
-        if (!number(SLOT(d, segments), &value))
-            goto odd;
-        value++;
-        WRITE(d, segments, value);
-        if (!(value & 255) && PyList_GET_SIZE(own_out) > 512 && PyList_SetSlice(own_out, 0, 256, NULL) < 0)
-            goto failed;
-        if (wanted) {
-            PyObject *done = PyObject_CallFunction(
-                feed, "OOOLLLLOO", self->st, d, self->view.obj, (long long)position, (long long)record->end,
-                (long long)seq, (long long)length, at, number_of);
-
-            if (done == NULL)
-                goto failed;
-            Py_DECREF(done);
-        }
-    }
-    else {
-        if (!number(SLOT(d, packets), &value)) {
-            Py_XDECREF(ip_id);
-            Py_XDECREF(checksum);
-            goto odd;
-        }
-        Py_INCREF(at);
-        PyObject *row = tuple_of((PyObject *[]){ip_id, checksum, at, PyLong_FromLong((doff << 8 & 0xFF00) | flags),
-                                                PyLong_FromLongLong(seq), PyLong_FromLongLong(ack)}, 6);
-        if (row == NULL)
-            goto failed;
-        put(&SLOT(d, signature), row);
-        WRITE(d, packets, value + 1);
-    }
-    put(&SLOT(d, last), at);
-    put(&SLOT(d, last_frame), number_of);
-    return 1;
-odd:
-    PyErr_SetString(PyExc_TypeError, "a direction holds something else than a number");
-failed:
-    Py_XDECREF(at);
-    Py_XDECREF(number_of);
-    return -1;
 }
 
 static PyObject *unusual_next(Unusual *self)
@@ -630,7 +446,7 @@ static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_TypeError, "Unusual takes no keywords");
         return -1;
     }
-    if (direction_type == NULL) {
+    if (feed == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "bind() was not called");
         return -1;
     }
@@ -638,14 +454,14 @@ static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "Unusual is made once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "O!y*LnO!O", &records_type, &records, &view, &frame, &before, &PyDict_Type, &tcp, &st))
+    if (!PyArg_ParseTuple(args, "O!y*LnO!O", &records_type, &records, &view, &frame, &before, &table_type, &tcp, &st))
         return -1;
     Py_INCREF(records);
     Py_INCREF(tcp);
     Py_INCREF(st);
     self->records = (Records *)records;
     self->view = view;
-    self->tcp = tcp;
+    self->tcp = (Table *)tcp;
     self->st = st;
     self->before = before;
     self->frame = frame;
@@ -750,34 +566,20 @@ static PyObject *round_floats(PyObject *module, PyObject *tree)
 /* ---- the module ---- */
 
 PyDoc_STRVAR(bind_doc,
-             "bind(Direction, opening_syn, roll, feed)\n\n"
-             "Look up where the slots of `flows.Direction` are, and keep what is called of Python. Raises TypeError when one\n"
-             "is missing or no slot.");
+             "bind(opening_syn, roll, feed, slow_trip)\n\n"
+             "Say what is called of Python.");
 
 static PyObject *bind(PyObject *module, PyObject *args)
 {
-    PyObject *type, *functions[3];
+    PyObject *functions[4];
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!OOO", &PyType_Type, &type, &functions[0], &functions[1], &functions[2]))
+    if (!PyArg_ParseTuple(args, "OOOO", &functions[0], &functions[1], &functions[2], &functions[3]))
         return NULL;
-    for (int i = 0; i < SLOT_COUNT; i++) {
-        PyObject *slot = PyObject_GetAttrString(type, slot_names[i]);
-
-        if (slot == NULL)
-            return NULL;
-        if (Py_TYPE(slot) != &PyMemberDescr_Type || ((PyMemberDescrObject *)slot)->d_member->type != T_OBJECT_EX) {
-            Py_DECREF(slot);
-            return PyErr_Format(PyExc_TypeError, "%s of a direction is no slot", slot_names[i]);
-        }
-        slot_at[i] = ((PyMemberDescrObject *)slot)->d_member->offset;
-        Py_DECREF(slot);
-    }
-    Py_INCREF(type);
-    Py_XSETREF(direction_type, (PyTypeObject *)type);
     Py_XSETREF(opening_syn, Py_NewRef(functions[0]));
     Py_XSETREF(roll, Py_NewRef(functions[1]));
     Py_XSETREF(feed, Py_NewRef(functions[2]));
+    Py_XSETREF(slow_trip, Py_NewRef(functions[3]));
     Py_RETURN_NONE;
 }
 
@@ -798,15 +600,20 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__usual(void)
 {
-    str_append = PyUnicode_InternFromString("append");
+    static PyTypeObject *const types[] = {&records_type, &unusual_type, &direction_type, &segments_type, &trips_type,
+                                          &table_type};
+
     str_seed = PyUnicode_InternFromString("_seed");
     str_watch = PyUnicode_InternFromString("watch_mtu");
-    if (!str_append || !str_seed || !str_watch || PyType_Ready(&records_type) < 0 ||
-        PyType_Ready(&unusual_type) < 0)
+    str_spike = PyUnicode_InternFromString("spike_ns");
+    str_frames_cap = PyUnicode_InternFromString("frames_cap");
+    if (!str_seed || !str_watch || !str_spike || !str_frames_cap || table_setup() < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || PyModule_AddObjectRef(module, "Records", (PyObject *)&records_type) < 0 ||
-        PyModule_AddObjectRef(module, "Unusual", (PyObject *)&unusual_type) < 0)
+    if (module == NULL || PyModule_AddIntMacro(module, INTERFACE) < 0)
         return NULL;
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (PyModule_AddType(module, types[i]) < 0)
+            return NULL;
     return module;
 }

@@ -12,13 +12,12 @@ this loop sees the others only.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
-from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, slow_trip
+from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, round_trips, slow_trip
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
@@ -52,7 +51,7 @@ def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Call
 
 
 _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
-bind(Direction, opening_syn, roll, feed)
+bind(opening_syn, roll, feed, slow_trip)
 
 
 def run(block: Block, st: State) -> None:
@@ -194,7 +193,7 @@ def run(block: Block, st: State) -> None:
                         if trip >= 0:
                             samples = r.rtts
                             if samples is None:
-                                r.rtts = array("Q", (trip,))
+                                round_trips(r).append(trip)
                             elif len(samples) < _MAX_SAMPLES:
                                 samples.append(trip)
                             else:

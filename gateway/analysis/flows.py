@@ -6,14 +6,15 @@ Sequence arithmetic is modulo 2^32.
 from __future__ import annotations
 
 import heapq
-from array import array
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.analysis.native import direction_type, new_trips
 
 MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000
 
 NEVER: Final = 1 << 40  # more bytes than any window has
-RESENT: Final = 1 << 128  # in place of the time of a segment that was sent twice: later than any clock
+RESENT: Final = (1 << 63) - 1  # in place of the time of a segment that was sent twice: later than any clock
 
 UdpDirection = list[Any]  # by position, see `udp`
 
@@ -22,7 +23,8 @@ class Direction:
     """One direction of a connection: everything the rules remember between two of its packets.
 
     Slots are the cheapest state there is in this interpreter: a third of the price of a list read by position. What may
-    be unknown is typed Any, which keeps the batch loop free of casts. Rare things live in `Trouble`.
+    be unknown is typed Any, which keeps the batch loop free of casts. Rare things live in `Trouble`. The helper has a
+    type of its own for it, with the same fields (`_usual.h`).
     """
 
     __slots__ = (
@@ -90,6 +92,9 @@ class Direction:
         self.fin: Any = None  # (time, frame) of the first FIN
         self.roll_from = time  # when the throughput second began
 
+
+if not TYPE_CHECKING:
+    Direction = direction_type(Direction)
 
 # Stands for the direction of a packet that belongs to none: never on the short path.
 NOBODY: Final = Direction(None, 0, 0, 0, 0)
@@ -266,11 +271,11 @@ def trouble_of(direction: Direction) -> Trouble:
     return trouble
 
 
-def round_trips(direction: Direction) -> array[int]:
+def round_trips(direction: Direction) -> Any:  # Any: an array, or what the helper has for one
     """The round-trip samples of a direction, made on first use."""
-    samples: array[int] | None = direction.rtts
+    samples = direction.rtts
     if samples is None:
-        samples = direction.rtts = array("Q")
+        samples = direction.rtts = new_trips()
     return samples
 
 

@@ -1,21 +1,26 @@
 """The door to the helper in machine code (`_usual.c`): it takes the usual packets, the rest stays Python.
 
-The helper is optional. With it an analysis takes a fraction of the time and gives the same report: it fills the same
-tables by the same rules, and leaves every packet alone that is not usual. It is used when it was built for this Python
-and fits these tables; `POSTERN_PURE_PYTHON=1` in the environment keeps it out.
+The helper is optional. With it an analysis takes a fraction of the time and gives the same report: directions of flows
+and their table are then its own types, which look to Python like those of `flows`, and it leaves every packet alone
+that is not usual. It is used when it was built for this Python and for these tables; `POSTERN_PURE_PYTHON=1` in the
+environment keeps it out.
 """
 
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gateway.analysis import _usual
+    from gateway.analysis.flows import Direction
     from gateway.analysis.records import Block, Record
     from gateway.analysis.state import State
+
+_INTERFACE = 2  # which tables and calls these are: see `INTERFACE` in `_usual.c`
 
 
 def _load() -> Any:  # Any: a module that most installations do not have
@@ -25,30 +30,52 @@ def _load() -> Any:  # Any: a module that most installations do not have
         from gateway.analysis import _usual
     except ImportError:  # not built here, or for another Python
         return None
-    return _usual
+    return suitable(_usual)
+
+
+def suitable(helper: Any) -> Any:  # Any: as above, and perhaps an older one
+    """The helper, or None when it was built for other tables than these."""
+    return helper if getattr(helper, "INTERFACE", None) == _INTERFACE else None
 
 
 _helper: ModuleType | None = _load()
-_bound = False
-
-
-def bind(
-    direction: type, opening_syn: Callable[..., bool], roll: Callable[..., None], feed: Callable[..., None]
-) -> None:
-    """Tell the helper what a direction of a flow looks like, and what to call; one that does not fit is not used."""
-    global _bound
-    if _helper is None:
-        return
-    try:
-        _helper.bind(direction, opening_syn, roll, feed)
-    except (AttributeError, TypeError):  # built for other tables than these
-        return
-    _bound = True
 
 
 def active() -> bool:
     """Whether the usual packets are taken in machine code."""
-    return _bound
+    return _helper is not None
+
+
+def bind(
+    opening_syn: Callable[..., bool],
+    roll: Callable[..., None],
+    feed: Callable[..., None],
+    slow_trip: Callable[..., None],
+) -> None:
+    """Tell the helper what to call."""
+    if _helper is not None:
+        _helper.bind(opening_syn, roll, feed, slow_trip)
+
+
+def direction_type(plain: type[Direction]) -> type[Direction]:
+    """What the helper has for a direction of a flow; `plain` where there is no helper."""
+    return plain if _helper is None else _helper.Direction
+
+
+def new_table() -> dict[bytes, Direction] | _usual.Table:
+    """An empty table of flows."""
+    if _helper is None:
+        return {}
+    table: _usual.Table = _helper.Table()
+    return table
+
+
+def new_trips() -> array[int] | _usual.Trips:
+    """An empty array of round trips in nanoseconds."""
+    if _helper is None:
+        return array("Q")
+    trips: _usual.Trips = _helper.Trips()
+    return trips
 
 
 def new_records() -> list[Record] | _usual.Records:
@@ -70,7 +97,7 @@ def unusual(block: Block, ethertype_at: int, st: State) -> Iterator[tuple[int, R
     `ethertype_at` is where the type of an Ethernet frame is in this link type, -1 where there is none.
     """
     records = block.records
-    if isinstance(records, list) or _helper is None or not _bound:
+    if isinstance(records, list) or _helper is None:
         return enumerate(records, st.frame + 1)
     rest: Iterator[tuple[int, Record]] = _helper.Unusual(records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st)
     return rest

@@ -15,10 +15,11 @@ from gateway.analysis import fold
 from gateway.analysis.arp import ArpTable
 from gateway.analysis.dhcp import DhcpTable
 from gateway.analysis.dns import DnsTable
-from gateway.analysis.flows import Connection, Direction, UdpDirection, reverse_key
+from gateway.analysis.flows import Connection, UdpDirection, reverse_key
 from gateway.analysis.fragments import FragmentTable
 from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
+from gateway.analysis.native import new_table
 from gateway.analysis.quic import QuicFlow
 from gateway.analysis.records import Interface, Notes
 from gateway.analysis.rtp import RtpStream
@@ -78,7 +79,7 @@ class State:
         self.bins: dict[int, list[int]] = {}  # [packets, bytes, first frame] by number of the bin
         self.pauses: list[tuple[int, int, int]] = []  # gap in ns, frame before, frame after
         # TCP
-        self.tcp: dict[bytes, Direction] = {}
+        self.tcp = new_table()
         self.half: dict[bytes, tuple[Any, ...]] = {}  # see `handshake`
         self.old_half: list[tuple[bytes, tuple[Any, ...]]] = []  # attempts whose ports were taken by a newer one
         self.option_texts: dict[bytes, bytes] = {}  # SYN options, one copy of each

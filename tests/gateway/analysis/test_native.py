@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import io
+import ast
 import random
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.analysis import engine, native
-from gateway.analysis.applications import feed
-from gateway.analysis.engine import analyze
-from gateway.analysis.flows import Direction
-from gateway.analysis.handshake import opening_syn
-from gateway.analysis.refusals import AnalysisRefused
+from gateway.analysis.flows import RESENT, Direction
 from gateway.analysis.settings import Settings
-from gateway.analysis.tcp import roll
 from rootfs.native import build
 from tests.bench import analysis as bench
 from tests.fuzz.analysis import damaged
+from tests.gateway.analysis.outcomes import InPython, outcome
 from tests.gateway.analysis.packets import ACK, PSH, START_NS, SYN, Trace, tcp
 from tests.gateway.analysis.test_properties import lossy, mixed
 
@@ -35,21 +33,12 @@ def _built() -> None:
         pytest.fail("the helper of the analysis is not built for this Python: ./build.sh native")
 
 
-def outcome(data: bytes, settings: Settings, block_bytes: int | None = None) -> dict[str, Any]:
-    """The report without its times, or the refusal."""
-    try:
-        report: dict[str, Any] = dict(analyze(io.BytesIO(data), name="x", settings=settings, block_bytes=block_bytes))
-    except AnalysisRefused as refusal:
-        return {"refused": str(refusal)}
-    del report["timing"]
-    return report
-
-
-def in_python(data: bytes, settings: Settings) -> dict[str, Any]:
-    """The same without the helper."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_helper", None)
-        return outcome(data, settings)
+@pytest.fixture(scope="module")
+def plain() -> Iterator[InPython]:
+    """The analysis in Python alone."""
+    other = InPython()
+    yield other
+    other.close()
 
 
 def traces() -> Iterator[bytes]:
@@ -88,27 +77,27 @@ def windows() -> bytes:
     return trace.pcap()
 
 
-def test_reports_of_all_captures_are_the_same(captures: Path) -> None:
+def test_reports_of_all_captures_are_the_same(captures: Path, plain: InPython) -> None:
     """Every shared capture gives the same report with the helper and without."""
     paths = sorted(path for path in captures.iterdir() if "pcap" in path.name)
     assert len(paths) >= 55
     for path in paths:
         data = path.read_bytes()
-        assert outcome(data, Settings()) == in_python(data, Settings()), path.name
+        assert outcome(data, Settings()) == plain.outcome(data, Settings()), path.name
 
 
 @pytest.mark.parametrize("settings", [Settings(), _TIGHT], ids=["usual", "tight tables"])
-def test_reports_of_made_captures_are_the_same(settings: Settings, tmp_path: Path) -> None:
+def test_reports_of_made_captures_are_the_same(settings: Settings, tmp_path: Path, plain: InPython) -> None:
     """Loss, wrapped numbers, small windows, cut packets, both byte orders and clocks that run backwards."""
     bench.flood(tmp_path / "flood.pcap", 1000)
     bench.big(tmp_path / "big.pcap", 5_000)
     for data in (*traces(), windows(), *(path.read_bytes() for path in sorted(tmp_path.iterdir()))):
-        expected = in_python(data, settings)
+        expected = plain.outcome(data, settings)
         for block_bytes in (None, 499):
             assert outcome(data, settings, block_bytes) == expected
 
 
-def test_damaged_captures_give_the_same(captures: Path) -> None:
+def test_damaged_captures_give_the_same(captures: Path, plain: InPython) -> None:
     """Whatever is flipped, cut out or doubled: the same report or the same refusal."""
     generator = random.Random(11)
     seeds = [path.read_bytes() for path in sorted(captures.iterdir()) if path.stat().st_size < 20_000]
@@ -116,7 +105,7 @@ def test_damaged_captures_give_the_same(captures: Path) -> None:
     for _ in range(120):
         data = damaged(generator, generator.choice(seeds))
         settings = generator.choice((_TIGHT, Settings()))
-        assert outcome(data, settings) == in_python(data, settings)
+        assert outcome(data, settings) == plain.outcome(data, settings)
 
 
 def test_usual_packets_do_not_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,19 +143,135 @@ def test_records_are_a_list_of_tuples() -> None:
             records.append(wrong)  # type: ignore[arg-type]
 
 
-def test_a_helper_for_other_tables_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A direction without the expected slots: the analysis goes on in Python."""
+def test_a_helper_for_other_tables_is_not_used() -> None:
+    """What was built for an older or a newer analysis is as good as absent."""
+    helper = native._helper
+    assert helper is not None
+    assert native.suitable(helper) is helper
+    assert native.suitable(SimpleNamespace(INTERFACE=helper.INTERFACE + 1)) is None
+    assert native.suitable(SimpleNamespace()) is None
 
-    class Other:
-        __slots__ = ("app",)
 
-    monkeypatch.setattr(native, "_bound", False)
-    native.bind(Other, lambda *_: False, roll, feed)
-    assert not native.active()
-    data = windows()
-    with_loop_only = outcome(data, Settings())
-    native.bind(Direction, opening_syn, roll, feed)
-    assert with_loop_only == in_python(data, Settings())
+def test_a_direction_looks_the_same() -> None:
+    """The helper's type has the fields of the class in Python, with the values that they begin with."""
+    code = "from gateway.analysis.flows import Direction as D; d = D(None, 5, 6, 7, 8); "
+    code += "print({name: list(v) if (v := getattr(d, name)).__class__ is list else v for name in D.__slots__})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[3],
+        env={"POSTERN_PURE_PYTHON": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    fields = ast.literal_eval(done.stdout)
+    direction = Direction(None, 5, 6, 7, 8)
+    assert {name for name in dir(direction) if name[:2] != "__"} == set(fields)
+    assert list(direction.out) == fields.pop("out")
+    assert {name: getattr(direction, name) for name in fields} == fields
+    for name in fields.keys() - {"rev", "old", "signature", "known"}:
+        setattr(direction, name, 1 << 40)
+        assert getattr(direction, name) == 1 << 40
+
+
+def test_a_direction_refuses_what_it_cannot_hold() -> None:
+    """A wrong value is an exception at once, never a number that means something else."""
+    direction = Direction(None, 0, 0, 0, 0)
+    for name, value in (
+        *(("rev", 5), ("old", (1, 2)), ("old", [1] * 7), ("signature", 5), ("signature", ("x",) * 6)),
+        *(("nseq", 1 << 63), ("nseq", "5"), ("bytes", None), ("bytes", 1 << 64), ("known", 2), ("out", [])),
+    ):
+        with pytest.raises((TypeError, OverflowError, AttributeError)):
+            setattr(direction, name, value)
+    direction.rev = direction.old = direction.signature = direction.nseq = None
+    with pytest.raises(TypeError):
+        Direction(None, "0", 0, 0, 0)  # type: ignore[arg-type]
+
+
+def test_segments_are_a_list_of_tuples() -> None:
+    """What the rules do with the list of unacknowledged segments gives the same with the helper's."""
+    generator = random.Random(3)
+    ours, theirs = native._load().Segments(), list[Any]()
+    for _ in range(4000):
+        row = (generator.getrandbits(33), generator.choice((RESENT, 5)), 1, 65535, 0, START_NS, 3)
+        kind = generator.randrange(8)
+        at = generator.randrange(-1, len(theirs) + 1)
+        for rows in (ours, theirs):
+            if kind < 4:
+                rows.append(row)
+            elif kind == 4 and at >= 0:
+                rows.insert(at, row)
+            elif kind == 5 and at < len(rows) and len(rows):
+                rows[at] = row
+            elif kind == 6:
+                del rows[: max(at, 0) // 2]
+            elif kind == 7 and at < 1:
+                rows.clear()
+        assert (len(ours), list(ours), bool(ours)) == (len(theirs), theirs, bool(theirs))
+        assert ours[-8:] == theirs[-8:]
+        assert ours[:at] == theirs[:at]
+        if theirs:
+            assert (ours[-1], ours[0]) == (theirs[-1], theirs[0])
+    wrong: Any
+    for wrong in ((1,) * 6, (1,) * 8, ("1",) * 7, [1] * 7, (1 << 64, *(1,) * 6), 5):
+        with pytest.raises((TypeError, OverflowError)):
+            ours.append(wrong)
+    for wrong in (len(ours), -len(ours) - 1, 1 << 70, "1"):
+        with pytest.raises((IndexError, TypeError)):
+            ours[wrong]
+    for _ in range(3):
+        ours.append((1,) * 7)
+    with pytest.raises(TypeError):
+        del ours[1:]
+    with pytest.raises(IndexError):
+        ours.insert(len(ours) + 1, (1,) * 7)
+
+
+def test_round_trips_are_an_array() -> None:
+    """What the rules do with the array of round trips gives the same with the helper's."""
+    generator = random.Random(4)
+    ours, theirs = native.new_trips(), array("Q")
+    assert not isinstance(ours, array)
+    for _ in range(300):
+        trip = generator.getrandbits(64)
+        for trips in (ours, theirs):
+            trips.append(trip)
+            trips[trip % len(trips)] = trip >> 1
+        assert (list(ours), len(ours), sorted(ours)) == (list(theirs), len(theirs), sorted(theirs))
+        assert (list(ours[:64]), list(ours[-8:]), ours[-1]) == (list(theirs[:64]), list(theirs[-8:]), theirs[-1])
+    for wrong in (-1, 1 << 64, "5"):
+        with pytest.raises((OverflowError, TypeError)):
+            ours.append(wrong)  # type: ignore[arg-type]
+    for at in (300, -301, 1 << 80):
+        with pytest.raises(IndexError):
+            ours[at] = 5
+
+
+def test_the_table_is_a_dict() -> None:
+    """Keys of all lengths come, are replaced and go: the helper's table finds what a dict finds."""
+    generator = random.Random(6)
+    ours, theirs = native.new_table(), dict[bytes, Direction]()
+    assert not isinstance(ours, dict)
+    keys = [generator.randbytes(generator.choice((0, 1, 7, 8, 12, 12, 14, 36, 38))) for _ in range(3000)]
+    absent = Direction(None, 0, 0, 0, 0)
+    for _ in range(30_000):
+        key = generator.choice(keys)
+        if generator.random() < 0.6:
+            ours[key] = theirs[key] = Direction(None, 0, 0, 0, 0)
+        else:
+            assert ours.pop(key, absent) is theirs.pop(key, absent)
+        other = generator.choice(keys)
+        assert ours.get(other) is theirs.get(other)
+        assert ours.get(other, absent) is theirs.get(other, absent)
+        assert (other in ours, len(ours)) == (other in theirs, len(theirs))
+    for key in keys:
+        assert ours.pop(key, None) is theirs.pop(key, None)
+    assert len(ours) == 0
+    for wrong in ("x", 5, bytearray(b"x")):
+        with pytest.raises(TypeError):
+            ours.get(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        ours[b"x"] = 5  # type: ignore[assignment]
 
 
 def test_numbers_of_a_report_are_rounded_alike() -> None:

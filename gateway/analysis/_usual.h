@@ -1,0 +1,100 @@
+/* What the parts of the helper share: see `_usual.c` for what it is. */
+
+#ifndef POSTERN_USUAL_H
+#define POSTERN_USUAL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#define MASK INT64_C(0xFFFFFFFF)
+#define HALF INT64_C(0x80000000)
+#define SECOND INT64_C(1000000000)
+#define ABSENT INT64_MIN /* None, where a number may be unknown */
+#define MAX_SAMPLES 4096
+
+/* ---- _usual_flow.c: a direction of a flow ---- */
+
+/* An unacknowledged segment, as `tcp` describes it. */
+typedef struct {
+    int64_t end, time, frame, last;
+    int32_t ip_id, checksum, times;
+} Segment;
+
+/* What is unacknowledged, in order of sequence: `count` of `items` from `first` on. */
+typedef struct {
+    PyObject_HEAD
+    Segment *items;
+    Py_ssize_t first, count, room;
+} Segments;
+
+/* Round trips in nanoseconds. */
+typedef struct {
+    PyObject_HEAD
+    uint64_t *items;
+    Py_ssize_t count, room;
+} Trips;
+
+/* The last packet without payload. */
+typedef struct {
+    int64_t time, seq, ack;
+    int32_t ip_id, checksum, of;
+} Signature;
+
+/* Fields of `flows.Direction` by their kind: numbers, numbers or None, and what only Python touches. */
+#define NUMBERS(X) \
+    X(app) X(app_next) X(bytes) X(idle) X(last) X(last_frame) X(max_flight) X(norm) X(packets) X(payload) X(peak) \
+    X(peak_base) X(roll) X(roll_from) X(scaled) X(segments) X(shape) X(shift) X(slow_from) X(span) X(tight) X(win) \
+    X(wmax) X(wmin)
+#define MAYBE_NUMBERS(X) X(edge) X(head) X(la) X(nseq) X(nseq_time)
+#define OBJECTS(X) \
+    X(acked) X(base) X(conn) X(dup) X(fin) X(first) X(first_frame) X(holes) X(isn) X(keepalive) X(probe) X(recover) \
+    X(rtts) X(slow) X(trouble) X(ttl) X(vlan) X(zero_since)
+
+typedef struct Direction {
+    PyObject_HEAD
+#define AS_NUMBER(name) int64_t name;
+    NUMBERS(AS_NUMBER)
+    MAYBE_NUMBERS(AS_NUMBER)
+#undef AS_NUMBER
+#define AS_OBJECT(name) PyObject *name;
+    OBJECTS(AS_OBJECT)
+#undef AS_OBJECT
+    struct Direction *rev; /* the other direction, or NULL */
+    Segments *out;
+    Segment old;
+    Signature signature;
+    char known, has_old, has_signature;
+} Direction;
+
+extern PyTypeObject segments_type, trips_type, direction_type;
+
+/* 0, or -1 with MemoryError set. */
+int segments_push(Segments *self, const Segment *segment);
+int trips_push(Trips *self, uint64_t trip);
+/* Forget the first `count`, at most as many as there are. */
+void segments_drop(Segments *self, Py_ssize_t count);
+
+/* ---- _usual_table.c: from addresses and ports to a direction ---- */
+
+typedef struct {
+    uint64_t hash;
+    PyObject *key; /* bytes; NULL where the place is free */
+    Direction *value;
+} Entry;
+
+typedef struct {
+    PyObject_HEAD
+    Entry *entries;
+    size_t mask; /* places less one: a power of two */
+    size_t count;
+} Table;
+
+extern PyTypeObject table_type;
+
+/* The direction of a key of `size` bytes, a borrowed reference; NULL without an exception when there is none. */
+Direction *table_find(const Table *self, const unsigned char *key, Py_ssize_t size);
+/* Make the hash one that a sender of packets cannot guess; -1 with an exception set. */
+int table_setup(void);
+
+#endif
