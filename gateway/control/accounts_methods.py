@@ -33,6 +33,7 @@ class AccountsMethods:
         look, change = Access.READ | Access.WRITE, Access.WRITE
         return {
             "accounts.list": Method(self.everybody, look, role=Role.ADMINISTRATOR),
+            "accounts.show": Method(self.show, look),
             "accounts.add": Method(self.add, change),
             "accounts.change": Method(self.change, change),
             "accounts.remove": Method(self.remove, change),
@@ -54,6 +55,12 @@ class AccountsMethods:
         """All administrators."""
         read.only(params)
         return {"rows": [_row(one, sessions) for one, sessions in self._service.administrators()]}
+
+    def show(self, caller: Caller, params: Params) -> JsonValue:
+        """One account: one's own, or somebody else's."""
+        read.only(params, "name")
+        name, _ = self._whose(caller, params)
+        return _row(self._service.administrator(name), len(self._service.sessions(name)))
 
     async def add(self, caller: Caller, params: Params) -> JsonValue:
         """Make an administrator."""

@@ -59,10 +59,12 @@ async def own(page: Page) -> Response:
 async def _own_page(page: Page, *, alert: str = "", **shown: object) -> Response:
     sessions = (await page.call("accounts.sessions")).get("rows", [])
     tokens = (await page.call("tokens.list")).get("rows", [])
+    account = await page.call("accounts.show")
     values: dict[str, object] = {"token": "", "recovery": (), **shown}
     return page.render(
         "account",
         title="My account",
+        account=account,
         sessions=sessions,
         tokens=tokens,
         scopes=[scope for scope in SCOPES if scope in ROLE_SCOPES[page.caller.role]],

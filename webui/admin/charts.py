@@ -11,7 +11,7 @@ from webui.admin.render import Markup
 
 WIDTH: Final = 560
 HEIGHT: Final = 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 10, 10, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 112, 20, 12, 28
 _POINTS: Final = 320  # what fits side by side; more are drawn as their averages
 
 Values = Sequence[float | None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from gateway.values import value_class
 from webui.admin.daemon import Answer, ControlError, JsonValue
@@ -79,12 +79,23 @@ async def to_login(app: AdminApp, request: Request) -> Response:
     """The way to the login page for somebody without a session, who then comes back to where they wanted."""
     if request.header("accept").startswith("text/event-stream") or request.header("x-csrf-token"):
         return Response(401, b"log in first\n", "text/plain; charset=utf-8")  # a script asks: its page reloads
-    target = own_path(request.target) if request.method == "GET" else "/"
-    location = "/login" if target == "/" else f"/login?next={quote(target, safe='')}"
-    headers = [("Location", location)]
-    if SESSION_COOKIE in read_cookies(request):
+    had_session = SESSION_COOKIE in read_cookies(request)
+    asked = {}
+    target = own_path(request.target) if request.method == "GET" else _form_page(request)
+    if target != "/":
+        asked["next"] = target
+    if had_session and request.method != "GET":
+        asked["over"] = "1"
+    headers = [("Location", f"/login?{urlencode(asked)}" if asked else "/login")]
+    if had_session:
         headers.append(("Set-Cookie", cookie(SESSION_COOKIE, "", max_age_s=0)))
     return Response(303, b"", "", headers)
+
+
+def _form_page(request: Request) -> str:
+    """The page of ours that a form was sent from."""
+    origin, page = f"https://{request.header('host')}", request.header("referer")
+    return own_path(page.removeprefix(origin)) if page.startswith(f"{origin}/") else "/"
 
 
 def _form_token(request: Request) -> tuple[str, list[str]]:
@@ -123,14 +134,30 @@ def show_form(
 
 
 async def show_login(app: AdminApp, request: Request) -> Response:
-    """GET /login: the form; the set-up page while there is no administrator."""
+    """GET /login: the form; the set-up page while there is no administrator, and the way on for who is logged in."""
     try:
         state = await app.daemon.ask("admin.state", {})
     except ControlError as err:
         return app.unreachable(err)
     if state.get("setup_needed"):
         return Response(303, b"", "", [("Location", "/setup")])
-    return _login_page(app, request, onward=own_path(Fields(request.query).text("next", "/")))
+    query = Fields(request.query)
+    onward = own_path(query.text("next", "/"))
+    if await _is_logged_in(app, request):
+        return Response(303, b"", "", [("Location", onward)])
+    alert = "Your login was over, so nothing was changed. Log in, and try again." if query.text("over") else ""
+    return _login_page(app, request, onward=onward, alert=alert)
+
+
+async def _is_logged_in(app: AdminApp, request: Request) -> bool:
+    credential = read_cookies(request).get(SESSION_COOKIE, "")
+    if not credential:
+        return False
+    try:
+        await app.daemon.ask("admin.whoami", {"credential": credential, "address": request.client})
+    except ControlError:  # the session is over, or the daemon is gone just now: the form is the way on
+        return False
+    return True
 
 
 def _login_page(

@@ -298,6 +298,9 @@ def test_sessions_are_seen_and_revoked_by_their_owner(tmp_path: Path) -> None:
             assert [row["name"] for row in rows] == ["victor", "victor"]
             assert sum(row["current"] for row in rows) == 1
             assert await one.refusal("accounts.sessions", name="alice") == DENIED
+            own = await one.act("accounts.show")
+            assert (own["name"], own["totp"], own["sessions"]) == ("victor", False, 2)
+            assert await one.refusal("accounts.show", name="alice") == DENIED
             assert await one.refusal("accounts.sessions", all=True) == DENIED
             assert (await one.act("accounts.revoke"))["ended"] == 1  # the other one
             victors, one.credential = one.credential, alices

@@ -33,6 +33,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "admin.whoami": ("credential", "address"),
     "admin.call": ("credential", "address", "method", "params"),
     "admin.stream": ("credential", "address", "method", "params"),
+    "accounts.show": ("name",),
     "accounts.add": ("name", "password", "role"),
     "accounts.change": ("name", "role", "disabled"),
     "accounts.passwd": ("name", "password", "current"),

@@ -562,6 +562,10 @@ class World:
         self.accounts.append({**row, "recovery_left": 0, "sessions": 0})
         return row
 
+    def accounts_show(self, params: Params, who: str) -> object:
+        none = {"name": who, "totp": False, "recovery_left": 0}
+        return next((row for row in self.accounts if row["name"] == params.get("name", who)), none)
+
     def accounts_change(self, params: Params, who: str) -> object:
         row = next((row for row in self.accounts if row["name"] == params["name"]), None)
         if row is None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -67,6 +68,43 @@ def test_somebody_without_a_session_comes_to_the_login_and_back(tmp_path: Path) 
             assert (answer.status, answer.header("location")) == (303, "/login?next=%2Fclients%3Fsearch%3Da%26page%3D2")
             assert (await visitor.get("/live", accept="text/event-stream")).status == 401
             assert (await visitor.get("/live", x_csrf_token="x")).status == 401
+
+    run(story())
+
+
+def test_a_form_of_a_session_that_ended_leads_back_to_its_page(tmp_path: Path) -> None:
+    """After a login that says why it is asked for; a page elsewhere is never gone back to."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, _):
+            host = f"127.0.0.1:{visitor.port}"
+            pages = {f"https://{host}/users/new?a=b": "/users/new?a=b", "https://evil.example/users": "/", "": "/"}
+            for referer, wanted in pages.items():
+                logged_in(fake, visitor)
+                fake.sessions.clear()
+                answer = await visitor.submit("/users/new", {"Referer": referer}, username="x")
+                place = urlsplit(answer.header("location"))
+                asked = dict(parse_qsl(place.query))
+                assert (answer.status, place.path, asked.pop("over")) == (303, "/login", "1")
+                assert asked.get("next", "/") == wanted
+                assert "nothing was changed" in (await visitor.get(answer.header("location"))).text
+            assert not fake.called("users.add")
+
+    run(story())
+
+
+def test_who_is_logged_in_is_not_asked_to_log_in(tmp_path: Path) -> None:
+    """Going back to the set-up or the login page leads on; a session that is over gets the form."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, _):
+            logged_in(fake, visitor)
+            assert (await visitor.get("/setup?step=6")).header("location") == "/login"
+            answer = await visitor.get("/login?next=%2Fclients")
+            assert (answer.status, answer.header("location")) == (303, "/clients")
+            assert (await visitor.get("/login?next=%2F%2Fevil.example")).header("location") == "/"
+            fake.sessions.clear()
+            assert "Log in" in (await visitor.get("/login")).text
 
     run(story())
 
