@@ -143,7 +143,7 @@ class AdminMethods:
         """Time zone and guest network; what cannot be done is a sentence, for the administrator is made already."""
         try:
             timezone = read.text(params, "timezone", None, longest=64)
-            if timezone is not None:
+            if timezone is not None and timezone != timezones.current():
                 await self._gateway.system.set_timezone(timezone)
                 time.tzset()
                 self._service.record(acting.name, "web", acting.address, "system.timezone", f"name={timezone}", "done")

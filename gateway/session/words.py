@@ -13,7 +13,19 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 7200:
         return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 172_800:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def data(octets: int) -> str:
+    """Octets in words, short."""
+    if octets < 1000:
+        return f"{octets} B"
+    for step, unit in ((10**9, "GB"), (10**6, "MB")):
+        if octets >= step:
+            return f"{octets / step:.1f} {unit}"
+    return f"{octets / 1000:.1f} kB"
 
 
 def enough_devices(devices: int) -> str:
@@ -35,7 +47,7 @@ def limits_in_words(session: Session, now: float) -> str:
         parts.append(f"{duration(session.ends_at - now)} left")
     remaining = remaining_bytes(session)
     if remaining is not None:
-        parts.append(f"{remaining} octets left")
+        parts.append(f"{data(remaining)} left")
     if session.limits.idle_time_s is not None:
         parts.append(f"idle at most {duration(session.limits.idle_time_s)}")
     return ", ".join(parts) or "without limits"
@@ -44,4 +56,4 @@ def limits_in_words(session: Session, now: float) -> str:
 def usage_in_words(session: Session, now: float) -> str:
     """What a session has used."""
     used = session.counters
-    return f"{duration(now - session.started_at)}, {used.upload_bytes} octets up, {used.download_bytes} down"
+    return f"{duration(now - session.started_at)}, {data(used.upload_bytes)} up, {data(used.download_bytes)} down"

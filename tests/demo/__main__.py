@@ -15,14 +15,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from gateway.control.blocking import SyncControlClient
+from gateway.system.server import SystemServer
+from gateway.system.verbs import VERBS, Place
 from tests.browser.administration import Administration
 from tests.netns.captures import Captures
 from tests.netns.freeradius import FreeRadius, user_entry
@@ -80,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             captures = stack.enter_context(Captures(hotspot))
             # In this machine's own namespace: a browser here finds it on loopback, and guests find nothing.
             administration = stack.enter_context(Administration(hotspot, options=("--spool", str(captures.spool))))
+            stack.enter_context(_system(hotspot))
             _visit(walk, hotspot, lab.guest, captures, administration)
             print(f"\n{'all steps held' if not walk.failed else f'{walk.failed} steps did not hold'}")
             if walk.failed and os.environ.get("POSTERN_KEEP_LOGS"):
@@ -104,6 +108,28 @@ def _hotspot(stack: ExitStack, lab: Lab, *, radius: bool) -> Hotspot:
     stack.enter_context(FreeRadius(workdir, users, {str(UPLINK4): SECRET}, namespace=lab.internet))
     section = f"config radius_server 'freeradius'\n\toption address '{INTERNET4}'\n\toption secret '{SECRET}'\n"
     return stack.enter_context(Hotspot(lab, zone_options=zone, sections=section, user=DAEMON_USER))
+
+
+@contextmanager
+def _system(hotspot: Hotspot) -> Iterator[None]:
+    """What postern-system does for the pages, but for what would change this machine: its clock's zone, a restart."""
+    root = hotspot.directory / "system"
+    (root / "etc").mkdir(parents=True)
+    (root / "usr" / "share").mkdir(parents=True)
+    (root / "usr" / "share" / "zoneinfo").symlink_to("/usr/share/zoneinfo")
+    place = Place(hotspot.config_path, root, hotspot.socket.parent, hotspot.directory / "admin-web")
+    verbs = {name: VERBS[name] for name in ("write_config", "timezone", "read_certificate", "write_certificate")}
+    server = SystemServer(hotspot.socket.with_name("system.sock"), DAEMON_USER, place, verbs)
+    server.bind()
+    stopped = threading.Event()
+    thread = threading.Thread(target=server.serve, args=(stopped.is_set,), name="postern-system")
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        server.close()
 
 
 def _visit(walk: Walk, hotspot: Hotspot, guest: Guest, captures: Captures, administration: Administration) -> None:

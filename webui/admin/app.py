@@ -207,6 +207,7 @@ class AdminApp:
         credential = cookies.get(SESSION_COOKIE, "")
         if not credential:
             return await login.to_login(self, request)
+        page: Page | None = None
         try:
             caller = await self._whoami(request, credential)
             query = Fields(request.query)
@@ -220,9 +221,9 @@ class AdminApp:
             if err.code in ("unreachable", "timeout"):
                 return self.unreachable(err)
             status = STATUS_OF_CODE.get(err.code, 500)
-            return self.error(status, _TITLES.get(status, "That did not work"), err.message)
+            return self.error(status, _TITLES.get(status, "That did not work"), err.message, page=page)
         except FieldError as err:
-            return self.error(400, "Please correct the form", err.message)
+            return self.error(400, "Please correct the form", err.message, page=page)
         if cookies.get(FLASH_COOKIE) and isinstance(response.body, bytes) and response.status == 200:
             response.headers.append(("Set-Cookie", cookie(FLASH_COOKIE, "", max_age_s=0)))
         return response
@@ -287,12 +288,15 @@ class AdminApp:
 
     def error(self, status: int, title: str, text: str, *, page: Page | None = None) -> Response:
         """A page that says what went wrong."""
-        return self.page("error", {"title": title, "text": text, "retry_s": 0}, page=page, status=status)
+        back = login.form_page(page.request) if page is not None and page.request.method not in _SAFE else "/"
+        return self.page("error", {"title": title, "text": text, "retry_s": 0, "back": back}, page=page, status=status)
 
     def unreachable(self, err: ControlError) -> Response:
         """The daemon is restarting or gone; the page comes back by itself."""
         text = f"{err.message}. Guests who are online stay online meanwhile; this page tries again by itself."
-        response = self.page("error", {"title": "The gateway does not answer", "text": text, "retry_s": 5}, status=503)
+        response = self.page(
+            "error", {"title": "The gateway does not answer", "text": text, "retry_s": 5, "back": "/"}, status=503
+        )
         response.headers.append(("Retry-After", "5"))
         return response
 

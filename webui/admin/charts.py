@@ -52,10 +52,15 @@ def lines(
     shown: Callable[[float], str],
     label: str,
     name: str,
+    least: float = 0.0,
 ) -> Markup:
-    """A chart of several lines over time: (class, values) each; `name` is the id, `label` says what it shows."""
+    """A chart of several lines over time: (class, values) each; `name` is the id, `label` says what it shows.
+
+    The axis goes up to `least` at least: for what is counted it has no halves.
+    """
     length = max((len(values) for _, values in series), default=0)
     top = nice_top(max((value for _, values in series for value in values if value is not None), default=0.0))
+    top = max(top, least)
     parts = [_axes(top, shown), _hours(start_unix, step_s, length, zone)]
     for kind, values in series:
         path = _path(thin(values), top)
@@ -66,7 +71,7 @@ def lines(
 
 def bars(values: Values, start_unix: float, step_s: float, zone: tzinfo, label: str, name: str) -> Markup:
     """A chart of one bar for each value."""
-    top = nice_top(max((value for value in values if value is not None), default=0.0))
+    top = max(2.0, nice_top(max((value for value in values if value is not None), default=0.0)))
     parts = [_axes(top, lambda value: f"{value:g}"), _hours(start_unix, step_s, len(values), zone)]
     width = (WIDTH - _LEFT - _RIGHT) / max(1, len(values))
     for number, value in enumerate(values):

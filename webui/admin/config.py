@@ -150,8 +150,8 @@ async def review_text(page: Page) -> Response:
     return await _review(page, {"text": typed}, page.form.text("version", longest=200))
 
 
-async def _review(page: Page, wish: dict[str, JsonValue], version: str = "") -> Response:
-    """The difference that a wish makes, and the button that applies it."""
+async def _review(page: Page, wish: dict[str, JsonValue], version: str = "", alert: str = "") -> Response:
+    """The difference that a wish makes, and the button that applies it; `alert` says why it is looked at again."""
     preview = await page.call("config.preview", wish, timeout_s=_APPLY_S)
     return page.render(
         "config_review",
@@ -160,7 +160,8 @@ async def _review(page: Page, wish: dict[str, JsonValue], version: str = "") -> 
         lines=diff_lines(str(preview.get("diff", ""))),
         wish=json.dumps(wish, ensure_ascii=False),
         version=version or preview["version"],
-        status=400 if preview.get("problems") else 200,
+        alert=alert,
+        status=409 if alert else 400 if preview.get("problems") else 200,
     )
 
 
@@ -181,7 +182,13 @@ async def apply(page: Page) -> Response:
     if not isinstance(wish, dict) or not set(wish) <= {"text", "changes"}:
         raise FieldError("wish", "What was to be applied did not arrive whole.")
     version = page.form.text("version", longest=200)
-    answer = await page.call("config.apply", wish, timeout_s=_APPLY_S, version=version)
+    try:
+        answer = await page.call("config.apply", wish, timeout_s=_APPLY_S, version=version)
+    except ControlError as err:
+        if err.code != "conflict":
+            raise
+        # Somebody else was quicker: the same wish is looked at once more, against what they left.
+        return await _review(page, wish, alert=err.message)
     return applied(page, answer)
 
 

@@ -113,6 +113,7 @@ def _charts(page: Page, past: Answer) -> dict[str, str]:
             lambda value: f"{value:g}",
             "Clients online in the last 24 hours",
             "people",
+            least=2.0,
         ),
         "logins": charts.bars(
             by_hour, end - _HOUR_S * len(by_hour), _HOUR_S, zone, "Logins in each of the last 24 hours", "logins"

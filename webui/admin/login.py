@@ -81,7 +81,7 @@ async def to_login(app: AdminApp, request: Request) -> Response:
         return Response(401, b"log in first\n", "text/plain; charset=utf-8")  # a script asks: its page reloads
     had_session = SESSION_COOKIE in read_cookies(request)
     asked = {}
-    target = own_path(request.target) if request.method == "GET" else _form_page(request)
+    target = own_path(request.target) if request.method == "GET" else form_page(request)
     if target != "/":
         asked["next"] = target
     if had_session and request.method != "GET":
@@ -92,7 +92,7 @@ async def to_login(app: AdminApp, request: Request) -> Response:
     return Response(303, b"", "", headers)
 
 
-def _form_page(request: Request) -> str:
+def form_page(request: Request) -> str:
     """The page of ours that a form was sent from."""
     origin, page = f"https://{request.header('host')}", request.header("referer")
     return own_path(page.removeprefix(origin)) if page.startswith(f"{origin}/") else "/"

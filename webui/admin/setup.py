@@ -223,7 +223,7 @@ async def _finish(app: AdminApp, request: Request, state: Answer, draft: Draft) 
     response = _to("/welcome")
     response.headers.append(("Set-Cookie", cookie(SESSION_COOKIE, str(answer["session"]))))
     if answer.get("notes"):
-        response.headers.append(("Set-Cookie", flash_cookie("bad", " ".join(str(note) for note in answer["notes"]))))
+        response.headers.append(("Set-Cookie", flash_cookie("bad", " ".join(f"{note}." for note in answer["notes"]))))
     return response
 
 

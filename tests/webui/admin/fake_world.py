@@ -252,7 +252,8 @@ class World:
 
     def sessions_show(self, params: Params, who: str) -> object:
         row = self._client(params)
-        return {"limits": {"session_time_s": 3600, "download_bps": 5_000_000}, **row}
+        ends = {"terminate_unix": NOW + 7200.5} if row["state"] == "online" else {}
+        return {"limits": {"session_time_s": 3600, "download_bps": 5_000_000, **ends}, **row}
 
     def sessions_kick(self, params: Params, who: str) -> object:
         row = self._client(params)

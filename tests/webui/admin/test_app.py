@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 from pathlib import Path
@@ -400,6 +401,56 @@ def test_live_pages_send_what_changed_and_end_with_the_session(tmp_path: Path) -
                 await asyncio.sleep(0.02)
             assert not service.app.streams.open
             assert not fake.events
+
+    run(story())
+
+
+def test_who_was_not_quick_enough_looks_at_their_change_again(tmp_path: Path) -> None:
+    """Two change the configuration: the second loses nothing, and sees what it does to what the first left."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, _):
+            logged_in(fake, visitor)
+            reviews = [await visitor.post("/config/text", text=f"config postern\n# of {who}\n") for who in "ab"]
+            forms = [{key: html.unescape(field_of(one, key)) for key in ("version", "wish")} for one in reviews]
+            assert (await visitor.post("/config/apply", **forms[0])).status == 303
+            again = await visitor.post("/config/apply", **forms[1])
+            assert (again.status, again.text.count("changed meanwhile")) == (409, 1)
+            assert "-# of a" in again.text
+            form = {key: html.unescape(field_of(again, key)) for key in ("version", "wish")}
+            assert (await visitor.post("/config/apply", **form)).status == 303
+            assert "# of b" in fake.world.text
+
+    run(story())
+
+
+def test_a_refused_form_leads_back_to_its_page(tmp_path: Path) -> None:
+    """With the navigation of who is logged in."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, _):
+            logged_in(fake, visitor)
+            referer = {"Referer": f"https://127.0.0.1:{visitor.port}/clients/blocked"}
+            answer = await visitor.submit("/clients/nonsense/block", referer, csrf=visitor.csrf)
+            assert answer.status >= 400
+            assert 'href="/clients/blocked">Back</a>' in answer.text
+            assert '<nav id="nav"' in answer.text
+
+    run(story())
+
+
+def test_a_client_shows_what_its_state_has(tmp_path: Path) -> None:
+    """The end by the clock is a date; who waits at the login page has no session to tell of."""
+
+    async def story() -> None:
+        async with admin(tmp_path) as (fake, visitor, _):
+            logged_in(fake, visitor)
+            fake.world.populate(20)
+            for state in ("online", "held"):
+                row = next(row for row in fake.world.clients if row["state"] == state)
+                text = (await visitor.get(f"/clients/{row['mac']}")).text
+                assert ("<dt>Limit: terminate</dt><dd>2026-01-01 " in text) == (state == "online")
+                assert ("<dt>Time left</dt>" in text) == (state == "online")
 
     run(story())
 

@@ -159,6 +159,8 @@ def test_charts_have_gaps_where_nothing_is_known() -> None:
     assert "a &lt;label&gt;" in svg
     assert 'class="down"' not in charts.lines((("down", []),), 0.0, 60.0, UTC, str, "", "x")
     assert charts.thin([1.0, 3.0, None, None], 2) == [2.0, None]
+    assert ">0.5<" in charts.lines((("down", [1.0]),), 0.0, 60.0, UTC, str, "", "x")
+    assert ">0.5<" not in charts.lines((("down", [1.0]),), 0.0, 60.0, UTC, str, "", "x", least=2.0)
     assert [charts.nice_top(value) for value in (0, 0.3, 1, 3, 70, 101)] == [1.0, 0.5, 1, 5, 100, 200]
     assert hourly([1.0] * 90, 60) == [30.0, 60.0]
     assert hourly([None] * 60, 60) == [None]
