@@ -122,7 +122,12 @@ class AdminMethods:
         refused = self._service.check_setup_code(
             read.text(params, "code", longest=64), read.text(params, "address", longest=64)
         )
-        return {"result": "success", "message": ""} if refused is None else _outcome(refused)
+        if refused is not None:
+            return _outcome(refused)
+        # Told to whoever has the code alone: what was configured before stays unless they choose another.
+        zones = self._gateway.config.zones
+        methods: dict[str, JsonValue] = {zone.name: [method.value for method in zone.methods] for zone in zones}
+        return {"result": "success", "message": "", "methods": methods}
 
     async def setup(self, caller: Caller, params: Params) -> JsonValue:
         """Make the first administrator, and what else the first page asks for."""
@@ -154,9 +159,10 @@ class AdminMethods:
             if wanted:
                 changes = self._gateway.changes
                 text = changes.text()
-                await changes.apply(
-                    apply(text, wanted), changes.version(text), who=acting.name, address=acting.address, confirm_s=0
-                )
+                fresh = apply(text, wanted)
+                if fresh != text:
+                    version = changes.version(text)
+                    await changes.apply(fresh, version, who=acting.name, address=acting.address, confirm_s=0)
         except (ControlError, ChangeError, UciSyntaxError) as err:
             yield f"The guest network was not set up: {err}"
 

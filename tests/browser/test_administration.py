@@ -97,9 +97,9 @@ def fill_in(page: Page, code: str) -> None:
     for heading in ("Time", "The guest network"):
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
         page.get_by_role("button", name="Continue").click()
-    page.get_by_label("One click, after your terms").uncheck()
+    expect(page.get_by_label("A user name and password")).to_be_checked()  # as it is configured
+    expect(page.get_by_label("One click, after your terms")).not_to_be_checked()
     page.get_by_label("A voucher that you print").check()
-    page.get_by_label("A user name and password").check()
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("heading", name="Summary")).to_be_visible()
     assert accessibility_faults(page) == []

@@ -10,8 +10,8 @@ from typing import Final
 from webui.admin.render import Markup
 
 WIDTH: Final = 560
-HEIGHT: Final = 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 112, 20, 12, 28
+HEIGHT: Final = 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 112, 20, 12, 38
 _POINTS: Final = 320  # what fits side by side; more are drawn as their averages
 
 Values = Sequence[float | None]

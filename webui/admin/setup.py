@@ -34,11 +34,12 @@ _ZONE_FIELDS: Final = ("name", "interface", "ssid", "address", "uplink")
 
 @dataclass(slots=True)
 class Draft:
-    """What was typed so far. `reached` is the furthest step that may be looked at."""
+    """What was typed so far. `reached` is the furthest step that may be looked at, `configured` what zones have now."""
 
     until: float
     values: dict[str, str] = field(default_factory=dict)
     methods: list[str] = field(default_factory=list)
+    configured: dict[str, list[str]] = field(default_factory=dict)
     password: str = ""
     reached: int = 1
 
@@ -182,6 +183,10 @@ async def _check_code(app: AdminApp, request: Request, state: Answer, form: Fiel
     if answer.get("result") != "success":
         return _page(app, request, state, 1, _refusal(language_of(request), answer), status_of(answer))
     draft = app.setting_up.begin(read_cookies(request)[FORM_COOKIE], code)
+    draft.configured = {
+        str(zone): [method for method in METHODS if method in methods]
+        for zone, methods in (answer.get("methods") or {}).items()
+    }
     draft.reached = max(draft.reached, 2)
     return _to("/setup?step=2")
 
@@ -212,7 +217,7 @@ def _keep(draft: Draft, step: str, form: Fields) -> None:
         for key in _ZONE_FIELDS:
             draft.values[f"zone_{key}"] = form.text(f"zone_{key}", longest=200)
     else:
-        draft.methods = [method for method in form.all("method") if method in METHODS]
+        draft.methods = [method for method in METHODS if method in form.all("method")]
 
 
 async def _finish(app: AdminApp, request: Request, state: Answer, draft: Draft) -> Response:
@@ -238,7 +243,7 @@ def _params(draft: Draft, request: Request) -> dict[str, JsonValue]:
     if draft.values.get("timezone"):
         params["timezone"] = draft.values["timezone"]
     zone: dict[str, JsonValue] = {key: value for key in _ZONE_FIELDS if (value := draft.values.get(f"zone_{key}", ""))}
-    if draft.methods:
+    if draft.methods and draft.methods != draft.configured.get(str(zone.get("name"))):
         zone["methods"] = list[JsonValue](draft.methods)
     if zone.get("name") and len(zone) > 1:
         params["zone"] = zone

@@ -162,7 +162,9 @@ class FakeAdmin:
         if self.wait_s:
             return {"result": "wait", "retry_after_s": self.wait_s, "message": "Please wait."}
         right = params["code"] == SETUP_CODE
-        return {"result": "success" if right else "reject", "message": "" if right else "That is not the code."}
+        if not right:
+            return {"result": "reject", "message": "That is not the code."}
+        return {"result": "success", "message": "", "methods": {"guests": ["password", "click"]}}
 
     def admin_setup(self, params: Params) -> JsonValue:
         if not self.setup_needed:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from string import Formatter
+from urllib.parse import urlencode
 
 import pytest
 
@@ -69,6 +71,27 @@ def test_the_first_start_makes_the_first_administrator(tmp_path: Path) -> None:
             assert "Das Gateway gehört Ihnen" in german.text
             assert (await visitor.get("/setup")).header("location") == "/login"
             assert (await send(visitor, 6)).header("location") == "/login"
+
+    run(story())
+
+
+def test_login_methods_stay_as_they_were_configured(tmp_path: Path) -> None:
+    """They are chosen beforehand, and who goes on without a change changes nothing, nor their order."""
+
+    async def story() -> None:
+        async with admin(tmp_path, FakeAdmin(setup_needed=True)) as (fake, visitor, _):
+            await begin(visitor)
+            await send(visitor, 2, name="eve", password=WORDS, again=WORDS)
+            await send(visitor, 3, timezone="")
+            await send(visitor, 4, zone_name="guests")
+            page = (await visitor.get("/setup?step=5")).text
+            checked = re.findall(r'name="method" value="(\w+)" checked', page)
+            assert checked == ["click", "password"]
+            form = [("form", visitor.jar["__Host-postern-form"]), ("step", "5"), ("go", "next")]
+            body = urlencode([*form, *(("method", method) for method in checked)]).encode()
+            await visitor.ask("POST", "/setup", body, "application/x-www-form-urlencoded")
+            assert (await send(visitor, 6)).header("location") == "/welcome"
+            assert "zone" not in fake.called("admin.setup")[-1]
 
     run(story())
 
