@@ -12,6 +12,7 @@ from webui.admin.render import Markup
 WIDTH: Final = 560
 HEIGHT: Final = 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 112, 20, 12, 38
+_HALF_LABEL: Final = 30  # of a time of day in the largest letters
 _POINTS: Final = 320  # what fits side by side; more are drawn as their averages
 
 Values = Sequence[float | None]
@@ -118,7 +119,8 @@ def _hours(start_unix: float, step_s: float, length: int, zone: tzinfo) -> str:
             break
         x = _LEFT + (WIDTH - _LEFT - _RIGHT) * (at - start_unix) / span_s
         text = datetime.fromtimestamp(at, zone).strftime("%H:%M")
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{text}</text>')
+        x, anchor = (x, "middle") if x < WIDTH - _HALF_LABEL else (WIDTH, "end")
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>')
     return "".join(parts)
 
 

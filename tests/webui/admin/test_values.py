@@ -158,6 +158,8 @@ def test_charts_have_gaps_where_nothing_is_known() -> None:
     assert svg.count("M", svg.index('class="down"')) == 2
     assert "a &lt;label&gt;" in svg
     assert 'class="down"' not in charts.lines((("down", []),), 0.0, 60.0, UTC, str, "", "x")
+    at_the_end = charts.lines((("down", [1.0] * 121),), 0.0, 60.0, UTC, str, "", "x")
+    assert f'x="{charts.WIDTH}.0" y="{charts.HEIGHT - 6}" text-anchor="end">02:00<' in at_the_end
     assert charts.thin([1.0, 3.0, None, None], 2) == [2.0, None]
     assert ">0.5<" in charts.lines((("down", [1.0]),), 0.0, 60.0, UTC, str, "", "x")
     assert ">0.5<" not in charts.lines((("down", [1.0]),), 0.0, 60.0, UTC, str, "", "x", least=2.0)
