@@ -13,6 +13,25 @@
 #define ABSENT INT64_MIN /* None, where a number may be unknown */
 #define MAX_SAMPLES 4096
 
+/* ---- _usual.c: records, and the packets among them that are left to Python ---- */
+
+typedef struct {
+    int64_t start, end, wire, t;
+} Record;
+
+typedef struct {
+    PyObject_HEAD
+    Record *items;
+    Py_ssize_t count, room;
+} Records;
+
+static inline uint32_t load(const unsigned char *at, int big)
+{
+    if (big)
+        return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    return (uint32_t)at[3] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[1] << 8 | at[0];
+}
+
 /* ---- _usual_flow.c: a direction of a flow ---- */
 
 /* An unacknowledged segment, as `tcp` describes it. */
@@ -96,5 +115,25 @@ extern PyTypeObject table_type;
 Direction *table_find(const Table *self, const unsigned char *key, Py_ssize_t size);
 /* Make the hash one that a sender of packets cannot guess; -1 with an exception set. */
 int table_setup(void);
+
+/* ---- _usual_tcp.c: what becomes of a packet ---- */
+
+typedef struct {
+    PyObject_HEAD
+    Records *records;
+    Py_buffer view;
+    Table *tcp;
+    PyObject *st;
+    Py_ssize_t next, before; /* `before` is where the ethertype is, -1 where there is none */
+    int64_t frame, packets6, bytes6;
+} Unusual;
+
+/* What is called of Python, in the order of `bind`. */
+enum { OPENING_SYN, OPENING, SEGMENT, ESTABLISHED, ROLL, FEED, SLOW_TRIP, CALLS };
+extern PyObject *call[CALLS];
+
+/* Take one packet into the flow table. 1: done; 0: nothing was changed, Python shall look; -1: an exception is set. */
+int usual_take(Unusual *self, const Record *record, int64_t frame);
+int tcp_setup(void);
 
 #endif

@@ -7,13 +7,7 @@ from gateway.analysis.state import State
 
 INTERFACE: int
 
-def bind(
-    opening_syn: Callable[..., bool],
-    roll: Callable[..., None],
-    feed: Callable[..., None],
-    slow_trip: Callable[..., None],
-    /,
-) -> None: ...
+def bind(*calls: Callable[..., Any]) -> None: ...
 def round_floats(tree: object, /) -> None: ...
 
 class Direction(flows.Direction):
@@ -53,6 +47,8 @@ class Trips:
     def __iter__(self) -> Iterator[int]: ...
 
 class Unusual:
+    packets6: int
+    bytes6: int
     def __init__(
         self,
         records: Records,

@@ -5,8 +5,8 @@ state lives in locals, a direction of a flow is an object with slots, and the tw
 exactly the expected sequence number, an ACK that advances) are dealt with in place. Everything else goes to
 `tcp.segment`, one call further.
 
-Where the helper in machine code is there, it takes the usual packets into the same tables first (see `native`), and
-this loop sees the others only.
+Where the helper in machine code is there, it takes TCP over plain IPv4 and IPv6 first (see `native`), by the same rules
+and in the order of this loop, which sees the other packets only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, round_
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
-from gateway.analysis.native import bind, unusual
+from gateway.analysis.native import bind, taken6, unusual
 from gateway.analysis.tcp import roll, segment
 from gateway.analysis.udp import datagram
 
@@ -51,7 +51,7 @@ def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Call
 
 
 _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
-bind(opening_syn, roll, feed, slow_trip)
+bind(opening_syn, opening, segment, established, roll, feed, slow_trip)
 
 
 def run(block: Block, st: State) -> None:
@@ -76,7 +76,8 @@ def run(block: Block, st: State) -> None:
     others = other_bytes = plain_udp = plain_udp_bytes = plain6 = plain6_bytes = 0
     decapsulate = st.decapsulate
     watch = st.watch_mtu
-    for frame, (start, end, wire, t) in unusual(block, before if room != _NOWHERE else -1, st):
+    rest = unusual(block, before if room != _NOWHERE else -1, st)
+    for frame, (start, end, wire, t) in rest:
         # Each layout leaves the same names; `total` counts an IPv4 header of 20 bytes, `doff` is the byte of the TCP
         # header's length, with the VLAN above it. `kind` tells afterwards where the TCP header begins.
         if end - start >= room:
@@ -301,6 +302,9 @@ def run(block: Block, st: State) -> None:
             established(st, d, t, frame, ack, of & 0x3F)
         d.last = t
         d.last_frame = frame
+    packets6, bytes6 = taken6(rest)
+    plain6 += packets6
+    plain6_bytes += bytes6
     plain4 = len(records) - others - plain_udp - plain6
     plain4_bytes = block.wire_bytes - other_bytes - plain_udp_bytes - plain6_bytes
     st.frame += len(records)

@@ -1,9 +1,9 @@
 """The door to the helper in machine code (`_usual.c`): it takes the usual packets, the rest stays Python.
 
 The helper is optional. With it an analysis takes a fraction of the time and gives the same report: directions of flows
-and their table are then its own types, which look to Python like those of `flows`, and it leaves every packet alone
-that is not usual. It is used when it was built for this Python and for these tables; `POSTERN_PURE_PYTHON=1` in the
-environment keeps it out.
+and their table are then its own types, which look to Python like those of `flows`, and it calls the rules in Python for
+every segment that is not usual. It is used when it was built for this Python and for these tables;
+`POSTERN_PURE_PYTHON=1` in the environment keeps it out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.analysis.records import Block, Record
     from gateway.analysis.state import State
 
-_INTERFACE = 2  # which tables and calls these are: see `INTERFACE` in `_usual.c`
+_INTERFACE = 3  # which tables and calls these are: see `INTERFACE` in `_usual.c`
 
 
 def _load() -> Any:  # Any: a module that most installations do not have
@@ -46,15 +46,10 @@ def active() -> bool:
     return _helper is not None
 
 
-def bind(
-    opening_syn: Callable[..., bool],
-    roll: Callable[..., None],
-    feed: Callable[..., None],
-    slow_trip: Callable[..., None],
-) -> None:
-    """Tell the helper what to call."""
+def bind(*calls: Callable[..., Any]) -> None:
+    """Tell the helper what to call, in its order."""
     if _helper is not None:
-        _helper.bind(opening_syn, roll, feed, slow_trip)
+        _helper.bind(*calls)
 
 
 def direction_type(plain: type[Direction]) -> type[Direction]:
@@ -101,3 +96,10 @@ def unusual(block: Block, ethertype_at: int, st: State) -> Iterator[tuple[int, R
         return enumerate(records, st.frame + 1)
     rest: Iterator[tuple[int, Record]] = _helper.Unusual(records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st)
     return rest
+
+
+def taken6(rest: Iterator[tuple[int, Record]]) -> tuple[int, int]:
+    """How many packets over IPv6 the helper has taken on the way through `unusual`, and their bytes on the wire."""
+    if _helper is None or not isinstance(rest, _helper.Unusual):
+        return 0, 0
+    return rest.packets6, rest.bytes6

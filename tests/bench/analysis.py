@@ -32,11 +32,6 @@ _SMALL: Final = 131_072
 _FLOORS: Final = {"small": (250_000, 40), "big": (300_000, 100), "flood": (200_000, 80)}
 _TSHARK: Final = {"small": 2.5, "big": 15.0}
 _WORKER_MORE: Final = 0.05
-_OUT_OF_REACH: Final = {
-    "big": "  why not 15 times: a third of our time goes into the start, reading and hashing the file. Most of the\n"
-    "  rest is Python's own: what the helper knows of a flow are Python's objects, for the rules in Python go on\n"
-    "  from there, and each packet makes about ten new numbers. Flows in a table of its own would lift that."
-}
 _OURS: Final = """
 import sys
 from gateway.analysis.engine import analyze
@@ -291,8 +286,6 @@ def _case(case: str, path: Path, packets: int, rounds: int) -> list[str]:
         print(f"  {ratio:.1f} times tshark")
         if ratio < _TSHARK.get(case, 0):
             missed.append(f"{case}: {ratio:.1f} times tshark, {_TSHARK[case]} wanted")
-            if case in _OUT_OF_REACH:
-                print(_OUT_OF_REACH[case])
     print()
     return missed
 

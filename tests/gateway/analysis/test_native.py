@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.analysis import engine, native
 from gateway.analysis.flows import RESENT, Direction
@@ -20,6 +22,7 @@ from gateway.analysis.settings import Settings
 from rootfs.native import build
 from tests.bench import analysis as bench
 from tests.fuzz.analysis import damaged
+from tests.gateway.analysis import talks
 from tests.gateway.analysis.outcomes import InPython, outcome
 from tests.gateway.analysis.packets import ACK, PSH, START_NS, SYN, Trace, tcp
 from tests.gateway.analysis.test_properties import lossy, mixed
@@ -77,6 +80,23 @@ def windows() -> bytes:
     return trace.pcap()
 
 
+def long_talk() -> bytes:
+    """More round trips than are kept, and then more unacknowledged segments than are kept, of a receiver with room."""
+    trace = Trace()
+    client, server = ("10.0.0.2", 50_000), ("198.51.100.9", 80)
+    trace.add(0.0, tcp(*client, *server, SYN, 99, options=bytes.fromhex("0103030a")))
+    trace.add(0.02, tcp(*server, *client, SYN | ACK, 899, 100, options=bytes.fromhex("01030300")))
+    trace.add(0.021, tcp(*client, *server, ACK, 100, 900))
+    for number in range(6700):
+        t, seq = 0.03 + number * 0.001, 900 + number * 100
+        trace.add(t, tcp(*server, *client, PSH | ACK, seq, 100, bytes(100), ip_id=trace.next_id()))
+        if number < 6000:
+            trip = number * 7 % 600 / 1_000_000
+            trace.add(t + trip, tcp(*client, *server, ACK, 100, seq + 100, ip_id=trace.next_id()))
+    trace.add(8.0, tcp(*client, *server, ACK, 100, 900 + 6500 * 100, ip_id=trace.next_id()))
+    return trace.pcap()
+
+
 def test_reports_of_all_captures_are_the_same(captures: Path, plain: InPython) -> None:
     """Every shared capture gives the same report with the helper and without."""
     paths = sorted(path for path in captures.iterdir() if "pcap" in path.name)
@@ -86,15 +106,15 @@ def test_reports_of_all_captures_are_the_same(captures: Path, plain: InPython) -
         assert outcome(data, Settings()) == plain.outcome(data, Settings()), path.name
 
 
-@pytest.mark.parametrize("settings", [Settings(), _TIGHT], ids=["usual", "tight tables"])
-def test_reports_of_made_captures_are_the_same(settings: Settings, tmp_path: Path, plain: InPython) -> None:
+@pytest.mark.parametrize("bounds", [Settings(), _TIGHT], ids=["usual", "tight tables"])
+def test_reports_of_made_captures_are_the_same(bounds: Settings, tmp_path: Path, plain: InPython) -> None:
     """Loss, wrapped numbers, small windows, cut packets, both byte orders and clocks that run backwards."""
     bench.flood(tmp_path / "flood.pcap", 1000)
     bench.big(tmp_path / "big.pcap", 5_000)
-    for data in (*traces(), windows(), *(path.read_bytes() for path in sorted(tmp_path.iterdir()))):
-        expected = plain.outcome(data, settings)
+    for data in (*traces(), windows(), long_talk(), *(path.read_bytes() for path in sorted(tmp_path.iterdir()))):
+        expected = plain.outcome(data, bounds)
         for block_bytes in (None, 499):
-            assert outcome(data, settings, block_bytes) == expected
+            assert outcome(data, bounds, block_bytes) == expected
 
 
 def test_damaged_captures_give_the_same(captures: Path, plain: InPython) -> None:
@@ -104,8 +124,27 @@ def test_damaged_captures_give_the_same(captures: Path, plain: InPython) -> None
     seeds += [windows()[:40_000], mixed().pcap()]
     for _ in range(120):
         data = damaged(generator, generator.choice(seeds))
-        settings = generator.choice((_TIGHT, Settings()))
-        assert outcome(data, settings) == plain.outcome(data, settings)
+        bounds = generator.choice((_TIGHT, Settings()))
+        assert outcome(data, bounds) == plain.outcome(data, bounds)
+
+
+@given(script=talks.steps, isn=st.sampled_from((1, 1 << 20, 0x7FFFF000, 0xFFFFFF00)), stamps=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_conversations_give_the_same(plain: InPython, script: list[talks.Step], isn: int, stamps: bool) -> None:
+    """Whatever two sides and a network do, in IPv4, IPv6 and a VLAN."""
+    data = talks.talk(script, isn, stamps)
+    assert outcome(data, Settings()) == plain.outcome(data, Settings())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_conversations_give_the_same(seed: int, plain: InPython) -> None:
+    """Long ones with little trouble, so that flows go from the usual to the unusual and back many times."""
+    generator = random.Random(seed)
+    for _ in range(12):
+        script = talks.random_steps(generator, generator.choice((300, 1500)))
+        data = talks.talk(script, generator.choice((1, 0x7FFF0000, 0xFFFF0000)), generator.random() < 0.5)
+        assert outcome(data, Settings()) == plain.outcome(data, Settings())
+        assert outcome(data, _TIGHT, 499) == plain.outcome(data, _TIGHT)
 
 
 def test_usual_packets_do_not_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
