@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.analysis.findings import Findings
 from gateway.analysis.fold import split_key
 from gateway.analysis.measures import SECOND, graded, is_group, percent, raised, short_s, spread
 from gateway.analysis.neighbourhood import membership
-from gateway.analysis.services import service_of
-from gateway.analysis.sessions import of_connection
-from gateway.analysis.udp import U_PAYLOAD
+from gateway.analysis.services import service_by_port
+from gateway.analysis.sessions import Session, of_connection
+from gateway.analysis.udp import U_PAYLOAD, UdpFlow
 from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ _EXPECTED_NAMES: Final = (
 )
 
 
+Folded = tuple[int, int, int, int, int]  # start, end, bytes up and down, frame of a session, see `fold`
+
+
 class Start(NamedTuple):
     """Start of one session, or of a request within one: of datagrams on the same ports after a silence."""
 
@@ -49,27 +52,40 @@ class Start(NamedTuple):
     inside: bool = False
 
 
-def _groups(st: State) -> dict[tuple[bytes, bytes, int, str, str | None], list[Start]]:
-    groups: dict[tuple[bytes, bytes, int, str, str | None], list[Start]] = defaultdict(list)
+def _groups(st: State, least: int) -> Iterator[tuple[bytes, bytes, int, str, list[Start]]]:
+    """Who, to whom, port and protocol of what began at least so often, with the starts; nearly all began once."""
+    sessions: dict[tuple[bytes, bytes, int], list[Session | Folded]] = defaultdict(list)
     for conn in st.connections:
         session = of_connection(conn)
         if session.established and session.syn:
-            name = (session.source, session.target, session.port, "tcp", None)
-            groups[name].append(Start(session.start, session.up + session.down, session.frame))
-    for (source, target, port), rows in st.folded_sessions.items():
-        groups[source, target, port, "tcp", None] += [
-            Start(start, up + down, frame) for start, _, up, down, frame in rows
-        ]
+            sessions[session.source, session.target, session.port].append(session)
+    for name, rows in st.folded_sessions.items():
+        sessions[name] += rows
+    for name, members in sessions.items():
+        if len(members) >= least:
+            yield *name, "tcp", [_start(member) for member in members]
+    flows: dict[tuple[bytes, bytes, int], list[UdpFlow]] = defaultdict(list)
     for flow in st.udp_flows:
         source, target, _, port = split_key(flow.key)
-        if is_group(target):
-            continue
-        size = sum(d[U_PAYLOAD] for d in (flow.orig, flow.resp) if d is not None) // len(flow.starts)
-        # What nobody answers is no session, and a keep-alive on the same ports begins none.
-        groups[source, target, port, "udp", None] += [
-            Start(t, size, frame, number > 0 or flow.resp is None) for number, (t, frame) in enumerate(flow.starts)
-        ]
-    return groups
+        flows[source, target, port].append(flow)
+    for name, talks in flows.items():
+        enough = len(talks) >= least or sum(len(flow.starts) for flow in talks) >= least
+        if enough and not is_group(name[1]):
+            yield *name, "udp", [start for flow in talks for start in _requests(flow)]
+
+
+def _start(session: Session | Folded) -> Start:
+    if isinstance(session, Session):
+        return Start(session.start, session.up + session.down, session.frame)
+    start, _, up, down, frame = session
+    return Start(start, up + down, frame)
+
+
+def _requests(flow: UdpFlow) -> Iterable[Start]:
+    """What nobody answers is no session, and a keep-alive on the same ports begins none."""
+    size = sum(d[U_PAYLOAD] for d in (flow.orig, flow.resp) if d is not None) // len(flow.starts)
+    unanswered = flow.resp is None
+    return [Start(t, size, frame, number > 0 or unanswered) for number, (t, frame) in enumerate(flow.starts)]
 
 
 def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
@@ -77,8 +93,8 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
     rows: list[PeriodicRow] = []
     limits, periodic = st.settings.beacon, st.settings.periodic
     local = membership(st)
-    for (source, target, port, proto, _), starts in _groups(st).items():
-        if len(starts) < min(limits.min_starts, periodic.min_starts) or source in scanners:
+    for source, target, port, proto, starts in _groups(st, min(limits.min_starts, periodic.min_starts)):
+        if source in scanners:
             continue
         starts.sort()
         merged = [starts[0]]
@@ -90,7 +106,7 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> list[PeriodicRow]:
             continue
         period, scatter = spread(_gaps(merged))
         name = _name(st, source, target)
-        service = service_of(st, None, name, proto, port)[0] or f"{proto}/{port}"
+        service = service_by_port(proto, port) or f"{proto}/{port}"
         if scatter <= periodic.max_spread and period >= limits.min_period_s and len(rows) < st.settings.tables.rows:
             rows.append(
                 {

@@ -40,7 +40,10 @@ def detect(st: State, out: Findings) -> None:
         down = flow.resp[U_PAYLOAD] if flow.resp is not None else 0
         row = sums[source, target, port, "udp"]
         _add(row, flow.orig[U_PAYLOAD], down, flow.time, flow.orig[U_LAST], flow.frame, flow.name, limits.window_s)
+    least = min(limits.low_bytes, limits.medium_bytes, limits.high_bytes, limits.new_peer_bytes, limits.odd_port_bytes)
     for (source, target, port, proto), (up, down, first, last, frames, name) in sums.items():
+        if up < least:
+            continue
         ratio = up / max(1, down)
         odd = (proto, port) not in PORTS
         name = name or st.dns.addresses.get(target)
@@ -90,6 +93,11 @@ def _add(
 ) -> None:
     """Add a flow; one that begins long after the window of those before starts the sum anew if it is larger."""
     lasted = (last - first) / SECOND
+    if not row[4] and lasted <= window_s:  # the first, and mostly the only one
+        row[0], row[1], row[2], row[3] = up, down, first, max(row[3], last)
+        row[4].append(frame)
+        row[5] = row[5] or name
+        return
     if lasted > window_s:
         # Only what went within one window counts: a camera that streams all day is no burglar.
         up, down = round(up * window_s / lasted), round(down * window_s / lasted)

@@ -34,10 +34,11 @@ def detect(st: State, out: Findings) -> Flooded:
     reflected = _amplification(st, out)
     sent: dict[bytes, int] = defaultdict(int)
     for flow in st.udp_flows:
+        source, target, _, _ = split_key(flow.key)
         if flow.resp is not None:
-            sent[split_key(flow.key)[1]] += flow.resp[U_PACKETS]
+            sent[target] += flow.resp[U_PACKETS]
         if flow.orig is not None:
-            sent[split_key(flow.key)[0]] += flow.orig[U_PACKETS]
+            sent[source] += flow.orig[U_PACKETS]
     limits = st.settings.flood
     # A reflection is a flood of which more is known.
     others = {address: row for address, row in st.targets.items() if 2 * reflected.get(address, 0) < row[U_T_TOTAL]}
@@ -128,7 +129,7 @@ def _packets(
     limits = st.settings.flood
     flooded: set[bytes] = set()
     for target, row in targets.items():
-        if is_group(target):
+        if not row[T_BINS] or is_group(target):  # it never saw a busy second
             continue
         answered = answers.get(target, 0)
         if answered >= limits.completed_share * row[U_T_TOTAL]:

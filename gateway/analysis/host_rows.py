@@ -33,40 +33,62 @@ _MAX_PAIRS = 20_000
 def add_live_flows(st: State) -> list[PairRow]:
     """Add the flows still in the tables to the host counters (once, at the end) and return the largest pairs."""
     pairs: dict[tuple[bytes, bytes], list[int]] = {}
+    hosts = st.hosts
 
-    def take(key: bytes, counts: tuple[int, int, int, int]) -> list[Any] | None:
+    def take(key: bytes, sent: int, received: int, sent_bytes: int, received_bytes: int) -> list[Any] | None:
         source, target, _, _ = split_key(key)
-        own = add_traffic(st, source, target, *counts)
-        swapped = target < source
-        name = (target, source) if swapped else (source, target)
+        own, other = hosts.get(source), hosts.get(target)
+        if own is None or other is None:
+            own = add_traffic(st, source, target, sent, received, sent_bytes, received_bytes)
+        else:  # the same in place: nearly all hosts are met again and again
+            own[HOST_TX] += sent
+            own[HOST_RX] += received
+            own[HOST_TX_BYTES] += sent_bytes
+            own[HOST_RX_BYTES] += received_bytes
+            own[HOST_FLOWS] += 1
+            other[HOST_TX] += received
+            other[HOST_RX] += sent
+            other[HOST_TX_BYTES] += received_bytes
+            other[HOST_RX_BYTES] += sent_bytes
+            other[HOST_FLOWS] += 1
+        if target < source:
+            name = (target, source)
+            sent_bytes, received_bytes = received_bytes, sent_bytes
+        else:
+            name = (source, target)
         row = pairs.get(name)
-        if row is None:
-            if len(pairs) >= _MAX_PAIRS:
-                return own
-            row = pairs[name] = [0, 0, 0, 0]
-        row[0] += counts[0] + counts[1]
-        row[1 + swapped] += counts[2]
-        row[2 - swapped] += counts[3]
-        row[3] += 1
+        if row is not None:
+            row[0] += sent + received
+            row[1] += sent_bytes
+            row[2] += received_bytes
+            row[3] += 1
+        elif len(pairs) < _MAX_PAIRS:
+            pairs[name] = [sent + received, sent_bytes, received_bytes, 1]
         return own
 
     for conn in st.connections:
-        counts = [0, 0, 0, 0]
-        for index, d in enumerate((conn.orig, conn.resp)):
-            if d is not None:
-                counts[index], counts[2 + index] = d.packets, d.bytes
-        row = take(conn.key, (counts[0], counts[1], counts[2], counts[3]))
+        orig, resp = conn.orig, conn.resp
+        row = take(
+            conn.key,
+            0 if orig is None else orig.packets,
+            0 if resp is None else resp.packets,
+            0 if orig is None else orig.bytes,
+            0 if resp is None else resp.bytes,
+        )
         if row is not None and conn.syn_frame is not None:
             row[HOST_SYN] += 1
             row[HOST_ANSWERED] += conn.syn_ack_time is not None
     for flow in st.udp_flows:
-        counts = [0, 0, 0, 0]
-        for index, way in enumerate((flow.orig, flow.resp)):
-            if way is not None:
-                counts[index], counts[2 + index] = way[U_PACKETS], way[U_BYTES]
-        take(flow.key, (counts[0], counts[1], counts[2], counts[3]))
+        up, down = flow.orig, flow.resp
+        take(
+            flow.key,
+            0 if up is None else up[U_PACKETS],
+            0 if down is None else down[U_PACKETS],
+            0 if up is None else up[U_BYTES],
+            0 if down is None else down[U_BYTES],
+        )
     for key, half in attempts(st):
-        row = take(key, attempt_traffic(half))
+        row = take(key, *attempt_traffic(half))
         if row is not None:
             row[HOST_SYN] += 1
             row[HOST_ANSWERED] += half[11] is not None

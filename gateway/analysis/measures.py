@@ -25,14 +25,15 @@ def stats_ms(samples: Sequence[int] | None) -> Stats | None:
     if not samples:
         return None
     ordered = sorted(samples)
-    mean = sum(ordered) / len(ordered)
+    count = len(ordered)
+    mean = sum(ordered) / count
     return {
-        "n": len(ordered),
+        "n": count,
         "min": ordered[0] / MS,
         "median": rank(ordered, 0.5) / MS,
         "p95": rank(ordered, 0.95) / MS,
         "max": ordered[-1] / MS,
-        "stdev": math.dist(ordered, [mean] * len(ordered)) / math.sqrt(len(ordered)) / MS,
+        "stdev": math.dist(ordered, [mean] * count) / math.sqrt(count) / MS,
     }
 
 

@@ -6,22 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.arp import A_CONFLICTS, A_FRAMES, A_MACS, A_PROBES, A_REPLIES, A_REQUESTS, A_UNANSWERED, A_UNASKED
 from gateway.analysis.dhcp import outcome
-from gateway.analysis.dns import (
-    R_ANSWERS,
-    R_FRAME,
-    R_KEY,
-    R_NAME,
-    R_NS,
-    R_RCODE,
-    R_RESPONSE,
-    R_RETRIES,
-    R_STATUS,
-    R_TIME,
-    R_TRANSPORT,
-    R_TYPE,
-    RCODES,
-    TYPES,
-)
+from gateway.analysis.dns import R_ANSWERS, R_KEY, R_STATUS, RCODES, TYPES
 from gateway.analysis.flows import Connection
 from gateway.analysis.fold import split_key
 from gateway.analysis.icmp import (
@@ -51,25 +36,26 @@ def dns(st: State, exempt: list[str]) -> Dns:
     """The DNS section; `exempt` are parents that a tunnel detector passed over, with the reason."""
     table = st.dns
     rows: list[Any] = []
-    for row in table.rows:
-        source, target, sport, _ = split_key(row[R_KEY])
-        asked = row[R_STATUS] not in ("unsolicited", "announcement")
+    for t, frame, response, key, transport, name, kind, rcode, status, waited, answers, retries in table.rows:
+        client, server, port, server_port = split_key(key)
+        if status == "unsolicited" or status == "announcement":
+            client, server, port = server, client, server_port
         rows.append(
             {
-                "t": st.seconds(row[R_TIME]),
-                "frame": row[R_FRAME],
-                "response_frame": row[R_RESPONSE],
-                "client": st.address_text(source if asked else target),
-                "client_port": sport if asked else split_key(row[R_KEY])[3],
-                "server": st.address_text(target if asked else source),
-                "transport": row[R_TRANSPORT],
-                "name": row[R_NAME],
-                "type": TYPES.get(row[R_TYPE] & 0x7FFF, f"TYPE{row[R_TYPE] & 0x7FFF}"),
-                "rcode": RCODES.get(row[R_RCODE], str(row[R_RCODE])) if row[R_RCODE] is not None else None,
-                "status": row[R_STATUS],
-                "ms": row[R_NS] / MS if row[R_NS] is not None else None,
-                "answers": row[R_ANSWERS],
-                "retries": row[R_RETRIES],
+                "t": st.seconds(t),
+                "frame": frame,
+                "response_frame": response,
+                "client": st.address_text(client),
+                "client_port": port,
+                "server": st.address_text(server),
+                "transport": transport,
+                "name": name,
+                "type": TYPES.get(kind & 0x7FFF) or f"TYPE{kind & 0x7FFF}",
+                "rcode": (RCODES.get(rcode) or str(rcode)) if rcode is not None else None,
+                "status": status,
+                "ms": waited / MS if waited is not None else None,
+                "answers": answers,
+                "retries": retries,
             }
         )
     servers: list[Any] = [
@@ -161,13 +147,18 @@ def http(st: State) -> Http:
                 "server": server,
                 "port": port,
                 "ttfb_ms": row["ttfb"] / MS if row["ttfb"] is not None else None,
-                **{
-                    name: row[name]
-                    for name in ("frame", "response_frame", "method", "host", "path", "status", "response_bytes",
-                                 "content_type", "user_agent", "probe")
-                },
+                "frame": row["frame"],
+                "response_frame": row["response_frame"],
+                "method": row["method"],
+                "host": row["host"],
+                "path": row["path"],
+                "status": row["status"],
+                "response_bytes": row["response_bytes"],
+                "content_type": row["content_type"],
+                "user_agent": row["user_agent"],
+                "probe": row["probe"],
             }
-        )  # fmt: skip
+        )
     return {
         "total": table.total,
         "requests": table.requests,

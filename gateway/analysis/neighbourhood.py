@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,12 @@ _SHARE: Final = 0.9  # of the connections that a prefix takes part in to be ours
 def membership(st: State) -> Callable[[bytes], bool]:
     """A test whether an address is local; to be made once the whole file is read."""
     ours = frozenset(st.icmp.prefixes) or _usual(st)
-    return lambda address: is_local(address) or address[:_PREFIX] in ours
+
+    @lru_cache(maxsize=4096)  # flow after flow asks for the same addresses
+    def local(address: bytes) -> bool:
+        return is_local(address) or address[:_PREFIX] in ours
+
+    return local
 
 
 def _usual(st: State) -> frozenset[bytes]:

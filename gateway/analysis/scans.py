@@ -339,6 +339,8 @@ def _udp_scans(st: State, out: Findings, flooded: set[bytes]) -> set[bytes]:
         )
     scanners = set()
     for (source, target), tries in found.items():
+        if len(tries) < limits.udp_ports:
+            continue
         tries.sort()
         best = _window(
             tries, int(limits.window_s * SECOND), lambda one: one.target, lambda one: one.port, limits.udp_failed_share

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from gateway.analysis.flows import Direction, UdpDirection
+from gateway.analysis.flows import Connection, Direction, UdpDirection
 from gateway.analysis.fold import split_key
-from gateway.analysis.udp import U_BYTES, U_FIRST, U_LAST, U_PACKETS, U_PAYLOAD
+from gateway.analysis.udp import U_BYTES, U_FIRST, U_LAST, U_PACKETS, U_PAYLOAD, UdpFlow
 
 if TYPE_CHECKING:
     from gateway.analysis.report import ServiceRow
@@ -71,7 +71,8 @@ PORTS: Final = {
 }
 
 
-Guess = tuple[str, float, str]
+Guess = tuple[str, float, str]  # service, confidence, reason
+_NO_SERVICE: Final = (None, None, None)
 SECOND: Final = 1_000_000_000
 # What a flow on an unknown port looks like
 _BULK_BYTES, _BULK_SEGMENT = 100_000, 800
@@ -104,63 +105,68 @@ def shape_of_udp(orig: UdpDirection | None, resp: UdpDirection | None) -> Guess 
     return None
 
 
-def service_of(
-    st: State,
-    seen: Guess | None,
-    name: str | None,
-    proto: str,
-    port: int,
-    other: int = 0,
-    shape: Guess | None = None,
-) -> tuple[str | None, float | None, str | None]:
-    """Service, confidence and reason of a flow whose server has `port`; its shape where nothing else tells."""
-    if seen is not None:
-        return seen
-    known = PORTS.get((proto, port)) or (PORTS.get((proto, other)) if other and other < 1024 else None)
-    if known is not None:
-        return known, 0.7, "port"
-    return shape if shape is not None else (None, None, None)
+def service_by_port(proto: str, port: int, other: int = 0) -> str | None:
+    """The service that is usual at the server's port, or at the client's where that is one of a service."""
+    return PORTS.get((proto, port)) or (PORTS.get((proto, other)) if other and other < 1024 else None)
+
+
+def service_of_tcp(conn: Connection, port: int, sport: int = 0) -> Guess | tuple[None, None, None]:
+    """What a connection to `port` is used for; its shape is looked at only where nothing else tells."""
+    if conn.service is not None:
+        return conn.service
+    known = service_by_port("tcp", port, sport)
+    return (known, 0.7, "port") if known is not None else shape_of_tcp(conn.orig, conn.resp) or _NO_SERVICE
+
+
+def service_of_udp(flow: UdpFlow, sport: int, port: int) -> Guess | tuple[None, None, None]:
+    """What a UDP flow between these ports is used for."""
+    if flow.service is not None:
+        return flow.service
+    known = service_by_port("udp", port, sport)
+    return (known, 0.7, "port") if known is not None else shape_of_udp(flow.orig, flow.resp) or _NO_SERVICE
 
 
 def build(st: State) -> list[ServiceRow]:
     """Services by bytes, counted at the server's port."""
-    table: dict[tuple[str, str, int], list[float]] = {}
-    reasons: dict[tuple[str, str, int], tuple[str, float]] = {}
-
-    def take(
-        proto: str, key: bytes, seen: Guess | None, name: str | None, packets: int, size: int, shape: Guess | None
-    ) -> None:
-        _, _, sport, port = split_key(key)
-        service, confidence, why = service_of(st, seen, name, proto, port, sport, shape)
-        if service is None:
-            service, confidence, why = "other", 0.0, "none"
-            port = 0
-        row = table.setdefault((service, proto, port), [0, 0, 0])
-        row[0] += 1
-        row[1] += packets
-        row[2] += size
-        reasons.setdefault((service, proto, port), (why or "none", confidence or 0.0))
-
+    # service, protocol and port -> flows, packets, bytes, reason and confidence of the first
+    table: dict[tuple[str, str, int], list[Any]] = {}
     for conn in st.connections:
-        packets = sum(d.packets for d in (conn.orig, conn.resp) if d is not None)
-        size = sum(d.bytes for d in (conn.orig, conn.resp) if d is not None)
-        take("tcp", conn.key, conn.service, conn.name, packets, size, shape_of_tcp(conn.orig, conn.resp))
+        _, _, sport, port = split_key(conn.key)
+        service, confidence, why = service_of_tcp(conn, port, sport)
+        name = (service, "tcp", port) if service is not None else ("other", "tcp", 0)
+        row = table.get(name)
+        if row is None:
+            row = table[name] = [0, 0, 0, why or "none", confidence or 0.0]
+        row[0] += 1
+        for d in (conn.orig, conn.resp):
+            if d is not None:
+                row[1] += d.packets
+                row[2] += d.bytes
     for flow in st.udp_flows:
-        packets = sum(d[U_PACKETS] for d in (flow.orig, flow.resp) if d is not None)
-        size = sum(d[U_BYTES] for d in (flow.orig, flow.resp) if d is not None)
-        take("udp", flow.key, flow.service, flow.name, packets, size, shape_of_udp(flow.orig, flow.resp))
+        _, _, sport, port = split_key(flow.key)
+        service, confidence, why = service_of_udp(flow, sport, port)
+        name = (service, "udp", port) if service is not None else ("other", "udp", 0)
+        row = table.get(name)
+        if row is None:
+            row = table[name] = [0, 0, 0, why or "none", confidence or 0.0]
+        row[0] += 1
+        for way in (flow.orig, flow.resp):
+            if way is not None:
+                row[1] += way[U_PACKETS]
+                row[2] += way[U_BYTES]
     ordered = sorted(table.items(), key=lambda item: (-item[1][2], item[0]))[:100]
+    total = max(1, st.wire_bytes)
     return [
         {
             "service": service,
             "proto": proto,
             "port": port,
-            "why": reasons[service, proto, port][0],
-            "confidence": reasons[service, proto, port][1],
-            "flows": int(row[0]),
-            "packets": int(row[1]),
-            "bytes": int(row[2]),
-            "share": row[2] / max(1, st.wire_bytes),
+            "why": why,
+            "confidence": confidence,
+            "flows": flows,
+            "packets": packets,
+            "bytes": octets,
+            "share": octets / total,
         }
-        for (service, proto, port), row in ordered
+        for (service, proto, port), (flows, packets, octets, why, confidence) in ordered
     ]

@@ -246,10 +246,9 @@ class State:
         """Seconds after the first packet."""
         return (t - (self.first_ns or 0)) / SECOND
 
-    def record_offset(self, packet_offset: int) -> int:
-        """Where the record of a packet begins, given where the packet begins in the unpacked file."""
-        header = max(self.interfaces, key=lambda item: item.packets).header if self.interfaces else 0
-        return packet_offset - header
+    def record_header(self) -> int:
+        """Bytes of a record before its packet: the record of a packet begins so far before it in the unpacked file."""
+        return max(self.interfaces, key=lambda item: item.packets).header if self.interfaces else 0
 
     def flow_frame(self, key: bytes, protocol: int) -> int | None:
         """The first frame, and so the name, of the flow with these addresses and ports; None if it is not in a
