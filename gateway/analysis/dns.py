@@ -156,6 +156,13 @@ def read_name(buf: bytes, at: int, base: int, end: int) -> tuple[str, int] | Non
     return ".".join(labels), after if after >= 0 else at
 
 
+@lru_cache(maxsize=1024)  # an answer repeats its question, and a client its names
+def _plain_name(raw: bytes) -> tuple[str, str] | None:
+    """A name and its small letters, of bytes that end with their first zero; None if that is not where it ends."""
+    found = read_name(raw, 0, len(raw), len(raw))  # whatever it points to lies behind it, which is refused
+    return (found[0], found[0].lower()) if found is not None and found[1] == len(raw) else None
+
+
 @lru_cache(maxsize=1024)
 def parent_of(name: str) -> str:
     """The part of a name that somebody registered: its last two labels, three under `co.uk` and its like."""
@@ -176,19 +183,27 @@ def message(
     response = bool(flags & 0x8000)
     if flags >> 11 & 15 not in (0, 4, 5) or questions > 64:
         return False
-    name, kind = "", 0
+    name, lowered, kind = "", "", 0
     position = at + 12
     if questions:
-        found = read_name(buf, position, at, end)
-        if found is None or found[1] + 4 > end:
-            if found is None and not cut:
-                table.malformed += 1
-            table.queries += not response
-            table.responses += response
-            if response:
-                _rcode(table, flags & 15)
-            return True
-        name, position = found
+        # The usual question ends with its first zero: then its bytes alone say what it is.
+        stop = buf.find(0, position, min(end, position + _MAX_NAME)) + 1
+        plain = _plain_name(buf[position:stop]) if position < stop <= end - 4 else None
+        if plain is not None:
+            name, lowered = plain
+            position = stop
+        else:
+            found = read_name(buf, position, at, end)
+            if found is None or found[1] + 4 > end:
+                if found is None and not cut:
+                    table.malformed += 1
+                table.queries += not response
+                table.responses += response
+                if response:
+                    _rcode(table, flags & 15)
+                return True
+            name, position = found
+            lowered = name.lower()
         kind = buf[position] << 8 | buf[position + 1]
         position += 4
         for _ in range(questions - 1):
@@ -198,22 +213,17 @@ def message(
             position = found[1] + 4
             if not response:
                 _count_name(st, found[0])
-    if len(key) < 36:
-        source, target, sport, dport = key[:4], key[4:8], key[8:10], key[10:12]
-    else:
-        source, target, sport, dport = key[:16], key[16:32], key[32:34], key[34:36]
-    if transport in ("mdns", "llmnr"):
-        announced(st, source, t, frame)
+    if transport != "udp" and transport != "tcp":
+        announced(st, key[:4] if len(key) < 36 else key[:16], t, frame)
     if response:
         table.responses += 1
         _rcode(table, flags & 15)
         texts, size = _answers(st, buf, position, at, end, answers, name, transport)
-        _response(st, (target + dport, ident, name.lower(), kind), source, target, flags, texts, size,
-                  t, frame, transport, name, kind, end - at, key)  # fmt: skip
+        _response(st, ident, lowered, flags, texts, size, t, frame, transport, name, kind, end - at, key)
         return True
     table.queries += 1
     _count_name(st, name)
-    _query(st, (source + sport, ident, name.lower(), kind), source, key, t, frame, transport, name, kind, end - at)
+    _query(st, ident, lowered, key, t, frame, transport, name, kind)
     return True
 
 
@@ -238,8 +248,11 @@ def announced(st: State, source: bytes, t: int, frame: int) -> None:
 
 def _count_name(st: State, name: str) -> None:
     names = st.dns.names
-    if len(names) < st.settings.tables.names or name in names:
-        names[name] = names.get(name, 0) + 1
+    seen = names.get(name)
+    if seen is not None:
+        names[name] = seen + 1
+    elif len(names) < st.settings.tables.names:
+        names[name] = 1
 
 
 def _rcode(table: DnsTable, rcode: int) -> None:
@@ -247,21 +260,17 @@ def _rcode(table: DnsTable, rcode: int) -> None:
 
 
 def _query(
-    st: State,
-    pending_key: tuple[bytes, int, str, int],
-    client: bytes,
-    key: bytes,
-    t: int,
-    frame: int,
-    transport: str,
-    name: str,
-    kind: int,
-    size: int,
+    st: State, ident: int, lowered: str, key: bytes, t: int, frame: int, transport: str, name: str, kind: int
 ) -> None:
     table = st.dns
     if transport == "mdns":
         _row(st, [t, frame, None, key, transport, name, kind, None, "query", None, [], 0])
         return
+    if len(key) < 36:
+        client, place = key[:4], key[:4] + key[8:10]
+    else:
+        client, place = key[:16], key[:16] + key[32:34]
+    pending_key = (place, ident, lowered, kind)
     waiting = table.pending.get(pending_key)
     if waiting is not None and 0 <= t - waiting[R_TIME] < st.settings.dns.retry_s * SECOND:
         waiting[R_RETRIES] += 1
@@ -312,9 +321,8 @@ def _row(st: State, row: list[Any]) -> None:
 
 def _response(
     st: State,
-    pending_key: tuple[bytes, int, str, int],
-    server: bytes,
-    client: bytes,
+    ident: int,
+    lowered: str,
     flags: int,
     texts: list[str],
     answer_bytes: int,
@@ -332,6 +340,11 @@ def _response(
         _row(st, [t, frame, None, key, transport, texts[0].split(" ")[0] if texts and not name else name, kind, rcode,
                   "announcement", None, texts, 0])  # fmt: skip
         return
+    if len(key) < 36:
+        server, client, place = key[:4], key[4:8], key[4:8] + key[10:12]
+    else:
+        server, client, place = key[:16], key[16:32], key[16:32] + key[34:36]
+    pending_key = (place, ident, lowered, kind)
     row: list[Any] | None = table.pending.pop(pending_key, None)
     if row is None:
         table.statuses["unsolicited"] = table.statuses.get("unsolicited", 0) + 1
@@ -388,9 +401,11 @@ def finish(st: State, row: list[Any], server: bytes | None = None) -> None:
     table.statuses[status] = table.statuses.get(status, 0) + 1
     if row[R_TRANSPORT] == "llmnr" or status == "unanswered-at-end":
         return
-    if len(table.servers) >= 4096 and server not in table.servers:
-        return
-    stats = table.servers.setdefault(server, ServerStats())
+    stats = table.servers.get(server)
+    if stats is None:
+        if len(table.servers) >= 4096:
+            return
+        stats = table.servers[server] = ServerStats()
     stats.transactions += 1
     if status in ("timeout", "error", "refused"):
         stats.failures += 1
@@ -451,7 +466,6 @@ def _answer_text(
     transport: str,
 ) -> str:
     data = buf[at : at + size]
-    text = ""
     if (kind == 1 and size == 4) or (kind == 28 and size == 16):
         text = st.address_text(data)
         _remember(st, data, asked or owner)
@@ -469,7 +483,7 @@ def _answer_text(
         text = data[1 : 1 + data[0]].decode("utf-8", "replace")[:120]
     else:
         text = f"{size} bytes"
-    shown = f"{TYPES.get(kind, f'TYPE{kind}')} {text}"
+    shown = f"{TYPES.get(kind) or f'TYPE{kind}'} {text}"
     return f"{owner} {shown}" if transport == "mdns" else shown
 
 

@@ -58,7 +58,7 @@ from gateway.analysis.words import SCHEMA
 if TYPE_CHECKING:
     from gateway.analysis.report import Finding, GapRow, Report
 
-__all__ = ["AnalysisRefused", "Progress", "Report", "Settings", "analyze"]
+__all__ = ["AnalysisRefused", "Progress", "Settings", "analyze"]
 
 _PROGRESS_S = 0.25
 _CLOCK_STEP_NS = 1_000_000
@@ -192,12 +192,13 @@ def _finish_tables(st: State) -> None:
     udp.close_targets(st.targets)
     udp.close_targets(st.icmp_targets)
     for conn in st.connections:
-        applications.at_end(conn)
+        if conn.app is not None:
+            applications.at_end(conn)
         for d in (conn.orig, conn.resp):
             if d is not None:
                 tcp.at_end(d, st.max_ns)
                 settle(d)
-                if d.rtts is not None:
+                if d.rtts is not None and len(d.rtts) > 1:
                     d.rtts = array("Q", sorted(d.rtts))  # once, for four readers
         if conn.name is not None and not conn.name[:1].isdigit() and len(st.names_seen) < st.settings.tables.names:
             st.names_seen[split_key(conn.key)[1]] = conn.name

@@ -8,8 +8,8 @@ Wireshark's language and works when pasted: frame numbers for up to 50 frames, e
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.words import SEVERITIES, FindingClass, Severity
@@ -162,7 +162,7 @@ def _allow_entries(text: str) -> list[tuple[str, str, str, str, str, str]]:
 
 
 def _fits(row: Finding, source: str, target: str, port: str, until: str) -> bool:
-    if until != "*" and datetime.now(UTC).date().isoformat() > until:
+    if until != "*" and time.strftime("%Y-%m-%d", time.gmtime()) > until:
         return False
     return (
         source in ("*", row["hosts"].get("source"))

@@ -41,6 +41,9 @@ METHODS: Final = (
     b"RPC_OUT_DATA ",
 )
 _BEGINNINGS: Final = (*METHODS, b"HTTP/1.")
+_KEPT: Final = frozenset(
+    {b"host", b"user-agent", b"authorization", b"content-length", b"content-type", b"transfer-encoding"}
+)
 _MAX_HEADER: Final = 16_384
 _MAX_WAITING: Final = 512
 _PROBES: Final = {
@@ -206,10 +209,13 @@ def _message(
     for line in lines[1:128]:
         name, colon, value = line.partition(b":")
         if colon:
-            fields.setdefault(name.strip().lower(), value.strip())
-    chunked = b"chunked" in fields.get(b"transfer-encoding", b"").lower()
-    raw = fields.get(b"content-length", b"")
-    size = int(raw) if raw.isdigit() and len(raw) < 16 else None
+            name = name.strip().lower()
+            if name in _KEPT and name not in fields:
+                fields[name] = value.strip()
+    coding = fields.get(b"transfer-encoding")
+    chunked = coding is not None and b"chunked" in coding.lower()
+    raw = fields.get(b"content-length")
+    size = int(raw) if raw is not None and raw.isdigit() and len(raw) < 16 else None
     if first.startswith(b"HTTP/"):
         return _response(st, conn, talk, first, fields, None if chunked else size, first_time, first_frame)
     _request(st, conn, talk, first, fields, t, first_frame)
@@ -230,7 +236,8 @@ def _request(
     frame: int,
 ) -> None:
     table = st.http
-    method, _, rest = first.partition(b" ")
+    verb, _, rest = first.partition(b" ")
+    method = verb.decode("utf-8", "replace")[:16]
     path = rest.partition(b" ")[0].partition(b"?")[0]
     host = _text(fields.get(b"host"), 253)
     row: dict[str, Any] = {
@@ -238,15 +245,15 @@ def _request(
         "frame": frame,
         "response_frame": None,
         "flow": conn,
-        "method": _text(method, 16) or "",
+        "method": method,
         "host": host,
-        "path": _text(path, 253) or "",
+        "path": path.decode("utf-8", "replace")[:253],
         "status": None,
         "ttfb": None,
         "response_bytes": None,
         "content_type": None,
         "user_agent": _text(fields.get(b"user-agent"), 120),
-        "probe": _PROBES.get((host or "").lower().partition(":")[0]),
+        "probe": _PROBES.get(host.lower().partition(":")[0]) if host is not None else None,
         "credentials": b"authorization" in fields,
     }
     table.total += 1
@@ -256,16 +263,19 @@ def _request(
     if host is not None:
         if conn.name is None:
             conn.name = host
-        if len(table.hosts) < cap or host in table.hosts:
-            table.hosts[host] = table.hosts.get(host, 0) + 1
-    if len(table.methods) < 64 or row["method"] in table.methods:
-        table.methods[row["method"]] = table.methods.get(row["method"], 0) + 1
+        hosts = table.hosts
+        if host in hosts:
+            hosts[host] += 1
+        elif len(hosts) < cap:
+            hosts[host] = 1
+    if len(table.methods) < 64 or method in table.methods:
+        table.methods[method] = table.methods.get(method, 0) + 1
     if len(table.rows) < st.settings.tables.rows:
         table.rows.append(row)
     talk.waiting.append(row)
     if len(talk.waiting) > _MAX_WAITING:
         del talk.waiting[0]
-    if fields.get(b"authorization", b"")[:6].lower() == b"basic ":
+    if row["credentials"] and fields[b"authorization"][:6].lower() == b"basic ":
         conn.event("cleartext-login", frame, t, st.frames_cap)
 
 
@@ -295,10 +305,11 @@ def _response(
     row["response_frame"] = frame
     row["response_bytes"] = size
     row["content_type"] = _text(fields.get(b"content-type"), 80)
-    if t >= row["t"]:
-        row["ttfb"] = t - row["t"]
-        st.server_wait(conn, t - row["t"], frame)
-        if row["ttfb"] > st.settings.http.slow_s * 1_000_000_000:
+    waited = t - row["t"]
+    if waited >= 0:
+        row["ttfb"] = waited
+        st.server_wait(conn, waited, frame)
+        if waited > st.settings.http.slow_s * 1_000_000_000:
             conn.event("http-slow", frame, t, st.frames_cap)
     key = conn.key
     pair = (key[:4], key[4:8]) if len(key) < 36 else (key[:16], key[16:32])

@@ -8,26 +8,15 @@ read.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis import tls
-from gateway.analysis.aes import encrypt_block, expand_key, gcm_decrypt
 
 if TYPE_CHECKING:
     from gateway.analysis.state import State
 
 _V1: Final = 0x00000001
 _V2: Final = 0x6B3343CF
-_SALT: Final = {
-    _V1: bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"),
-    _V2: bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"),
-}
-_LABELS: Final = {
-    _V1: (b"quic key", b"quic iv", b"quic hp"),
-    _V2: (b"quicv2 key", b"quicv2 iv", b"quicv2 hp"),
-}
 # Packet type bits of the long header: version 2 turned them round by one.
 _INITIAL: Final = {_V1: 0, _V2: 1}
 _RETRY: Final = {_V1: 3, _V2: 0}
@@ -70,7 +59,7 @@ class QuicFlow:
         self.ja4: str | None = None
 
 
-def _variable(buf: bytes, at: int, end: int) -> tuple[int, int] | None:
+def variable(buf: bytes, at: int, end: int) -> tuple[int, int] | None:
     """A variable-length integer and the position behind it (RFC 9000 section 16)."""
     if at >= end:
         return None
@@ -118,49 +107,14 @@ def datagram(
             if not known.opened:
                 st.quic_opened += 1
             known.opened += 1
-            _open(st, known, buf, at, end, version)
+            # The tables of its cipher take as long as a small capture, and most captures have no QUIC.
+            from gateway.analysis.quic_initial import opened
+
+            clear = opened(buf, at, end, version)
+            if clear is not None:
+                _frames(known, clear)
+                _hello(known)
     return True
-
-
-def _expand(secret: bytes, label: bytes, size: int) -> bytes:
-    """HKDF-Expand-Label of TLS 1.3 for up to 32 bytes (RFC 8446 section 7.1)."""
-    name = b"tls13 " + label
-    info = size.to_bytes(2, "big") + bytes([len(name)]) + name + b"\0\x01"
-    return hmac.new(secret, info, hashlib.sha256).digest()[:size]
-
-
-def _open(st: State, known: QuicFlow, buf: bytes, at: int, end: int, version: int) -> None:
-    """Decrypt a client's Initial and put its CRYPTO frames together."""
-    position = at + 5
-    size = buf[position]
-    destination = buf[position + 1 : position + 1 + size]
-    position += 1 + size
-    if position >= end or size > 20:
-        return
-    position += 1 + buf[position]
-    token = _variable(buf, position, end)
-    if token is None:
-        return
-    length = _variable(buf, token[1] + token[0], end)
-    if length is None:
-        return
-    number_at = length[1]
-    if number_at + 20 > end:
-        return
-    secret = hmac.new(_SALT[version], destination, hashlib.sha256).digest()
-    client = _expand(secret, b"client in", 32)
-    key_label, iv_label, hp_label = _LABELS[version]
-    mask = encrypt_block(expand_key(_expand(client, hp_label, 16)), buf[number_at + 4 : number_at + 20])
-    number_size = ((buf[at] ^ mask[0]) & 3) + 1
-    number = int.from_bytes(
-        bytes(x ^ y for x, y in zip(buf[number_at : number_at + number_size], mask[1:], strict=False)), "big"
-    )
-    iv = _expand(client, iv_label, 12)
-    nonce = (int.from_bytes(iv, "big") ^ number).to_bytes(12, "big")
-    stop = min(end, number_at + length[0]) - 16  # the tag is not checked
-    clear = gcm_decrypt(_expand(client, key_label, 16), nonce, buf[number_at + number_size : min(stop, at + 1600)])
-    _frames(known, clear)
-    _hello(known)
 
 
 def _frames(known: QuicFlow, clear: bytes) -> None:
@@ -179,21 +133,21 @@ def _frames(known: QuicFlow, clear: bytes) -> None:
             at += 1
             values = []
             for _ in range(4):
-                value = _variable(clear, at, end)
+                value = variable(clear, at, end)
                 if value is None:
                     return
                 values.append(value[0])
                 at = value[1]
             for _ in range(min(values[2], 64) * 2 + (3 if kind == 3 else 0)):
-                value = _variable(clear, at, end)
+                value = variable(clear, at, end)
                 if value is None:
                     return
                 at = value[1]
             continue
         if kind != 6:
             return
-        offset = _variable(clear, at + 1, end)
-        size = _variable(clear, offset[1], end) if offset is not None else None
+        offset = variable(clear, at + 1, end)
+        size = variable(clear, offset[1], end) if offset is not None else None
         if offset is None or size is None:
             return
         data = clear[size[1] : size[1] + size[0]]

@@ -24,17 +24,21 @@ T_COUNT, T_UNTIL, T_BINS, T_TOTAL, T_FIRST_FRAME, T_LAST_FRAME, T_SOURCES, T_LAS
 NOTHING, DNS, MDNS, LLMNR, DHCP4, DHCP6, QUIC, UNKNOWN, RTP, SSDP = range(10)
 
 _PORTS: Final = {
-    53: DNS,
-    5353: MDNS,
-    5355: LLMNR,
-    67: DHCP4,
-    68: DHCP4,
-    546: DHCP6,
-    547: DHCP6,
-    443: QUIC,
-    1900: SSDP,
-    123: NOTHING,
+    port.to_bytes(2, "big"): app  # as keys have them
+    for port, app in (
+        (53, DNS),
+        (5353, MDNS),
+        (5355, LLMNR),
+        (67, DHCP4),
+        (68, DHCP4),
+        (546, DHCP6),
+        (547, DHCP6),
+        (443, QUIC),
+        (1900, SSDP),
+        (123, NOTHING),
+    )
 }
+_DNS_TRANSPORTS: Final = {DNS: "udp", MDNS: "mdns", LLMNR: "llmnr"}
 _BUSY_SECOND: Final = 50  # datagrams; seconds below are not kept
 _MAX_BINS: Final = 4_096
 _MAX_TARGETS: Final = 65_536
@@ -119,10 +123,15 @@ def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> 
         st.udp_flows.append(flow)
         if len(st.udp_flows) > st.settings.tables.flows:
             fold_udp(st)
-    size = len(key)
-    source, destination = int.from_bytes(key[size - 4 : size - 2], "big"), int.from_bytes(key[size - 2 :], "big")
-    app = _PORTS.get(destination, _PORTS.get(source, UNKNOWN))
-    d: UdpDirection = [back, flow, 0, 0, t, frame, 0, app, _target(st, key, frame), None, None, t, frame]
+    app = _PORTS.get(key[-2:])
+    if app is None:
+        app = _PORTS.get(key[-4:-2], UNKNOWN)
+    if len(key) < 36:
+        source, address = key[:4], key[4:8]
+    else:
+        source, address = key[:16], key[16:32]
+    target = target_row(st.targets, source, address, frame)
+    d: UdpDirection = [back, flow, 0, 0, t, frame, 0, app, target, None, None, t, frame]
     if back is not None:
         back[U_REV] = d
         if flow.orig is back:
@@ -135,23 +144,20 @@ def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> 
     return d
 
 
-def _target(st: State, key: bytes, frame: int) -> list[Any] | None:
-    if len(key) < 36:
-        source, address = key[:4], key[4:8]
-    else:
-        source, address = key[:16], key[16:32]
-    return target_row(st.targets, source, address, frame)
-
-
 def target_row(targets: dict[bytes, list[Any]], source: bytes, address: bytes, frame: int) -> list[Any] | None:
     """The counters of one receiver, made on first use; None once the table is full."""
     row = targets.get(address)
     if row is None:
         if len(targets) >= _MAX_TARGETS:
             return None
-        row = targets[address] = [0, 0, {}, 0, frame, frame, {source}, 0]
-    elif len(row[T_SOURCES]) < _SOURCES:
-        row[T_SOURCES].add(source)
+        row = targets[address] = [0, 0, {}, 0, frame, frame, (source,), 0]
+    else:
+        sources = row[T_SOURCES]
+        if source not in sources and len(sources) < _SOURCES:
+            if len(sources) == 1:  # most have one, and a tuple of one is small
+                row[T_SOURCES] = {*sources, source}
+            else:
+                sources.add(source)
     return row
 
 
@@ -183,7 +189,11 @@ def _read(
     st: State, d: UdpDirection, app: int, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
 ) -> None:
     flow: UdpFlow = d[U_FLOW]
-    if app == UNKNOWN:
+    transport = _DNS_TRANSPORTS.get(app)
+    if transport is not None:
+        if dns.message(st, buf, at, end, at + payload > end, key, t, frame, transport):
+            flow.service = ("dns" if app == DNS else transport, 1.0, "payload")
+    elif app == UNKNOWN:
         if payload >= 12 and at + 12 <= end and rtp.looks_like(buf, at):
             if rtp.packet(st, d, key, buf, at, end, payload, t, frame):
                 d[U_APP] = RTP
@@ -193,10 +203,6 @@ def _read(
     elif app == RTP:
         if at + 12 <= end:
             rtp.packet(st, d, key, buf, at, end, payload, t, frame)
-    elif app in (DNS, MDNS, LLMNR):
-        transport = ("udp", "mdns", "llmnr")[app - DNS]
-        if dns.message(st, buf, at, end, at + payload > end, key, t, frame, transport):
-            flow.service = ("dns" if app == DNS else transport, 1.0, "payload")
     elif app == DHCP4:
         if dhcp.message4(st, buf, at, end, key, t, frame):
             flow.service = ("dhcp", 1.0, "payload")

@@ -104,3 +104,13 @@ def test_a_name_is_told_by_who_asked() -> None:
         ("ok", "NOERROR", "A"),
         ("unsolicited", "9", "A"),
     ]
+
+
+def test_the_first_of_repeated_header_fields_counts_whatever_its_letters() -> None:
+    """Of two lengths in a header the first is taken; fields that are not read do not disturb."""
+    answer = b"HTTP/1.1 200 OK\r\nX-Other: 1\r\nCONTENT-length : 4\r\ncontent-length: 400\r\n\r\nbody"
+    trace = Trace()
+    request = b"GET /a?secret=1 HTTP/1.1\r\nhOsT:  www.example.net:80 \r\nHost: other\r\n\r\n"
+    trace.session(0.0, "10.9.0.2", 40_000, "198.51.100.20", 80, request, answer)
+    (row,) = analyse(trace.pcap())["http"]["rows"]
+    assert (row["host"], row["path"], row["response_bytes"], row["user_agent"]) == ("www.example.net:80", "/a", 4, None)
