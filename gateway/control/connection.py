@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._office.release(self, self._caller)
         for work in tuple(self._running.values()):
             if isinstance(work, asyncio.Task):
-                work.cancel()
+                self._loop.call_soon(work.cancel)  # begun first, as in `_cancel`
         self._running.clear()
         self._out.clear()
 
@@ -404,7 +404,9 @@ class Connection(asyncio.Protocol):
         if work is None:
             return
         if isinstance(work, asyncio.Task):
-            work.cancel()
+            # Not at once: when both came together the task has not begun, and one that is cancelled before it begins
+            # never reaches its `finally`: its place would stay taken and its answer would not come.
+            self._loop.call_soon(work.cancel)
             return
         assert request_id is not None
         self._running.pop(request_id)

@@ -388,6 +388,29 @@ def test_cancelling_ends_requests_and_streams(path: Path, run_on_loop: RunOnLoop
     run_on_loop(conversation())
 
 
+def test_a_request_that_comes_with_its_cancellation_leaves_its_place(path: Path, run_on_loop: RunOnLoop) -> None:
+    """As after a stall, when both lie in the socket; else a connection would fill up with what is long over."""
+
+    async def conversation() -> None:
+        gate = Gate()
+        async with serving(make(path, gate, requests_per_connection=2)):
+            reader, writer = await asyncio.open_unix_connection(path)
+            for _ in range(5):
+                for method in ("slow", "forever"):
+                    writer.write(protocol.request_frame(7, method, {}) + protocol.cancel_frame(7))
+                    codes: list[str] = []
+                    while not codes or codes[-1] == "event":
+                        frame = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+                        codes.append(next(key for key in ("event", "end", "error") if key in json.loads(frame)))
+                    assert codes[-1] == ("error" if method == "slow" else "end")
+            assert gate.cancelled == 5
+            writer.write(protocol.request_frame(8, "slow", {}))
+            writer.close()  # what was asked with the last breath ends as well
+            await until(lambda: gate.cancelled == 6)
+
+    run_on_loop(conversation())
+
+
 def test_requests_under_way_are_bounded(path: Path, run_on_loop: RunOnLoop) -> None:
     """Beyond the bound a request is refused as busy; what is answered at once still is."""
 
