@@ -122,7 +122,10 @@ class Network:
     forwarding: bool = option(True, "Switch on the kernel's forwarding sysctls.")
     set_addresses: bool = option(True, "Put each zone's address on its interface.")
     rule_priority: int = option(
-        100, "Priority of the routing rule that keeps the gate shut without our table.", low=1, high=32000
+        100,
+        "Priority of the routing rules that keep the gate shut without our table where a filter cannot.",
+        low=1,
+        high=32000,
     )
     table: str = option("postern", "Name of our nftables table.")
 

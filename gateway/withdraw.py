@@ -17,6 +17,7 @@ from typing import Final
 from gateway.config import Config
 from gateway.datapath.datapath import Datapath
 from gateway.datapath.netlink import Netlink
+from gateway.datapath.seal import seals
 from gateway.datapath.table import GateTable
 
 WAIT_S: Final = 20.0  # a posternd that is stopping has this long, as its service manager gives it
@@ -67,7 +68,7 @@ async def _remove(config: Config) -> bool:
 async def _anything(config: Config) -> bool:
     table, netlink = GateTable(config.network.table), Netlink()
     try:
-        return bool(table.chains() or await netlink.guards(config.network.rule_priority))
+        return bool(table.chains() or await netlink.work(seals) or await netlink.guards(config.network.rule_priority))
     finally:
         table.close()
         await netlink.close()

@@ -24,7 +24,9 @@ PYTHON: Final = (
     "python3-ctypes", "python3-sqlite3", "python3-openssl", "python3-xml",
     "python3-msgpack",
 )  # fmt: skip
-SYSTEM: Final = ("nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink")
+SYSTEM: Final = (
+    "nftables", "kmod-nft-core", "kmod-nft-nat", "kmod-nf-conntrack-netlink", "kmod-sched-core", "kmod-sched-bpf",
+)  # fmt: skip
 # user:group:further groups, one word for each user. The system asks for a member by looking for its name as a part of
 # the list, so a user whose name is part of another's comes first.
 USERS: Final = (

@@ -26,7 +26,8 @@ posternd, postern\-web, postern\-worker, postern\-system \- the processes of the
 .B posternd
 gives addresses to guests, holds them at the kernel's gate until they log in, counts and accounts what they use, and
 lets them go on after a restart. Without \fICONFIG\fR it reads \fI/etc/config/postern\fR.
-It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and no other power.
+It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, and no other power but CAP_BPF, without which it works but
+forwarding is slower.
 .PP
 Beside it run, each as a user of its own:
 .TP

@@ -1,21 +1,27 @@
 """What of the system around our table is ours to set: sysctls, zone addresses, the guards, isolation of bridge ports.
 
-The guard is the routing rule that keeps the gate shut without our table: `iif <guest> fwmark 0/0xffffffff prohibit`.
-Our table marks everything that it lets into routing, so with the table gone nothing of a guest's is forwarded. The rule
-stands behind that of the local table (priority 0): what this box itself offers stays reachable, and ARP works.
+A guard keeps the gate shut without our table, whoever took it away and whether or not we live. On a guest interface it
+is a seal (`seal`). Where the kernel takes none it is a routing rule, `iif <guest> fwmark 0/0xffffffff prohibit`: our
+table marks everything that it lets into routing. The rule stands behind that of the local table (priority 0). With any
+such rule the kernel looks up routes the long way, for every packet of everybody and until it is restarted, so none is
+set where a seal holds. Either way DHCP, DNS and ARP of this box work without the table; a seal closes its TCP as well.
 
 All of it is a desired state: `apply` may be called again at any time and changes only what differs.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from gateway.config import Config
+from gateway.config import Config, Zone
 from gateway.datapath.netlink import Guard, Link, Netlink, NetlinkRefused
+from gateway.datapath.program import name_of
+from gateway.datapath.seal import seal, seals, unseal, why_not
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +34,25 @@ class Base:
     def __init__(self, netlink: Netlink, config: Config) -> None:
         self._netlink = netlink
         self._config = config
+        self._unsealable = ""  # why seals do not work here
 
-    async def apply(self) -> list[str]:
-        """Set what differs; returns what could not be done, each a sentence with its remedy."""
+    @property
+    def guarding(self) -> str:
+        """How the gate is kept shut without our table, for people."""
+        return f"routing rules ({self._unsealable})" if self._unsealable else "seals"
+
+    async def apply(self, *, table_is_loaded: bool = True) -> list[str]:
+        """Set what differs; returns what could not be done, each a sentence with its remedy.
+
+        Until `table_is_loaded` what is in the kernel may be a table of another version, which knows no seals.
+        """
         network = self._config.network
         zones = self._config.zones
         problems: list[str] = []
-        await self._guard({Guard(zone.interface, version) for zone in zones for version in (4, 6)}, problems)
+        links = await self._netlink.links()
+        await self._guard(links, problems, table_is_loaded=table_is_loaded)
         wanted = wanted_sysctls(self._config)
         problems += [problem for path, value in wanted if (problem := write_sysctl(path, value)) is not None]
-        links = await self._netlink.links()
         by_name = {link.name: link for link in links}
         for zone in zones:
             link = by_name.get(zone.interface)
@@ -60,17 +75,23 @@ class Base:
         ]
         return problems
 
+    async def guard(self) -> list[str]:
+        """Of `apply` what concerns guards, as soon as the table is ours."""
+        problems: list[str] = []
+        await self._guard(await self._netlink.links(), problems, table_is_loaded=True)
+        return problems
+
     async def change(self, config: Config) -> list[str]:
         """Go over to another configuration: undo what only the old one wanted, then apply the new one."""
         old, self._config = self._config, config
         kept = {(zone.interface, zone.address) for zone in config.zones} if config.network.set_addresses else set()
         isolating = {zone.interface for zone in config.zones if zone.isolate}
+        links = await self._netlink.links()
         if old.network.rule_priority != config.network.rule_priority:
             # The new guards first, so that there is no moment without one.
-            await self._guard({Guard(zone.interface, version) for zone in config.zones for version in (4, 6)}, [])
+            await self._guard(links, [], table_is_loaded=True)
             for guard in await self._netlink.guards(old.network.rule_priority):
                 await self._netlink.remove_guard(guard, old.network.rule_priority)
-        links = await self._netlink.links()
         for zone in old.zones:
             link = next((link for link in links if link.name == zone.interface), None)
             if link is None:
@@ -96,6 +117,8 @@ class Base:
                 await self._netlink.remove_address(link.index, zone.address)
             if zone.isolate:
                 await self._release(link, links)
+        for index in await self._netlink.work(seals):
+            await self._netlink.work(partial(unseal, index))
         for guard in await self._netlink.guards(network.rule_priority):
             await self._netlink.remove_guard(guard, network.rule_priority)
 
@@ -107,14 +130,14 @@ class Base:
             for path, value in wanted_sysctls(self._config)
             if (now := _read_sysctl(path)) not in (None, value)
         ]
-        guards = await self._netlink.guards(network.rule_priority)
-        found += [
-            f"the routing rule that guards {zone.interface} (IPv{version}) is missing"
-            for zone in self._config.zones
-            for version in (4, 6)
-            if Guard(zone.interface, version) not in guards
-        ]
         links = await self._netlink.links()
+        guards = await self._netlink.guards(network.rule_priority)
+        unsealed = _unsealed(self._config.zones, links, await self._netlink.work(seals))
+        found += [
+            f"nothing guards {link.name} while the table is not there: it has neither a seal nor the routing rules"
+            for link in unsealed
+            if not _rules_for(link.name) <= guards
+        ]
         isolating = {zone.interface for zone in self._config.zones if zone.isolate}
         bridges = {link.index for link in links if link.name in isolating and link.is_bridge}
         found += [
@@ -124,17 +147,39 @@ class Base:
         ]
         return found
 
-    async def _guard(self, wanted: set[Guard], problems: list[str]) -> None:
+    async def _guard(self, links: Sequence[Link], problems: list[str], *, table_is_loaded: bool) -> None:
+        """Seal each guest interface, or guard it by rules; what is no guest interface any more loses both."""
+        zones = self._config.zones
         priority = self._config.network.rule_priority
         try:
             present = await self._netlink.guards(priority)
+            unsealable = await self._netlink.work(why_not)
+            wanted = {rule for zone in zones if unsealable for rule in _rules_for(zone.interface)}
+            sealed = await self._netlink.work(seals)
+            for link in () if unsealable else _unsealed(zones, links, sealed):
+                rules = _rules_for(link.name)
+                if rules <= present and not table_is_loaded:
+                    wanted |= rules
+                    continue
+                try:
+                    await self._netlink.work(partial(seal, link.index, link.name))
+                except OSError as error:
+                    if error.errno != errno.ENODEV:  # it went just now
+                        wanted |= rules
+                        unsealable = f"{link.name}: {error.strerror or error}"
+            if unsealable and unsealable != self._unsealable:
+                log.warning("guest interfaces are guarded by routing rules, which costs speed reason=%s", unsealable)
+            self._unsealable = unsealable
             for guard in sorted(wanted - present):
                 await self._netlink.add_guard(guard, priority)
             for guard in sorted(present - wanted):
                 await self._netlink.remove_guard(guard, priority)
-        except NetlinkRefused as refused:
+            guests = {zone.interface for zone in zones}
+            for index in sealed.keys() - {link.index for link in links if link.name in guests}:
+                await self._netlink.work(partial(unseal, index))
+        except OSError as refused:
             problems.append(
-                f"the routing rules that keep the gate shut could not be set: {refused}; "
+                f"the guards that keep the gate shut without our table could not be set: {refused}; "
                 "the daemon needs the capability NET_ADMIN"
             )
 
@@ -162,6 +207,16 @@ class Base:
                 await self._netlink.isolate(link.index, False)
 
 
+def _rules_for(interface: str) -> set[Guard]:
+    return {Guard(interface, version) for version in (4, 6)}
+
+
+def _unsealed(zones: Sequence[Zone], links: Sequence[Link], sealed: Mapping[int, str]) -> list[Link]:
+    """The guest interfaces that are there without the seal that we would put on them."""
+    guests = {zone.interface for zone in zones}
+    return [link for link in links if link.name in guests and sealed.get(link.index) != name_of(link.name)]
+
+
 def wanted_sysctls(config: Config) -> list[tuple[str, str]]:
     """Settings below /proc/sys/net, in the order in which they must be made; reads what uplinks have now."""
     wanted = [
@@ -178,6 +233,8 @@ def wanted_sysctls(config: Config) -> list[tuple[str, str]]:
             (f"ipv4/conf/{zone.interface}/accept_redirects", "0"),
             (f"ipv4/conf/{zone.interface}/send_redirects", "0"),
             (f"ipv4/conf/{zone.interface}/route_localnet", "0"),
+            # Where it is on, IPv6 drops sealed packets before our table sees them. IPv4 looks at it behind our table.
+            (f"ipv6/conf/{zone.interface}/drop_unicast_in_l2_multicast", "0"),
         ]
     if config.network.forwarding:
         for uplink in config.network.uplinks:

@@ -103,7 +103,7 @@ class Datapath:
         `leaving`, whose elements are removed. Raises RulesetRefused when the ruleset does not load; what else of the
         system could not be set is a problem in `check` and a log line.
         """
-        self._note_problems(await self._base.apply())
+        self._note_problems(await self._base.apply(table_is_loaded=False))
         try:
             self._use(KernelElements(self._config.network.table, await self_test()))
         except (ElementsRefused, OSError) as error:
@@ -115,6 +115,7 @@ class Datapath:
             self._ledger.remember(_client_of(want, now))
         async with self._changing:
             await self._table.load(self._text)
+            self._note_problems([*self._problems, *await self._base.guard()])
             kept = await self._reconciler.adopt([_client_of(action, now) for action in leaving])
         await self._surroundings.start()
         return kept
@@ -192,6 +193,7 @@ class Datapath:
         numbers = self.statistics
         return {
             "elements": self._elements.mode,
+            "guard": self._base.guarding,
             "clients": len(self._ledger.clients),
             "bindings": sum(map(len, self._ledger.bound.values())),
             "tables_lost": numbers.tables_lost,

@@ -16,7 +16,9 @@ here (`elements`). The way of a guest's packet:
 Marks. The whole packet mark of guest traffic is ours (nft cannot set a part of it from a map), and so is the
 connection mark. 1..65534 is a client's number. Others use single bits or bytes (mwan3 0x3f00, Tailscale 0xff0000, kube
 0x4000, 0x8000): on guest interfaces they do not work together with us, elsewhere we never touch a mark.
-A mark of 0 on a guest's packet means that this table is not loaded: a routing rule refuses it (`base`).
+Before this table sees a guest's packet, the seal on the interface has given it a mark of 0x01000000 and more and made
+it one that the kernel does not forward (`seal`); base_prerouting takes both away. Where there is no seal, a mark of 0
+on a guest's packet means that this table is not loaded, and a routing rule refuses it (`base`).
 
 Connections that were redirected before login are not searched and deleted at login: the first packet after login that
 still travels on one is answered with a reset (see the input chain), and the client's next connection goes out directly.
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
@@ -39,6 +42,7 @@ MARK_GARDEN: Final = 0x10000  # walled garden and configured resolvers, before l
 MARK_ALLOWED: Final = 0x10001  # MACs that pass without login
 MARK_HELD: Final = 0x10002  # from a guest, seen by this table, not permitted to leave
 RESERVED_MARKS: Final = (MARK_GARDEN, MARK_ALLOWED)  # permanent elements of `up` and `down`
+_MARK_SEALED: Final = 0x01000000  # and what tells one interface from another
 
 # Up to so many interfaces are compared one by one: replacing the look-ups of names gained 5 % of small packets. Beyond
 # that a map costs the same however many there are.
@@ -100,6 +104,10 @@ def render(config: Config) -> str:
     for zone in config.zones:
         if not _NAME.fullmatch(zone.name):
             raise ValueError(f"zone name {zone.name!r} is not letters, digits and underscores, 32 at most")
+    marks: dict[int, str] = {}
+    for zone in config.zones:
+        if (other := marks.setdefault(sealed_mark(zone.interface), zone.interface)) != zone.interface:
+            raise ValueError(f"the interfaces {other} and {zone.interface} have the same checksum: rename one of them")
     for interface in (*config.network.uplinks, *(zone.interface for zone in config.zones)):
         if not _INTERFACE.fullmatch(interface):
             raise ValueError(f"{interface!r} is not the name of a network interface")
@@ -132,6 +140,15 @@ def version_of(text: str) -> str:
     found = re.search(rf"chain ({VERSION_CHAIN}[0-9a-f]{{16}}) ", text)
     assert found is not None, "every rendered ruleset has a version chain"
     return found.group(1)
+
+
+def sealed_mark(interface: str) -> int:
+    """The mark of packets that came in through the seal on a guest interface.
+
+    It follows from the name alone, so that neither another zone nor the order in which seals and table change can ever
+    take one guest network's packets for another's.
+    """
+    return _MARK_SEALED | zlib.crc32(interface.encode()) & 0xFFFFFF
 
 
 def client_set_size(max_sessions: int) -> int:
@@ -393,9 +410,10 @@ def _base_chains(text: _Text, config: Config) -> None:
     guests = [zone.interface for zone in config.zones]
     uplinks = list(config.network.uplinks)
     text.heading("Hooks: everything that does not come from or go to a guest passes untouched")
+    sealed = _unsealing(text, config.zones)
     text.chain(
         "base_prerouting",
-        _by_interface("from_", config.zones, "each zone by its own maps"),
+        sealed + _by_interface("from_", config.zones, "each zone by its own maps"),
         hook="type filter hook prerouting priority mangle; policy accept;",
     )
     text.chain(
@@ -447,6 +465,23 @@ def _base_chains(text: _Text, config: Config) -> None:
         else []
     )
     text.chain("base_srcnat", hidden, hook="type nat hook postrouting priority srcnat; policy accept;")
+
+
+def _unsealing(text: _Text, zones: Sequence[Zone]) -> list[tuple[str, str]]:
+    """Rules that give sealed packets back what they were, which is what only this table does.
+
+    Seals leave alone what was sent to many, so these rules do not see it, and the kernel forwards none of it.
+    """
+    why = "meant for this box: the seal is off for this packet"
+    if len(zones) <= COMPARED:
+        return [
+            (f"meta mark {sealed_mark(zone.interface):#x} meta pkttype set host goto from_{zone.name}", why)
+            for zone in zones
+        ]
+    for zone in zones:
+        text.chain(f"sealed_{zone.name}", [(f"meta pkttype set host goto from_{zone.name}", why)])
+    ways = ", ".join(f"{sealed_mark(zone.interface):#x} : goto sealed_{zone.name}" for zone in zones)
+    return [(f"meta mark vmap {{ {ways} }}", "by the seals on guest interfaces")]
 
 
 def _by_interface(prefix: str, zones: Sequence[Zone], why: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from gateway.datapath.netlink import Netlink
 from gateway.datapath.watch import (
     AF_BRIDGE,
     EventsLost,
+    FilterGone,
     LinkSeen,
     NeighbourSeen,
     PortSeen,
@@ -96,6 +97,9 @@ class Surroundings:
                 self._port(event)
             case NeighbourSeen(index, address, mac):
                 self._neighbour(index, address, mac)
+            case FilterGone(index):
+                if index in self._zone_of_index:
+                    self.changed.set()  # perhaps the seal
             case EventsLost():
                 self._ports.clear()  # what was missed cannot be told from a move
                 self.changed.set()

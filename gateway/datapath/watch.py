@@ -1,4 +1,4 @@
-"""Events of the routing socket: interfaces that come and go, bridge ports that learn a MAC, IPv6 neighbours.
+"""Events of the routing socket: interfaces that come and go, filters that go, bridge ports that learn, IPv6 neighbours.
 
 Decoding is our own: a network of a thousand clients refreshes dozens of neighbours a second, of each message three
 fields matter, and ten thousand of them are read at a start. Nothing here decides; `Watcher` hands on what it decodes.
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _NETLINK_ROUTE: Final = 0
 _GROUP_LINK: Final = 1 << 0
 _GROUP_NEIGHBOUR: Final = 1 << 2
+_GROUP_FILTER: Final = 1 << 3
+_DEL_HOOKS, _DEL_FILTER = 37, 45
 _NEW_LINK, _DEL_LINK, _NEW_NEIGHBOUR, _DEL_NEIGHBOUR, _GET_NEIGHBOUR = 16, 17, 28, 29, 30
 _ERROR, _DONE = 2, 3
 AF_BRIDGE: Final = 7
@@ -35,6 +37,7 @@ _IFF_UP: Final = 1
 _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")
+_FILTER: Final = struct.Struct("=BxxxiIII")
 _BUFFER_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 1 << 16
 _SHARE: Final = 64  # datagrams taken before others run
@@ -71,11 +74,18 @@ class NeighbourSeen:
 
 
 @value_class
+class FilterGone:
+    """A filter of an interface, or the place of all its filters, was removed."""
+
+    index: int
+
+
+@value_class
 class EventsLost:
     """More happened than the kernel could queue for us: what is remembered must be read anew."""
 
 
-RouteEvent = LinkSeen | PortSeen | NeighbourSeen | EventsLost
+RouteEvent = LinkSeen | PortSeen | NeighbourSeen | FilterGone | EventsLost
 
 
 def decode(data: bytes) -> Iterator[RouteEvent]:
@@ -90,6 +100,8 @@ def decode(data: bytes) -> Iterator[RouteEvent]:
             yield from _decode_link(data, body, end, kind == _DEL_LINK)
         elif kind in (_NEW_NEIGHBOUR, _DEL_NEIGHBOUR) and body + _NEIGHBOUR.size <= end:
             yield from _decode_neighbour(data, body, end, kind == _DEL_NEIGHBOUR)
+        elif kind in (_DEL_HOOKS, _DEL_FILTER) and body + _FILTER.size <= end:
+            yield FilterGone(_FILTER.unpack_from(data, body)[1])
         start += length + 3 & ~3
 
 
@@ -164,7 +176,7 @@ class Watcher:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_ROUTE)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-            self._socket.bind((0, _GROUP_LINK | _GROUP_NEIGHBOUR))
+            self._socket.bind((0, _GROUP_LINK | _GROUP_NEIGHBOUR | _GROUP_FILTER))
         except OSError:
             self._socket.close()
             raise

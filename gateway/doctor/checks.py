@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.config import Config, Endpoint, Zone
 from gateway.datapath.base import wanted_sysctls
+from gateway.datapath.seal import seals
 from gateway.dns.resolv_conf import parse_resolv_conf
 from gateway.doctor import box, dhcp_servers, files, interfaces, kernel, login_pages, names, probes, routing
 from gateway.doctor.certificate import judge_administration
@@ -33,7 +34,7 @@ def of_networking(config: Config) -> list[Look]:
         return rows + interfaces.judge_uplinks(config.network, links, kernel.default_routes())
 
     def guards() -> Sequence[Row]:
-        return [routing.judge_guards(config, kernel.rules())]
+        return [routing.judge_guards(config, kernel.rules(), kernel.links(), seals())]
 
     def sysctls() -> Sequence[Row]:
         wanted = wanted_sysctls(config)

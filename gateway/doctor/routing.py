@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.config import Config
+from gateway.datapath.program import name_of
 from gateway.datapath.ruleset import LAST_CLIENT_NUMBER, MARK_HELD
 from gateway.doctor.interfaces import Link
 from gateway.doctor.rows import Row, fail, ok, skipped, warn
@@ -58,24 +59,31 @@ class Foreign:
     marking: tuple[str, ...]  # chains that set packet marks: "table inet other, chain mark_all"
 
 
-def judge_guards(config: Config, rules: Sequence[Rule]) -> Row:
-    """The rules that keep the gate shut without our table."""
+def judge_guards(config: Config, rules: Sequence[Rule], links: Sequence[Link], sealed: Mapping[int, str]) -> Row:
+    """What keeps the gate shut without our table; `sealed` are the names of our filters by the interface's index."""
     priority = config.network.rule_priority
-    missing = [
-        f"{zone.interface} (IPv{version})"
-        for zone in config.zones
-        for version in (4, 6)
-        if not any(rule.version == version and rule.is_guard(zone.interface, priority) for rule in rules)
-    ]
     check = "routing guard"
     if not config.zones:
         return skipped(check, "There is no zone to guard.")
+    guests = {zone.interface for zone in config.zones}
+    slow, missing = [], []
+    for name in (link.name for link in links if link.name in guests and sealed.get(link.index) != name_of(link.name)):
+        versions = {rule.version for rule in rules if rule.is_guard(name, priority)}
+        slow += [name] if versions == {4, 6} else []
+        missing += [f"{name} (IPv{version})" for version in (4, 6) if version not in versions]
     if missing:
         return fail(
             check,
-            f"The routing rule that keeps the gate shut while our table is not loaded is missing for "
-            f"{', '.join(missing)}.",
-            "Put it back with postern config reload; look for what removes routing rules (ip rule flush, mwan3).",
+            f"Nothing keeps the gate shut while our table is not loaded for {', '.join(missing)}: there is neither our "
+            "filter at the interface nor our routing rule.",
+            "Put it back with postern config reload; look for what removes filters (tc qdisc del) and routing rules "
+            "(ip rule flush, mwan3).",
+        )
+    if slow:
+        return ok(
+            check,
+            f"Without our table nothing of a guest's is forwarded. For {', '.join(slow)} routing rules see to that, "
+            "which slow all forwarding down; postern status says why it is not a filter at the interface.",
         )
     return ok(check, "Without our table nothing of a guest's is forwarded.")
 

@@ -258,6 +258,7 @@ class Hotspot:
             ["sh", "-c", "ip rule flush; ip rule add priority 32766 lookup main; ip -6 rule flush"],
             ["sh", "-c", "ip -6 rule add priority 32766 lookup main; echo 0 >/proc/sys/net/ipv4/ip_forward"],
             ["conntrack", "-F"],
+            *(["tc", "qdisc", "del", "dev", zone.bridge, "clsact"] for zone in self.lab.zones),
         ):
             self.lab.run(self.lab.gateway, words, check=False)
         self.rewrite_journal(_of_another_boot)

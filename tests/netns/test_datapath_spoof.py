@@ -135,9 +135,9 @@ def test_port_that_joins_during_the_start_is_isolated(monkeypatch: pytest.Monkey
     """The interfaces were read just before it joined, and nobody listened for changes yet."""
     held = Base.apply
 
-    async def apply_then_join(base: Base) -> list[str]:
+    async def apply_then_join(base: Base, *, table_is_loaded: bool) -> list[str]:
         monkeypatch.setattr(Base, "apply", held)
-        problems = await held(base)
+        problems = await held(base, table_is_loaded=table_is_loaded)
         # The gate runs in the gateway's namespace, and so do its children.
         subprocess.run(["ip", "link", "add", "late", "type", "veth", "peer", "far"], check=True)
         subprocess.run(["ip", "link", "set", "late", "master", "br-guest"], check=True)

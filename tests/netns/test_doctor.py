@@ -126,11 +126,9 @@ def test_a_healthy_gateway_then_each_fault_named_with_its_remedy(
     # A sysctl and a routing rule that somebody else set.
     lab.run(gateway, ["sysctl", "-q", "-w", "net.ipv4.ip_forward=0"])
     lab.run(gateway, ["ip", "rule", "add", "fwmark", "0x100/0xff00", "lookup", "100"])
-    lab.run(gateway, ["ip", "-6", "rule", "del", "priority", "100"])
     rows = examine(hotspot, exit_status=1)
     demand(rows, "forwarding", "fail", "net.ipv4.ip_forward is 0, not 1")
     demand(rows, "marks", "warn", "fwmark 0x100/0xff00")
-    demand(rows, "routing guard", "fail", f"{bridge} (IPv6)")
     lab.run(gateway, ["ip", "rule", "del", "fwmark", "0x100/0xff00", "lookup", "100"])
     hotspot.postern("config", "reload")
 
@@ -181,6 +179,8 @@ def test_what_is_checked_without_the_daemon(lab: Lab, hotspot: Hotspot) -> None:
     for check in ("configuration", "zone guest: interface", "routing guard", "resolvers", "disk"):
         assert rows[check]["state"] == "ok", rows[check]
     assert rows["packet filter"]["state"] == "skipped"
+    lab.run(lab.gateway, ["tc", "qdisc", "del", "dev", lab.zones[0].bridge, "clsact"])
+    demand(examine(hotspot, exit_status=1), "routing guard", "fail", f"{lab.zones[0].bridge} (IPv4)")
     hotspot.config_path.write_text("config zone 'guest'\n\toption lease_tim '5'\n")
     demand(examine(hotspot, exit_status=1), "configuration", "fail", "lease_tim")
     hotspot.config_path.unlink()

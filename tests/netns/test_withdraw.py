@@ -32,8 +32,8 @@ def left(lab: Lab) -> list[str]:
     """What of a gate is in the kernel."""
     asked = {
         "table": (["nft", "list", "tables"], "inet postern"),
-        "guard": (["ip", "rule"], "prohibit"),
-        "guard6": (["ip", "-6", "rule"], "prohibit"),
+        "guard": (["tc", "filter", "show", "dev", lab.zones[0].bridge, "ingress"], "postern "),
+        "hooks": (["tc", "qdisc", "show", "dev", lab.zones[0].bridge], "clsact"),
         "address": (["ip", "-4", "address"], str(lab.zones[0].address.ip)),
         "forwarding": (["cat", "/proc/sys/net/ipv4/ip_forward"], "1"),
     }
@@ -45,7 +45,7 @@ def test_what_a_stop_leaves_is_taken_out(lab: Lab) -> None:
     with Hotspot(lab, zone_options="\tlist method 'password'\n") as hotspot:
         hotspot.stop_web()
         hotspot.stop_daemon()
-        assert left(lab) == ["table", "guard", "guard6", "address", "forwarding"]
+        assert left(lab) == ["table", "guard", "hooks", "address", "forwarding"]
         done = withdraw(hotspot)
         assert (done.returncode, done.stdout) == (0, "everything of ours is out of the kernel\n"), done.stderr
         assert left(lab) == []

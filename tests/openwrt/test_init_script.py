@@ -120,14 +120,14 @@ def test_commands_name_the_places_of_a_router(tmp_path: Path) -> None:
 
 
 def test_only_posternd_has_power_over_the_kernel(tmp_path: Path) -> None:
-    """Its capabilities are the three of the Debian unit; nobody may get more by a program with more."""
+    """Its capabilities are the four of the Debian unit; nobody may get more by a program with more."""
     found = instances(calls(tmp_path, ON))
     assert [name for name, instance in found.items() if "capabilities" in instance.params] == ["posternd"]
     assert found["posternd"].params["capabilities"] == ["/etc/capabilities/postern.json"]
     granted = json.loads((FILES / "etc/capabilities/postern.json").read_text(encoding="utf-8"))
-    three = ["CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]
+    four = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"]
     assert {kind: sorted(names) for kind, names in granted.items()} == dict.fromkeys(
-        ["ambient", "bounding", "effective", "inheritable", "permitted"], three
+        ["ambient", "bounding", "effective", "inheritable", "permitted"], four
     )
     assert all(instance.params["no_new_privs"] == ["1"] for instance in found.values())
 

@@ -14,7 +14,15 @@ import pytest
 from gateway.addresses import MacAddress
 from gateway.config import Config, Garden, Network, Zone
 from gateway.config_loader import load
-from gateway.datapath.ruleset import MARK_ALLOWED, MARK_GARDEN, MARK_HELD, client_set_size, render, version_of
+from gateway.datapath.ruleset import (
+    MARK_ALLOWED,
+    MARK_GARDEN,
+    MARK_HELD,
+    client_set_size,
+    render,
+    sealed_mark,
+    version_of,
+)
 from gateway.datapath.table import LoadedSet, replacing
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "ruleset"
@@ -89,6 +97,21 @@ def test_equal_configurations_give_equal_text() -> None:
 def test_names_that_would_change_the_meaning_are_refused(config: Config) -> None:
     """Names go into the text only when they are names; anything else is an error before nft sees it."""
     with pytest.raises(ValueError, match="name"):
+        render(config)
+
+
+def test_interfaces_whose_seals_could_not_be_told_apart_are_refused() -> None:
+    """A mark follows from the checksum of a name; two names with the same are an error, not a way into another zone."""
+    seen: dict[int, str] = {}
+    one = other = ""
+    for number in range(100_000):
+        name = f"br-{number * 2654435761 % 2**32:08x}"
+        if (one := seen.setdefault(sealed_mark(name), name)) != name:
+            other = name
+            break
+    assert other, "among so many names two share a checksum of 24 bits"
+    config = replace(CONFIG, zones=(Zone(name="a", interface=one), Zone(name="b", interface=other)))
+    with pytest.raises(ValueError, match="rename one of them"):
         render(config)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.addresses import MacAddress
 from gateway.datapath.nfnetlink import attribute
-from gateway.datapath.watch import LinkSeen, NeighbourSeen, PortSeen, decode
+from gateway.datapath.watch import FilterGone, LinkSeen, NeighbourSeen, PortSeen, decode
 
 MAC = MacAddress.parse("02:00:5e:10:00:2a")
 
@@ -55,9 +55,19 @@ def test_port_that_leaves_its_bridge_is_no_removed_interface() -> None:
     assert list(decode(message(17, body))) == [LinkSeen(4, "port1", 0, True, False)]
 
 
+def test_removed_filters_and_hooks_are_told_with_their_interface() -> None:
+    """What is added is no event: it is ours, or nobody's concern."""
+    body = struct.pack("=BxxxiIII", 0, 5, 1, 0xFFFFFFF1, 0)
+    assert list(decode(message(45, body))) == [FilterGone(5)]
+    assert list(decode(message(37, body))) == [FilterGone(5)]
+    assert list(decode(message(44, body))) == list(decode(message(36, body))) == []
+    assert list(decode(message(45, body[:-1]))) == []
+
+
 @given(st.binary(max_size=200))
 def test_no_octets_upset_the_decoder(data: bytes) -> None:
     """Whatever arrives, decoding ends and raises nothing."""
     list(decode(data))
     list(decode(struct.pack("=IHHII", 16 + len(data), 28, 0, 0, 0) + data))
     list(decode(struct.pack("=IHHII", 16 + len(data), 16, 0, 0, 0) + data))
+    list(decode(struct.pack("=IHHII", 16 + len(data), 45, 0, 0, 0) + data))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Config, Zone
+from gateway.datapath.program import name_of
 from gateway.doctor import routing
 from gateway.doctor.interfaces import Link
 from gateway.doctor.routing import Foreign, Rule, meets_our_marks, read_foreign
@@ -23,10 +24,23 @@ LINKS = [Link(3, "br-guest", 0, True, True, ()), Link(4, "lan1", 3, True, True, 
 
 def test_a_guard_of_each_family_is_demanded() -> None:
     """One that is missing is named; a rule that looks like it for another interface does not count."""
-    assert routing.judge_guards(CONFIG, GUARDS).state is State.OK
-    row = routing.judge_guards(CONFIG, [GUARDS[0], replace(GUARDS[1], interface="br-other")])
+    row = routing.judge_guards(CONFIG, GUARDS, LINKS, {})
+    assert row.state is State.OK
+    assert "slow" in row.text
+    row = routing.judge_guards(CONFIG, [GUARDS[0], replace(GUARDS[1], interface="br-other")], LINKS, {})
     assert row.state is State.FAIL
     assert "br-guest (IPv6)" in row.text
+    assert "br-guest (IPv4)" not in row.text
+
+
+def test_a_seal_needs_no_rules_and_is_the_interfaces_own() -> None:
+    """A filter of another version, or on another interface, is none; an interface that is not there needs none."""
+    sealed = routing.judge_guards(CONFIG, [], LINKS, {3: name_of("br-guest")})
+    assert (sealed.state, "slow" in sealed.text) == (State.OK, False)
+    for other in ({}, {3: "postern 0000000000000000"}, {4: name_of("br-guest")}):
+        assert routing.judge_guards(CONFIG, [], LINKS, other).state is State.FAIL
+    assert routing.judge_guards(CONFIG, [], [], {}).state is State.OK
+    assert routing.judge_guards(Config(), [], LINKS, {}).state is State.SKIPPED
 
 
 @pytest.mark.parametrize(
