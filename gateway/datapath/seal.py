@@ -95,6 +95,9 @@ def seal(index: int, interface: str) -> None:
             attribute(_FLAGS, struct.pack("=I", _DIRECT)),
         )
         _ask(_NEW_FILTER, CREATE, _place(index) + options)
+    except FileNotFoundError as error:
+        missing = "the kernel lacks sch_ingress or cls_bpf (OpenWrt: kmod-sched-bpf)"
+        raise FileNotFoundError(errno.ENOENT, missing) from error
     finally:
         os.close(program)  # the filter holds it
 

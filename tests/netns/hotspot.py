@@ -76,7 +76,7 @@ class Hotspot:
     zone_options: str = ""  # more lines for every `config zone`
     sections: str = ""  # more sections
     log_level: str = "info"
-    user: str = ""  # run the daemon as this user, with the three capabilities that it needs and no other
+    user: str = ""  # run the daemon as this user, with the four capabilities that it needs and no other
     directory: Path = field(init=False)
     daemon: subprocess.Popen[str] | None = None
     web: subprocess.Popen[str] | None = None
@@ -173,7 +173,7 @@ class Hotspot:
         """What runs the daemon without root, as its service does."""
         if not self.user:
             return []
-        capabilities = "-all,+net_admin,+net_raw,+net_bind_service"
+        capabilities = "-all,+net_admin,+net_raw,+net_bind_service,+bpf"
         sets = [f"--{kind}={capabilities}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
         return ["setpriv", f"--reuid={self.user}", f"--regid={WEB_GROUP}", "--clear-groups", "--no-new-privs", *sets]
 
