@@ -7,7 +7,6 @@ compressed file has no places to go back to: it is unpacked up to the wanted pla
 
 from __future__ import annotations
 
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -295,6 +294,8 @@ class _Unpacked:
 
 def unpack(path: Path, scratch: Path, *, limit_bytes: int) -> bool:
     """Unpack a compressed capture for many looks; `False` (and no file) if it is not compressed or too large."""
+    import shutil  # with three libraries for archives, which a page made of a report need not wait for
+
     with path.open("rb") as packed:
         if packed.read(2) != b"\x1f\x8b":
             return False
