@@ -26,7 +26,7 @@
 #include <structmember.h>
 
 /* Grows with each change of what Python and the helper know of each other: see `native.py`. */
-#define INTERFACE 3
+#define INTERFACE 4
 
 static PyObject *str_watch;
 

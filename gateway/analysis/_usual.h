@@ -60,14 +60,16 @@ typedef struct {
     int32_t ip_id, checksum, of;
 } Signature;
 
-/* Fields of `flows.Direction` by their kind: numbers, numbers or None, and what only Python touches. */
+/* Fields of `flows.Direction` by their kind: numbers, numbers or None, and what only Python touches or what may outgrow
+ * 64 bits, as the sum of silences does under a clock that jumps to and fro.
+ */
 #define NUMBERS(X) \
-    X(app) X(app_next) X(bytes) X(idle) X(last) X(last_frame) X(max_flight) X(norm) X(packets) X(payload) X(peak) \
+    X(app) X(app_next) X(bytes) X(last) X(last_frame) X(max_flight) X(norm) X(packets) X(payload) X(peak) \
     X(peak_base) X(roll) X(roll_from) X(scaled) X(segments) X(shape) X(shift) X(slow_from) X(span) X(tight) X(win) \
     X(wmax) X(wmin)
 #define MAYBE_NUMBERS(X) X(edge) X(head) X(la) X(nseq) X(nseq_time)
 #define OBJECTS(X) \
-    X(acked) X(base) X(conn) X(dup) X(fin) X(first) X(first_frame) X(holes) X(isn) X(keepalive) X(probe) X(recover) \
+    X(acked) X(base) X(conn) X(dup) X(fin) X(first) X(first_frame) X(holes) X(idle) X(isn) X(keepalive) X(probe) X(recover) \
     X(rtts) X(slow) X(trouble) X(ttl) X(vlan) X(zero_since)
 
 typedef struct Direction {

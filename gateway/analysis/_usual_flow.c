@@ -464,6 +464,7 @@ static PyObject *direction_new(PyTypeObject *type, PyObject *args, PyObject *key
     Py_SETREF(self->vlan, Py_NewRef(vlan));
     Py_SETREF(self->ttl, Py_NewRef(ttl));
     Py_SETREF(self->dup, PyLong_FromLong(0));
+    Py_SETREF(self->idle, PyLong_FromLong(0));
     Py_SETREF(self->keepalive, Py_NewRef(Py_False));
     Py_SETREF(self->probe, Py_NewRef(Py_False));
     self->out = (Segments *)segments_type.tp_alloc(&segments_type, 0);

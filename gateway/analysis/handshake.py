@@ -320,8 +320,10 @@ def _promote(st: State, key: bytes, half: tuple[Any, ...]) -> tuple[Direction, D
     conn.orig, conn.resp = orig, resp
     conn.first_flags = 2
     conn.syn_frame = half[H_FRAME]
-    conn.syn_times = (half[H_TIME], *(time for time, _ in repeats))
-    conn.syn_frames = (half[H_FRAME], *(frame for _, frame in repeats))
+    conn.syn_times, conn.syn_frames = (half[H_TIME],), (half[H_FRAME],)
+    if repeats:
+        conn.syn_times += tuple(time for time, _ in repeats)
+        conn.syn_frames += tuple(frame for _, frame in repeats)
     conn.options = parse_options(half[H_OPTIONS])
     orig.known = True
     orig.isn = half[H_ISN]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.analysis.records import Block, Record
     from gateway.analysis.state import State
 
-_INTERFACE = 3  # which tables and calls these are: see `INTERFACE` in `_usual.c`
+_INTERFACE = 4  # which tables and calls these are: see `INTERFACE` in `_usual.c`
 
 
 def _load() -> Any:  # Any: a module that most installations do not have

@@ -117,6 +117,25 @@ def test_reports_of_made_captures_are_the_same(bounds: Settings, tmp_path: Path,
             assert outcome(data, bounds, block_bytes) == expected
 
 
+def test_a_clock_that_jumps_to_and_fro_gives_the_same(plain: InPython) -> None:
+    """Silences of a century each, more of them than 64 bits hold nanoseconds for."""
+
+    class AsTheyCame(Trace):
+        def ordered(self) -> list[tuple[int, bytes]]:
+            return self.packets
+
+    trace = AsTheyCame()
+    for number in range(40):
+        up = tcp("10.0.0.2", 50_000, "198.51.100.9", 80, PSH | ACK, 100 + number, 900 + number, b"a", ip_id=number)
+        down = tcp("198.51.100.9", 80, "10.0.0.2", 50_000, PSH | ACK, 900 + number, 101 + number, b"b", ip_id=number)
+        t = (1 << 62) - (40 - number) * 2_000_000_000 if number & 1 else number
+        trace.packets += [(t, packet) for packet in (up, down)]
+    data = trace.pcapng()
+    expected = plain.outcome(data, Settings())
+    assert expected["capture"]["packets"] == 80
+    assert outcome(data, Settings()) == expected
+
+
 def test_damaged_captures_give_the_same(captures: Path, plain: InPython) -> None:
     """Whatever is flipped, cut out or doubled: the same report or the same refusal."""
     generator = random.Random(11)
