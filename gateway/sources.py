@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -176,7 +176,7 @@ class GatewaySources:
         return {
             "version": __version__,
             "build_id": build_id(),
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
             "loop": self._gateway.loop_name,
             "msgpack": msgpack_flavour(),
         }

@@ -114,6 +114,8 @@ _PRUNED: Final = (
     "usr/lib/python3.11/lib2to3",
     "usr/lib/python3.11/pydoc_data",
     "usr/lib/python3.11/idlelib",
+    # Looks for a reporter of crashes, which is not there, at each start of a Python program.
+    "usr/lib/python3.11/sitecustomize.py",
     "etc/machine-id",
     "etc/ssh",
     "etc/hostname",
