@@ -1,7 +1,9 @@
 """When to look at which session, and what is asked about all of them together. Pure; `machine` decides what it means.
 
-Each session has one time at which it must be looked at again: a heap has them, and entries of old times are passed
-over. Three rounds go over all sessions: who has sent (for idle times), all counters, and saving them.
+Each session has one time at which it must be looked at again: a heap has them. Entries of old times are passed over,
+and dropped when there are more of them than of others: who logs in and out all day would leave one each time, for as
+long as their session might have lasted. Three rounds go over all sessions: who has sent (for idle times), all counters,
+and saving them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ ACTIVITY_CLIENTS_PER_ROUND: Final = 3000
 SAVED_AT_ONCE: Final = 200
 SAVE_PAUSE_S: Final = 0.05
 SOONEST_S: Final = 0.01
+OLD_WAKES: Final = 1000  # of the heap that are not worth a walk
 USUAL_LINK_RATE_BPS: Final = 1_000_000_000  # of a zone that the configuration no longer has
 
 
@@ -69,7 +72,17 @@ class Watch:
         if due != session.wake_at:
             session.wake_at = due
             if due is not None:
+                if len(self._wakes) > 2 * self._sessions.online_count + OLD_WAKES:
+                    self._drop_old()
                 heapq.heappush(self._wakes, (due, session.key))
+
+    def _drop_old(self) -> None:
+        """Keep the entries that `take_due` would not pass over; there is one of them for each session at most."""
+        known = self._sessions.get
+        self._wakes = list(
+            {entry for entry in self._wakes if (session := known(entry[1])) is not None and session.wake_at == entry[0]}
+        )
+        heapq.heapify(self._wakes)
 
     def quota_look_at(self, session: Session) -> float | None:
         """When the session's quota could be used up."""

@@ -576,6 +576,20 @@ def test_ten_thousand_sessions_do_not_make_the_list_of_wakes_grow() -> None:
     assert len(life.machine._watch) < 8 * len(keys)
 
 
+def test_who_logs_in_and_out_all_day_leaves_nothing_behind() -> None:
+    """The heap of wakes follows the sessions there are, not those there were, and no time is lost with the old ones."""
+    life = Life()
+    life.online(BOB, grant("bob", limits=Limits(session_time_s=3600)))
+    for _ in range(5000):
+        life.online(ALICE, grant(limits=Limits(session_time_s=86_400)))
+        life.act(LogoutRequested(ALICE, None, TerminateCause.USER_REQUEST, "the guest"))
+        life.now += 0.1
+    assert len(life.machine._watch) < 1200
+    life.wait(3601)
+    of_bob = [record for record in life.records() if record.username == "bob"]
+    assert of_bob[-1].terminate_cause is TerminateCause.SESSION_TIMEOUT
+
+
 def test_many_sessions_are_saved_in_slices() -> None:
     """Counters of all are saved every interval, but never more than a slice in one go."""
     life = Life(max_sessions=1000)
