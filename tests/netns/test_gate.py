@@ -300,13 +300,13 @@ def test_the_processes_hold_what_they_may_and_no_more(lab: Lab, hotspot: Hotspot
         assert "scapy" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
-def test_the_daemon_needs_three_capabilities_and_no_root(lab: Lab) -> None:
+def test_the_daemon_needs_four_capabilities_and_no_root(lab: Lab) -> None:
     """As its service runs it: a whole visit, a reload and a restart, with no other power."""
     guest = lab.guest
     with Hotspot(lab, zone_options=BOTH, user="daemon") as hotspot:
         assert hotspot.daemon is not None
         status = Path(f"/proc/{hotspot.daemon.pid}/status").read_text()
-        assert re.search(r"^CapBnd:\s+0*3400$", status, re.MULTILINE), "net_bind_service, net_admin, net_raw"
+        assert re.search(r"^CapBnd:\s+0*8000003400$", status, re.MULTILINE), "net_bind_service, net_admin, net_raw, bpf"
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
         hotspot.add_user("alice", "wonderland")
         hotspot.lease(guest)
