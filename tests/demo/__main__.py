@@ -35,7 +35,7 @@ from tests.netns.hotspot import Hotspot
 USER: Final = "alice"
 PASSWORD: Final = "wonderland"
 SECRET: Final = "demonstration-secret"
-DAEMON_USER: Final = "daemon"  # every Debian has it; the daemon gets three capabilities and no other power
+DAEMON_USER: Final = "daemon"  # every Debian has it; the daemon gets its few capabilities and no other power
 PROBES: Final = (
     ("Android", "http://connectivitycheck.gstatic.com/generate_204"),
     ("iPhone", "http://captive.apple.com/hotspot-detect.html"),
