@@ -89,25 +89,36 @@ def _marked(value: int, mask: int) -> bytes:
 
 
 def _delete_listed(blocks: Iterable[tuple[int, int]], is_doomed: Callable[[int], bool]) -> int:
-    """List the entries of each block and delete the doomed ones one by one; returns the number of walks."""
+    """List the entries of each block and delete the doomed ones one by one; returns the number of walks.
+
+    Each is deleted when it is seen, by a second channel: entries of guests who are online are many, and not kept. What
+    goes while the kernel lists makes it list others twice, and passes none over.
+    """
     walks = 0
-    channel = Channel()
+    listing = Channel()
     try:
-        for value, mask in blocks:
-            walks += 1
-            request = message(SUBSYSTEM_CONNTRACK, GET, DUMP, 1, _marked(value, mask), family=0)
-            listed = [entry for replies in channel.dump(request) for entry in map(_identity, replies)]
-            for number, family, identity in listed:
-                if not is_doomed(number):
-                    continue
-                try:
-                    channel.ask(message(SUBSYSTEM_CONNTRACK, DELETE, ACK, 1, identity, family=family), 1)
-                except KernelRefused as refused:
-                    if refused.errno != errno.ENOENT:  # it ended by itself meanwhile
-                        raise
+        deleting = Channel()
+        try:
+            for value, mask in blocks:
+                walks += 1
+                request = message(SUBSYSTEM_CONNTRACK, GET, DUMP, 1, _marked(value, mask), family=0)
+                for replies in listing.dump(request):
+                    for number, family, identity in map(_identity, replies):
+                        if is_doomed(number):
+                            _delete(deleting, family, identity)
+        finally:
+            deleting.close()
     finally:
-        channel.close()
+        listing.close()
     return walks
+
+
+def _delete(channel: Channel, family: int, identity: bytes) -> None:
+    try:
+        channel.ask(message(SUBSYSTEM_CONNTRACK, DELETE, ACK, 1, identity, family=family), 1)
+    except KernelRefused as refused:
+        if refused.errno != errno.ENOENT:  # it ended by itself meanwhile
+            raise
 
 
 def _identity(reply: Reply) -> tuple[int, int, bytes]:
