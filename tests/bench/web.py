@@ -48,7 +48,7 @@ class Sizes:
     queue_s: int
 
 
-WHOLE: Final = Sizes(splash_s=10, large_mb=1000, rounds=3, long_packets=1_000_000, users_s=300, queue_s=600)
+WHOLE: Final = Sizes(splash_s=10, large_mb=1000, rounds=9, long_packets=1_000_000, users_s=300, queue_s=600)
 QUICK: Final = Sizes(splash_s=3, large_mb=300, rounds=2, long_packets=300_000, users_s=30, queue_s=30)
 
 
