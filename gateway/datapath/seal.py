@@ -12,22 +12,18 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Final
 
-from gateway.datapath.nfnetlink import ACK, CREATE, DUMP, REQUEST, attribute, attributes, nested
+from gateway.datapath.nfnetlink import ACK, CREATE, REQUEST, attribute, attributes, nested
 from gateway.datapath.program import OURS, in_network_order, name_of, seal_program
+from gateway.datapath.rtnetlink import ERROR_NUMBER, HEADER, NETLINK_ROUTE, READ_BYTES, WAIT_S, dump
 from gateway.datapath.ruleset import sealed_mark
 
-_NETLINK_ROUTE: Final = 0
 _NEW_HOOKS, _DELETE_HOOKS, _GET_HOOKS = 36, 37, 38
 _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 44, 45, 46
-_ERROR, _DONE = 2, 3
 _EXCLUSIVE: Final = 0x200
 _GONE: Final = (errno.ENOENT, errno.ENODEV, errno.EINVAL)  # the filter, the interface, the hooks
-_HEADER: Final = struct.Struct("=IHHII")
 _MESSAGE: Final = struct.Struct("=BxxxiIII")  # tcmsg: family, interface, handle, parent, info
-_NUMBER: Final = struct.Struct("=i")
 _HOOKS: Final = 0xFFFFFFF1  # TC_H_CLSACT
 _HOOKS_HANDLE: Final = 0xFFFF0000
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
@@ -36,8 +32,6 @@ _FIRST: Final = 1 << 16 | in_network_order(0x0003)  # preference 1, all protocol
 _KIND, _OPTIONS = 1, 2
 _PROGRAM, _NAME, _FLAGS = 6, 7, 8
 _DIRECT: Final = 1  # the program's answer is the verdict
-_READ_BYTES: Final = 1 << 16
-_WAIT_S: Final = 2.0
 
 _LOAD: Final = 5  # BPF_PROG_LOAD
 _SCHED_CLS: Final = 3
@@ -149,7 +143,7 @@ def _place(index: int) -> bytes:
 def _hooks() -> dict[int, str]:
     """The interfaces where frames can be filtered as they come in, and by what kind of hooks."""
     found = {}
-    for data, start, end in _dump(_GET_HOOKS, _MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+    for data, start, end in dump(_GET_HOOKS, _MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         _family, index, _handle, parent, _info = _MESSAGE.unpack_from(data, start)
         if parent == _HOOKS:
             for kind, first, last in attributes(data, start + _MESSAGE.size, end):
@@ -161,7 +155,7 @@ def _hooks() -> dict[int, str]:
 def _filters(index: int, hook: int) -> list[tuple[int, str]]:
     """Handle and name of each filter at a hook; the name is empty where a filter has none."""
     found = []
-    for data, start, end in _dump(_GET_FILTER, _MESSAGE.pack(socket.AF_UNSPEC, index, 0, hook, 0)):
+    for data, start, end in dump(_GET_FILTER, _MESSAGE.pack(socket.AF_UNSPEC, index, 0, hook, 0)):
         handle = _MESSAGE.unpack_from(data, start)[2]
         name = ""
         for kind, first, last in attributes(data, start + _MESSAGE.size, end):
@@ -178,30 +172,10 @@ def _text(value: bytes) -> str:
 
 
 def _ask(kind: int, flags: int, body: bytes, *harmless: int) -> None:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as asking:
-        asking.settimeout(_WAIT_S)
-        asking.send(_HEADER.pack(_HEADER.size + len(body), kind, REQUEST | ACK | flags, 1, 0) + body)
-        answer = asking.recv(_READ_BYTES)
-    number = -_NUMBER.unpack_from(answer, _HEADER.size)[0]
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as asking:
+        asking.settimeout(WAIT_S)
+        asking.send(HEADER.pack(HEADER.size + len(body), kind, REQUEST | ACK | flags, 1, 0) + body)
+        answer = asking.recv(READ_BYTES)
+    number = -ERROR_NUMBER.unpack_from(answer, HEADER.size)[0]
     if number and number not in harmless:
         raise OSError(number, os.strerror(number))
-
-
-def _dump(kind: int, body: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each message of a dump: the datagram, and where in it the message's body begins and ends."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as asking:
-        asking.settimeout(_WAIT_S)
-        asking.send(_HEADER.pack(_HEADER.size + len(body), kind, REQUEST | DUMP, 1, 0) + body)
-        while True:
-            data = asking.recv(_READ_BYTES)
-            start = 0
-            while start + _HEADER.size <= len(data):
-                length, answer = _HEADER.unpack_from(data, start)[:2]
-                if answer == _DONE or length < _HEADER.size or start + length > len(data):
-                    return
-                if answer == _ERROR:
-                    number = -_NUMBER.unpack_from(data, start + _HEADER.size)[0]
-                    raise OSError(number, os.strerror(number))
-                if length >= _HEADER.size + _MESSAGE.size:
-                    yield data, start + _HEADER.size, start + length
-                start += length + 3 & ~3

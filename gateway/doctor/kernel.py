@@ -6,21 +6,17 @@ daemon runs. Blocks for as long as a dump takes; raises OSError.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
-from gateway.datapath.nfnetlink import DUMP, REQUEST, attributes
+from gateway.datapath.nfnetlink import attributes
+from gateway.datapath.rtnetlink import dump
 from gateway.doctor.interfaces import Link
 from gateway.doctor.routing import Rule
 
-_NETLINK_ROUTE: Final = 0
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE, _GET_RULE = 18, 22, 26, 34
-_ERROR, _DONE = 2, 3
-_HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
@@ -33,21 +29,19 @@ _RULE_IN, _RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK = 3, 6, 10, 15, 16
 _RULE_INVERTED: Final = 0x2
 _MAIN_TABLE: Final = 254
 _IFF_UP: Final = 0x1
-_READ_BYTES: Final = 1 << 16
-_WAIT_S: Final = 2.0
 
 
 def links() -> list[Link]:
     """All interfaces with their IPv4 addresses."""
     addresses: dict[int, list[IPv4Interface]] = {}
-    for data, start, end in _dump(_GET_ADDRESS, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+    for data, start, end in dump(_GET_ADDRESS, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
         _family, length, _flags, _scope, index = _ADDRESS.unpack_from(data, start)
         values = _values(data, start + _ADDRESS.size, end)
         packed = values.get(_ADDRESS_LOCAL) or values.get(_ADDRESS_OF, b"")
         if len(packed) == 4 and length <= 32:
             addresses.setdefault(index, []).append(IPv4Interface((IPv4Address(packed), length)))
     found = []
-    for data, start, end in _dump(_GET_LINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+    for data, start, end in dump(_GET_LINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         _family, _type, index, flags, _change = _LINK.unpack_from(data, start)
         values = _values(data, start + _LINK.size, end)
         found.append(
@@ -66,7 +60,7 @@ def links() -> list[Link]:
 def default_routes() -> list[int]:
     """Indexes of the interfaces that IPv4 default routes of the main table lead out of; 0 for one of many hops."""
     found = []
-    for data, start, end in _dump(_GET_ROUTE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for data, start, end in dump(_GET_ROUTE, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
         _family, length, _source, _tos, table, *_ = _ROUTE.unpack_from(data, start)
         if length == 0 and table == _MAIN_TABLE:
             found.append(_word(_values(data, start + _ROUTE.size, end).get(_ROUTE_OUT)))
@@ -77,7 +71,7 @@ def rules() -> list[Rule]:
     """All routing rules of both families."""
     found = []
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-        for data, start, end in _dump(_GET_RULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for data, start, end in dump(_GET_RULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             _family, _to, _from, _tos, table, _a, _b, action, flags = _RULE.unpack_from(data, start)
             values = _values(data, start + _RULE.size, end)
             found.append(
@@ -93,29 +87,6 @@ def rules() -> list[Rule]:
                 )
             )
     return found
-
-
-def _dump(kind: int, body: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each message of a dump: the datagram, and where in it the message's body begins and ends."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as asking:
-        asking.settimeout(_WAIT_S)
-        asking.send(_HEADER.pack(_HEADER.size + len(body), kind, REQUEST | DUMP, 1, 0) + body)
-        while True:
-            data = asking.recv(_READ_BYTES)
-            start = 0
-            while start + _HEADER.size <= len(data):
-                length, answer, *_ = _HEADER.unpack_from(data, start)
-                if answer == _DONE or length < _HEADER.size or start + length > len(data):
-                    return
-                if answer == _ERROR:
-                    number = -_WORD_SIGNED.unpack_from(data, start + _HEADER.size)[0]
-                    raise OSError(number, os.strerror(number))
-                if length >= _HEADER.size + len(body):  # answers have the same fixed part as their question
-                    yield data, start + _HEADER.size, start + length
-                start += length + 3 & ~3
-
-
-_WORD_SIGNED: Final = struct.Struct("=i")
 
 
 def _values(data: bytes, start: int, end: int) -> dict[int, bytes]:
