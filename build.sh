@@ -121,6 +121,50 @@ need_root() {
   exit 3
 }
 
+# Daemon, portal and workers run as users of their own, who must be able to read the tree. In root's home directory, or in
+# a clone made under a strict umask, they are not. The modes of the sources are opened; where a folder above them is closed,
+# the task runs on a second view of this folder alone, a bind mount below /run that goes when the task ends.
+need_readable() {
+  local room status=0
+  [ "$(id -u)" -eq 0 ] || return 0
+  ! strangers_can_read || return 0
+  say "making the sources readable for the users that Postern's processes run as"
+  chmod go+rx . && chmod -R go+rX gateway webui rootfs tests
+  [ -L "$VENV" ] || chmod -R go+rX "$VENV"
+  ! strangers_can_read || return 0
+  if [ -n "${POSTERN_SECOND_VIEW:-}" ]; then
+    say "other users cannot run $PWD/$VENV/bin/python on these sources: put the folder where they can, in /opt for instance"
+    exit 3
+  fi
+  say "a folder above $PWD is closed to them: going on below /run"
+  room=$(mktemp -d /run/postern-tree.XXXXXX)
+  chmod 755 "$room"
+  # shellcheck disable=SC2064  # the name is settled now
+  trap "leave_view '$room'" EXIT
+  mkdir "$room/tree"
+  mount --bind . "$room/tree"
+  if [ -d ../shared ]; then # what the tests read beside the project
+    mkdir "$room/shared"
+    mount --bind ../shared "$room/shared"
+  fi
+  POSTERN_SECOND_VIEW=yes "$room/tree/build.sh" "$@" || status=$?
+  exit "$status"
+}
+
+leave_view() {
+  local view
+  for view in "$1/tree" "$1/shared"; do
+    [ ! -d "$view" ] || umount --lazy "$view" || true
+    [ ! -d "$view" ] || rmdir "$view" || true
+  done
+  rmdir "$1"
+}
+
+strangers_can_read() {
+  env --chdir=/ PYTHONPATH="$PWD" setpriv --reuid=65534 --regid=65534 --clear-groups \
+    "$PWD/$VENV/bin/python" -c 'import msgpack, gateway.daemon, webui.portal' 2>/dev/null
+}
+
 check() {
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/ruff" check .
@@ -143,12 +187,14 @@ case "$task" in
     need_packages "${RUN_PACKAGES[@]}"
     case " $* " in *" --radius "*) need_packages "${RADIUS_PACKAGES[@]}" ;; esac
     need_venv
+    need_readable demo "$@"
     exec "$VENV/bin/python" -m tests.demo "$@"
     ;;
   test)
     need_packages "${TEST_PACKAGES[@]}"
     need_venv
     need_native
+    need_readable test "$@"
     check
     exec "$VENV/bin/python" -m pytest "$@"
     ;;
@@ -160,6 +206,7 @@ case "$task" in
   screenshots)
     need_packages python3-venv openssl chromium fonts-dejavu-core
     need_venv
+    need_readable screenshots "$@"
     exec "$VENV/bin/python" -m tests.browser.screenshots "$@"
     ;;
   sdist | deb | openwrt)
@@ -213,6 +260,7 @@ case "$task" in
       gate | analysis | web)
         [ "$1" != web ] || need_locust
         [ "$1" = gate ] || need_native
+        need_readable bench "$@"
         exec "$VENV/bin/python" -m "tests.bench.$1" "${@:2}"
         ;;
       *)
@@ -230,6 +278,7 @@ case "$task" in
     need_root soak
     need_packages "${TEST_PACKAGES[@]}"
     need_venv
+    need_readable soak "$@"
     exec "$VENV/bin/python" -m tests.bench.soak "$@"
     ;;
   "" | -h | --help | help) usage ;;
