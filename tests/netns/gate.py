@@ -13,7 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
-from gateway.config import Config, Garden, Network, Performance, Zone
+from gateway.config import Config, Garden, Network, Zone
 from gateway.datapath.datapath import Datapath, DatapathAction
 from gateway.session.actions import AllowTraffic, BindAddress, DenyTraffic, ReadCounters
 from gateway.session.events import CountersRead, Event, TrafficDenied
@@ -34,7 +34,6 @@ def config_of(lab: Lab, *, gardens: Sequence[Garden] = (), **options: Any) -> Co
     """A configuration for every bridge of the laboratory."""
     return Config(
         network=Network(uplinks=(UPLINK,)),
-        performance=Performance(session_gc_interval=10),
         zones=tuple(zone_of(lab, index, **options) for index in range(len(lab.zones))),
         gardens=tuple(gardens),
     )
@@ -223,14 +222,17 @@ def open_tcp(lab: Lab, netns: str, target: object, port: int, *, timeout_s: floa
         return socket.create_connection((str(target), port), timeout=timeout_s)
 
 
-def ask_udp(lab: Lab, netns: str, target: object, port: int, data: bytes, *, timeout_s: float = 1.0) -> bytes | str:
-    """Send a datagram from a namespace: the answer, "refused" or "silence"."""
+def ask_udp(
+    lab: Lab, netns: str, target: object, port: int, data: bytes, *, timeout_s: float = 1.0, source_port: int = 0
+) -> bytes | str:
+    """Send a datagram from a namespace, from any port or the one given: the answer, "refused" or "silence"."""
     family = socket.AF_INET6 if ":" in str(target) else socket.AF_INET
     with lab.inside(netns):
         sock = socket.socket(family, socket.SOCK_DGRAM)
     with sock:
         sock.settimeout(timeout_s)
         try:
+            sock.bind(("", source_port))
             sock.connect((str(target), port))
             sock.send(data)
             return sock.recv(65535)
