@@ -87,7 +87,7 @@ from gateway.session.model import (
     VoucherCode,
 )
 from gateway.session.numbers import ClientNumbers
-from gateway.session.policy import Policy, changed_limits, click_grant, comes_back, offers
+from gateway.session.policy import Policy, changed_grant, changed_limits, click_grant, comes_back, offers
 from gateway.session.shares import SharedAccounts
 from gateway.session.store import SavedSession, restore_into
 from gateway.session.table import Attempt, Ending, Session, SessionTable
@@ -475,7 +475,7 @@ class SessionMachine:
             self._give_up(session, LoginResult.FORBIDDEN, "this network is not served any more")
             return
         devices = self._policy.devices(zone, grant)
-        if devices is not None and not attempt.by and len(self.sessions.of_user(grant.username)) >= devices:
+        if devices is not None and not attempt.by and self.sessions.devices_of(grant.username) >= devices:
             self._give_up(session, LoginResult.LIMIT, enough_devices(devices))
             return
         attempt.grant = session.grant = grant
@@ -493,6 +493,7 @@ class SessionMachine:
             self._give_up(session, LoginResult.REJECT, text, reason="used_up")
             return
         session.state = SessionState.OPENING
+        self.sessions.mark_opening(session)
         lifetime_s = self.lifetime_s(session, now)
         self._out.append(AllowTraffic(session.key, address, session.number, lifetime_s))
 
@@ -561,6 +562,7 @@ class SessionMachine:
         for request_id in attempt.waiters:
             self._out.append(ReplyLogin(request_id, session.key, result, message, reason=reason, wait_s=wait_s))
         self.numbers.give_back(session.number)
+        self.sessions.mark_offline(session)
         self._hold(session)
 
     def _cancel(self, session: Session) -> None:
@@ -654,6 +656,7 @@ class SessionMachine:
         assert address is not None
         assert grant is not None
         session.limits = changed_limits(session.limits, event.change)
+        session.grant = changed_grant(grant, event.change)
         if event.change.interim_interval_s is not None:
             session.interim_interval_s = (
                 max(60, event.change.interim_interval_s) if event.change.interim_interval_s else 0

@@ -119,6 +119,17 @@ def changed_limits(current: Limits, change: GrantChange) -> Limits:
     return replace(current, **values)
 
 
+def changed_grant(current: Grant, change: GrantChange) -> Grant:
+    """What else of a live session's grant a change names: where its guest is sent, policies."""
+    if change.redirection_url is None and change.filter_ids is None:
+        return current
+    return replace(
+        current,
+        redirection_url=current.redirection_url if change.redirection_url is None else change.redirection_url,
+        filter_ids=current.filter_ids if change.filter_ids is None else change.filter_ids,
+    )
+
+
 def offers(zone: Zone, method: LoginMethod) -> bool:
     """Whether the zone has this way to log in."""
     return method in zone.methods

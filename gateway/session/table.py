@@ -97,6 +97,7 @@ class SessionTable:
         self._by_address: dict[IPv4Address, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._online_users: dict[str, set[ClientKey]] = {}
+        self._opening: dict[ClientKey, str] = {}  # who is being let in, under which name
         self._online: dict[ClientKey, Session] = {}
 
     def __len__(self) -> int:
@@ -120,6 +121,11 @@ class SessionTable:
     def of_user(self, username: str) -> frozenset[ClientKey]:
         """The clients that are online under a name, without regard to case."""
         return frozenset(self._online_users.get(username.casefold(), ()))
+
+    def devices_of(self, username: str) -> int:
+        """How many clients are online or being let in under a name: the kernel may take a second to answer."""
+        name = username.casefold()
+        return len(self._online_users.get(name, ())) + sum(other == name for other in self._opening.values())
 
     def online(self) -> Iterator[Session]:
         """The sessions that are online."""
@@ -150,8 +156,14 @@ class SessionTable:
         if address is not None:
             self._by_address[address] = session
 
+    def mark_opening(self, session: Session) -> None:
+        """Count a session under its user while the kernel is being told."""
+        assert session.grant is not None
+        self._opening[session.key] = session.grant.username.casefold()
+
     def mark_online(self, session: Session) -> None:
         """Count a session as online under its user."""
+        self._opening.pop(session.key, None)
         self._online[session.key] = session
         self._by_id[session.acct_session_id] = session
         if session.grant is not None:
@@ -159,6 +171,7 @@ class SessionTable:
 
     def mark_offline(self, session: Session) -> None:
         """Undo `mark_online`; harmless when the session was not online."""
+        self._opening.pop(session.key, None)
         self._online.pop(session.key, None)
         self._by_id.pop(session.acct_session_id, None)
         if session.grant is not None:

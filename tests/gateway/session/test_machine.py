@@ -385,6 +385,22 @@ def test_interim_records_keep_their_rhythm_and_fresh_counters() -> None:
     assert all(record.counters.upload_bytes == 700 for record in interims)
 
 
+def test_devices_that_are_being_let_in_count() -> None:
+    """Of two devices accepted before the kernel answered for the first, one comes in; what was given up counts not."""
+    life = Life(replace(ZONE, sessions_per_user=1))
+    for key in (ALICE, BOB):
+        life.lease(key)
+        life.ask(key, "carol")
+        life.send(AccessRejected(key, life.login_id(key), unknown_user=True))
+        life.send(AccessAccepted(key, life.login_id(key), grant("carol")))
+    assert [reply.result for reply in life.replies()] == [LoginResult.LIMIT]
+    life.send(TrafficRefused(ALICE, "the table is full"))
+    life.ask(BOB, "carol")
+    life.send(AccessAccepted(BOB, life.login_id(BOB), grant("carol")))
+    life.send(TrafficAllowed(BOB))
+    assert life.replies()[-1].result is LoginResult.SUCCESS
+
+
 def test_a_user_with_enough_devices_is_told_to_log_one_out() -> None:
     """The bound counts a name without regard to case, and refuses the newcomer."""
     life = Life(replace(ZONE, sessions_per_user=1))
@@ -442,6 +458,22 @@ def test_a_change_of_zero_takes_a_limit_away() -> None:
     life.act(ChangeRequested(ALICE, 5, GrantChange(Limits(session_time_s=0), frozenset({"session_time_s"})), "x"))
     life.wait(1000)
     assert ALICE in life.kernel
+
+
+def test_a_change_of_address_and_policies_is_kept_with_the_session() -> None:
+    """WISPr-Redirection-URL and Filter-Id of a CoA are saved; a later change that does not name them leaves them."""
+    life = Life()
+    life.online(ALICE)
+    session = life.machine.sessions.get(ALICE)
+    assert session is not None
+    change = GrantChange(Limits(), frozenset(), filter_ids=("slow",), redirection_url="http://198.51.100.9/pay")
+    actions = life.act(ChangeRequested(ALICE, 5, change, "RADIUS server"))
+    assert SaveSession(ALICE) in actions
+    life.act(ChangeRequested(ALICE, 6, GrantChange(Limits(), frozenset()), "RADIUS server"))
+    saved = load_session(save_session(session, life.now, UNIX, "boot"))
+    assert saved.grant.redirection_url == "http://198.51.100.9/pay"
+    assert saved.grant.filter_ids == ("slow",)
+    assert saved.grant.username == "alice"
 
 
 def test_a_stepping_wall_clock_moves_only_what_is_told_in_wall_time() -> None:
