@@ -22,6 +22,7 @@ from gateway.values import value_class
 
 MINIMUM_INTERIM_S: Final = 60  # RFC 2869 §5.16
 _SERVICES_GRANTED: Final = frozenset({1, 2, 10})  # Login, Framed, Call-Check
+MAX_CLASS_OCTETS: Final = 2500  # in every accounting packet, which has 4096 and up to 1560 without them
 _MAX_URL: Final = 2048
 _FULL_TEXT: Final = 253  # octets of an attribute that continues in the next one
 
@@ -152,7 +153,7 @@ def read_grant(accept: Packet, username: str, *, client_view: bool, moment: Mome
         authenticated_by=AuthenticatedBy.RADIUS,
         limits=limits,
         interim_interval_s=_clamped_interim(interim),
-        class_values=tuple(value for value in accept.octets("Class") if value),
+        class_values=_classes(accept, notes.append),
         chargeable_user_identity=identity[0] if identity and identity[0] else None,
         reply_message=reply_message(accept),
         redirection_url=_url(accept, notes.append) or "",
@@ -289,6 +290,20 @@ def _terminate_time(text: str, moment: Moment) -> float | None:
         return (end if end.tzinfo else end.replace(tzinfo=moment.zone)).timestamp()
     except (ValueError, OverflowError):  # such as the 31st of February
         return None
+
+
+def _classes(accept: Packet, complain: Callable[[str], None]) -> tuple[bytes, ...]:
+    """What is echoed in accounting (RFC 2865 §5.25), in order, as many as fit into each of its packets."""
+    values = [value for value in accept.octets("Class") if value]
+    kept: list[bytes] = []
+    room = MAX_CLASS_OCTETS
+    for value in values:
+        room -= len(value) + 2
+        if room < 0:
+            complain(f"only {len(kept)} of {len(values)} Class attributes fit into accounting packets")
+            break
+        kept.append(value)
+    return tuple(kept)
 
 
 def _clamped_interim(interval_s: int | None) -> int | None:

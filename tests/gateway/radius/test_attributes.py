@@ -59,6 +59,14 @@ def test_an_empty_accept_grants_without_limits() -> None:
     assert read.interim_interval_s is None
 
 
+def test_of_class_is_kept_what_every_accounting_packet_has_room_for() -> None:
+    """A server may send more of it than fits beside the rest of a record; the first are echoed, and the log says so."""
+    values = [bytes((number,)) * 250 for number in range(1, 17)]
+    reading = grant(*(attribute(25, value) for value in values))
+    assert reading.grant.class_values == tuple(values[:9])
+    assert reading.notes == ("only 9 of 16 Class attributes fit into accounting packets",)
+
+
 def test_times_names_and_echoed_values() -> None:
     """Times, Class, the identity to echo, the name for accounting, policies, and the number of devices are taken."""
     read = grant(

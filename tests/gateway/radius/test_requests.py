@@ -10,7 +10,8 @@ import pytest
 
 from gateway.addresses import MacAddress
 from gateway.config import Radius
-from gateway.radius.packets import Code, Packet, Type, decode, decode_dynamic_request
+from gateway.radius.attributes import MAX_CLASS_OCTETS
+from gateway.radius.packets import MAX_OCTETS, Code, Packet, Type, decode, decode_dynamic_request
 from gateway.radius.requests import (
     AccessBody,
     AccountingBody,
@@ -20,6 +21,7 @@ from gateway.radius.requests import (
     as_chap,
     credentials_refused,
 )
+from gateway.session.machine import MAX_IPV6_ADDRESSES
 from gateway.session.model import AccountingStatus, ChapCredentials, Credentials, PapCredentials
 from tests.gateway.radius.build import (
     ADDRESS,
@@ -183,6 +185,25 @@ def test_ipv6_addresses_are_told() -> None:
     assert packet.ipv6("Framed-IPv6-Address") == addresses
     assert packet.ipv6("NAS-IPv6-Address") == (IPv6Address("2001:db8::99"),)
     assert made.nas_addresses() == {IPv6Address("2001:db8::99")}
+
+
+def test_the_fullest_record_fits_into_a_packet() -> None:
+    """As much of Class as a grant keeps, the longest names and all addresses of a client are 4096 octets at most."""
+    fullest = replace(
+        record(1, AccountingStatus.STOP),
+        username="x" * 253,
+        class_values=(bytes(248),) * (MAX_CLASS_OCTETS // 250),
+        chargeable_user_identity=bytes(253),
+        ipv6_addresses=tuple(IPv6Address("2001:db8::") + number for number in range(MAX_IPV6_ADDRESSES)),
+    )
+    settings = config(radius=Radius(accounting_view="client"))
+    zone = replace(settings.zones[0], ssid="s" * 253)
+    general = replace(settings.general, nas_identifier="n" * 253)
+    made = RequestWriter(replace(settings, zones=(zone,), general=general), EvenRandom(1), lambda _zone: GATEWAY_MAC)
+    made.set_source("one", IPv6Address("2001:db8::99"))
+    data = made.write(server(), AccountingBody(fullest, UNIX, 17), 9).data
+    assert len(data) <= MAX_OCTETS
+    assert len(decode(data).octets("Class")) == 10
 
 
 def test_status_server_is_signed_and_names_no_user() -> None:
