@@ -88,9 +88,13 @@ class General:
 
     enabled: bool = option(True, "Start the gateway; 0 makes posternd exit at once without an error.")
     schema: int = option(SCHEMA_VERSION, "Version of this file's format.", low=1)
-    nas_identifier: str = option("postern", "NAS-Identifier sent to RADIUS servers.", aliases=("radiusnasid",))
-    state_dir: str = option("/var/lib/postern", "Where sessions, leases, accounts and queued accounting are kept.")
-    run_dir: str = option("/run/postern", "Where the control socket is made.")
+    nas_identifier: str = option(
+        "postern", "NAS-Identifier sent to RADIUS servers.", aliases=("radiusnasid",), minimum_length=1
+    )
+    state_dir: str = option(
+        "/var/lib/postern", "Where sessions, leases, accounts and queued accounting are kept.", minimum_length=1
+    )
+    run_dir: str = option("/run/postern", "Where the control socket is made.", minimum_length=1)
     group: str = option("postern", "Group that may look through the control socket; the socket belongs to it.")
     admin_group: str = option("postern-admin", "Group that may change things through the control socket.")
     portal_user: str = option("postern-portal", "User of the guests' portal, which may call the portal's methods only.")
@@ -148,7 +152,7 @@ class Sessions:
     """`config sessions`: persistence."""
 
     persistence_enabled: bool = option(True, "Keep sessions over restarts and power cuts.")
-    persistence_file: str = option("sessions.msgpack", "Journal's file name in the state directory.")
+    persistence_file: str = option("sessions.msgpack", "Journal's file name in the state directory.", minimum_length=1)
     save_interval: int = option(300, "How often counters of online sessions are saved.", unit="s", low=5)
     resume_max_age: int = option(
         86400, "Sessions older than this at start are ended instead of resumed.", unit="s", low=60
@@ -385,7 +389,7 @@ class Zone:
 class Accounts:
     """`config accounts`: the embedded users."""
 
-    database: str = option("accounts.sqlite", "File of users in the state directory.")
+    database: str = option("accounts.sqlite", "File of users in the state directory.", minimum_length=1)
     hash_time: float = option(0.1, "Time that hashing one password may take on this box.", unit="s", low=0.01, high=2)
     hash_queue: int = option(64, "Passwords waiting to be checked at most.", low=1, high=10000)
 

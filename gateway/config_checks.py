@@ -159,7 +159,11 @@ def _check_zone(zone: Zone, complain: Complain) -> None:
             "has a prefix that is too long or too short; use /12 to /30, such as 10.41.0.1/24",
         )
         return
-    if zone.address.ip in (network.network_address, network.broadcast_address):
+    ip = zone.address.ip
+    if ip.is_multicast or ip.is_loopback or ip.is_link_local or ip.is_reserved or ip.is_unspecified:
+        sentence = "is not an address that a network can have; use a private one such as 10.41.0.1/24"
+        complain("zone", zone.name, "address", zone.address, sentence)
+    elif ip in (network.network_address, network.broadcast_address):
         complain(
             "zone",
             zone.name,

@@ -67,7 +67,7 @@ def accepted(item: Field[Any]) -> str:
         return f"From {plain(hint['low'])} to {plain(hint['high'])}{unit}."
     if hint["low"] is not None:
         return f"At least {plain(hint['low'])}{unit}."
-    if hint["minimum_length"]:
+    if hint["minimum_length"] > 1:
         return f"At least {hint['minimum_length']} characters."
     return f"In{unit}." if unit else ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import Field, fields, replace
 from enum import Enum
 from ipaddress import (
@@ -108,6 +108,8 @@ REPEATED: Final[Mapping[str, tuple[str, type[Any]]]] = {
     "garden": ("gardens", Garden),
     "reservation": ("reservations", Reservation),
 }
+_LISTENERS: Final = frozenset({"uam", "metrics", "admin"})  # their ports are held against each other
+_LISTENING: Final = frozenset((section, "") for section in _LISTENERS)
 _TRUE: Final = frozenset({"1", "on", "true", "yes", "enabled"})
 _FALSE: Final = frozenset({"0", "off", "false", "no", "disabled"})
 
@@ -164,6 +166,7 @@ class _Reader:
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
         self._origins: dict[tuple[str, str, str], int] = {}
+        self._faulty: set[tuple[str, str]] = set()  # sections, by type and name, with a value that could not be read
 
     def read(self, text: str) -> Loaded:
         try:
@@ -194,13 +197,13 @@ class _Reader:
             else:
                 known = [*SINGLE, *REPEATED]
                 self._unknown(section.line, "", section.type, "section type", known)
+                self._faulty.add((_nearest(section.type, known), section.name))
         servers = tuple(repeated.pop("servers"))
         if servers:
             single["radius"] = replace(single.get("radius", Radius()), servers=servers)
         single.update((name, tuple(items)) for name, items in repeated.items())
         config = Config(**single)
-        if not self._problems:
-            check_whole(config, self._complain(lines))
+        check_whole(_sound(config, self._faulty), self._complain(lines))
         if self._problems:
             problems = sorted(self._problems, key=lambda problem: problem.line)
             raise ConfigError(problems, Loaded(config, self._origins))
@@ -228,12 +231,14 @@ class _Reader:
             except ValueError as error:
                 shown = None if hints[item.name] is Secret else " ".join(value.text for value in written)
                 self._report(written[-1].line, _place(section.type, name, option), shown, str(error))
+                self._faulty.add((section.type, name))
                 values[item.name] = item.default
         for option, item in known.items():
             if item.metadata["required"] and item.name not in values:
                 example = f" such as {item.metadata['example']!r}" if item.metadata["example"] else ""
                 place = _place(section.type, name, option)
                 self._report(section.line, place, None, f"is missing; give a value{example} ({item.metadata['doc']})")
+                self._faulty.add((section.type, name))
         return section_class(**values)
 
     def _unknown(self, line: int, place: str, key: str, what: str, known: list[str]) -> None:
@@ -255,10 +260,27 @@ class _Reader:
         """What reports a problem of sections that do not fit together, at the line of the option or the section."""
 
         def complain(section: str, name: str, option: str, value: object, sentence: str) -> None:
+            if (section, name) in self._faulty or (section in _LISTENERS and not self._faulty.isdisjoint(_LISTENING)):
+                return  # a default stands where its value could not be read
             line = self._line(section, name, option, lines)
             self._report(line, _place(section, name, option), None if value is None else str(value), sentence)
 
         return complain
+
+
+def _sound(config: Config, faulty: Collection[tuple[str, str]]) -> Config:
+    """What can be held together of a configuration: without sections of which a value could not be read, and without
+    those that speak of such a zone.
+    """
+    bad = {name for section, name in faulty if section == "zone"}
+    return replace(
+        config,
+        zones=tuple(zone for zone in config.zones if zone.name not in bad),
+        gardens=tuple(garden for garden in config.gardens if garden.zone not in bad),
+        reservations=tuple(
+            item for item in config.reservations if item.zone not in bad and ("reservation", item.name) not in faulty
+        ),
+    )
 
 
 def _declared_schema(sections: Iterable[Section]) -> int:
@@ -308,6 +330,8 @@ def _checked(value: Any, text: str, item: Field[Any]) -> Any:
         raise ValueError(f"is too small; give at least {plain(low)}{suffix}")
     if high is not None and value > high:
         raise ValueError(f"is too large; give at most {plain(high)}{suffix}")
+    if minimum_length and not value and item.default:
+        raise ValueError("is empty; give a value, or leave the option out")
     if minimum_length and 0 < len(value) < minimum_length:
         raise ValueError(
             f"is too short ({len(value)} characters); use at least {minimum_length}, better 16 random ones"

@@ -143,6 +143,8 @@ def test_a_secret_never_prints_itself() -> None:
             "radius_server 'r', option address: is missing; give a value such as '192.0.2.10'",
         ),
         ("config uam\nconfig uam\n", "postern:2: section uam: stands twice; keep one"),
+        ("config postern\n\toption nas_identifier ''\n", "option nas_identifier: '' is empty; give a value"),
+        ("config postern\n\toption state_dir ''\n", "option state_dir: '' is empty; give a value"),
         ("config zone a\n\toption interface\n", "postern:2: option takes a name and one value; here is no value"),
         ("config zone a\n\toption interface a b\n", "put a value with blanks in quotes"),
         ("option interface a\n", "postern:1: option stands before the first config line"),
@@ -174,6 +176,8 @@ def test_each_mistake_is_a_sentence_with_its_place_and_remedy(text: str, sentenc
         (SMALLEST + "\toption pool 10.41.0.200-10.41.0.255\n", "holds the network or broadcast address"),
         (SMALLEST + "\toption address 10.41.0.0/24\n", "is not a host's address; use one such as 10.41.0.1/24"),
         (SMALLEST + "\toption address 10.41.0.1/31\n", "has a prefix that is too long or too short"),
+        (SMALLEST + "\toption address 224.0.0.1/24\n", "is not an address that a network can have"),
+        (SMALLEST + "\toption address 127.0.0.1/24\n", "is not an address that a network can have"),
         ("config network\n\tlist uplink br0\nconfig zone a\n\toption interface br0\n", "is an uplink as well"),
         (
             SMALLEST + "config garden g\n\toption zone gest\n\tlist network 192.0.2.0/24\n",
@@ -259,6 +263,34 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_file() -> None:
     """An operator mends the file in one go."""
     found = problems("config uam\n\toption port x\n\toption rate_limit y\nconfig zne\n")
     assert [line.split(":")[1] for line in found] == ["2", "3", "4"]
+
+
+def test_sections_that_do_not_fit_are_said_beside_values_that_cannot_be_read() -> None:
+    """Checking does not stop at the first kind of problem: overlapping zones beside a mistyped option elsewhere."""
+    text = (
+        SMALLEST + "config zone b\n\toption interface br1\n\toption address 10.41.0.129/25\n\toption colour red\n"
+        "config radius_server r\n\toption address 192.0.2.1\n\toption secret abc\n"
+        "config reservation p\n\toption zone nowhere\n\toption mac 02:00:00:00:00:01\n\toption address 10.41.0.9\n"
+    )
+    found = problems(text)
+    wanted = ("overlaps zone 'guest'", "'colour' is not", "is too short", "'nowhere' is not a zone")
+    assert [sentence in line for sentence, line in zip(wanted, found, strict=True)] == [True] * 4, found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A default that stands in the place of what could not be read fits nothing, and nobody wrote it.
+        SMALLEST + "config zone b\n\toption interface br1\n\toption address 10.41.0.1/33\n",
+        SMALLEST + "config admin\n\toption port x\nconfig metrics\n\toption listen 127.0.0.1:8443\n",
+        "config network\n\tlist uplink eth0\nconfig zon guest\n\toption interface br0\n"
+        "config reservation p\n\toption zone guest\n\toption mac 02:00:00:00:00:01\n\toption address 10.41.0.9\n",
+        "config netwrk\n\tlist uplink eth0\nconfig zone guest\n\toption interface br0\n",
+    ],
+)
+def test_what_could_not_be_read_is_held_against_nothing(text: str) -> None:
+    """One mistake is said once, without others that would follow from it."""
+    assert len(problems(text)) == 1, problems(text)
 
 
 def test_an_interface_that_is_not_there_is_said_with_those_that_are() -> None:
