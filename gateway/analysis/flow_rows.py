@@ -83,11 +83,11 @@ def limited_by(conn: Connection, d: Direction, share: float) -> str | None:
 def direction_row(conn: Connection, d: Direction | None, share: float) -> DirectionRow:
     """One direction of a connection for the report."""
     row = _UNEVENTFUL.copy()
-    options = conn.options if d is not None and d is conn.orig else conn.resp_options
-    if options is not None:
-        row["mss"], _, row["sack"], row["timestamps"] = options
     if d is None:
         return row
+    options = conn.options if d is conn.orig else conn.resp_options
+    if options is not None:
+        row["mss"], _, row["sack"], row["timestamps"] = options
     shift = 0
     if d.known:
         row["window_scale"] = shift = d.shift

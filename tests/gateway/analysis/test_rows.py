@@ -40,6 +40,20 @@ def test_a_direction_that_was_not_recorded_is_told_as_empty() -> None:
     assert {name for name, value in heard.items() if value} == set()
 
 
+def test_a_side_that_was_not_recorded_shows_no_options_of_the_other() -> None:
+    """Of the side that was recorded the offers in its SYN are told; nobody knows what the other one offered."""
+    options = bytes.fromhex("020405b40402080a000000010000000001030307")
+    for server in (False, True):
+        trace = Trace()
+        ways = (SERVER, 9_000, CLIENT, 40_000) if server else (CLIENT, 40_000, SERVER, 9_000)
+        trace.add(0.0, tcp(*ways, SYN | ACK if server else SYN, 1, 1 if server else 0, options=options))
+        trace.add(0.1, tcp(*ways, PSH | ACK, 2, 1, b"hello"))
+        (flow,) = analyse(trace.pcap())["flows"]["rows"]
+        told, silent = (flow["tcp"][side] for side in (("resp", "orig") if server else ("orig", "resp")))
+        assert (told["mss"], told["sack"], told["timestamps"]) == (1460, True, True)
+        assert (silent["mss"], silent["sack"], silent["timestamps"]) == (None, None, None)
+
+
 def test_flows_are_listed_by_trouble_then_size_and_the_first_come_first() -> None:
     """An attempt that was repeated comes before quiet flows; of those the larger one, of equals the earlier one."""
     trace = Trace()
