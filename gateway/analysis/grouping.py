@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+_BOUNDS: Final = {  # what was left out where a table was full: of one, of many
+    "flows_folded": ("one flow is counted by host only", "{} flows are counted by host only"),
+    "hosts_rest": ("one host is counted among the others", "{} hosts are counted together as others"),
+    "holes_dropped": (
+        "of one gap in sequence numbers it is not known what filled it",
+        "of {} gaps in sequence numbers it is not known what filled them",
+    ),
+    "findings_dropped": ("one finding is not listed", "{} findings are not listed"),
+    "frames_capped": ("one finding has more frames than it lists", "{} findings have more frames than they list"),
+}
 SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "info")
 
 
@@ -29,3 +39,13 @@ def verdict_line(entry: Mapping[str, Any]) -> tuple[str, str, int | None]:
     if frame is not None and f"frame {frame}" in sentence:
         frame = None
     return ("all clear" if about == "none" else about), sentence, frame
+
+
+def bounds_line(limits: Mapping[str, int]) -> str:
+    """What the bounds of the tables left out, as a sentence; empty where they left out nothing."""
+    parts = [
+        one if limits[name] == 1 else many.format(f"{limits[name]:,}")
+        for name, (one, many) in _BOUNDS.items()
+        if limits.get(name)
+    ]
+    return f"To bound memory and the size of the report, {'; '.join(parts)}." if parts else ""

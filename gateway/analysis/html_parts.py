@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from gateway.analysis.escape import markup
 from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
 
+_NAMED_BY_NUMBER: Final = frozenset({"port", "frame", "type", "code", "mtu"})
 _UNITS: Final = {"s": seconds_text, "ms": milliseconds_text, "bytes": bytes_text, "bps": rate_text}
 
 
@@ -40,7 +41,7 @@ def inline(value: Cell) -> Safe:
     if isinstance(value, float):
         return Safe(f"{value:.6g}")
     if isinstance(value, int):
-        return Safe(f"{value:,}" if abs(value) >= 10_000 else str(value))
+        return Safe(f"{value:,}")
     return Safe(markup(value))
 
 
@@ -85,7 +86,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, total: int,
             sort = (
                 f' data-v="{"" if value.value is None else f"{value.value:.6g}"}"' if isinstance(value, Number) else ""
             )
-            if sort == "" and type(value) is int and abs(value) >= 10_000:
+            if sort == "" and type(value) is int and abs(value) >= 1_000:
                 sort = f' data-v="{value}"'
             cells.append(f"<td{kind}{sort}>{inline(value)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -108,12 +109,14 @@ def frame_list(frames: Sequence[int], count: int, most: int = 24) -> Safe:
 
 
 def values(mapping: dict[str, Any]) -> str:  # Any: numbers and short strings of a report
-    """A small mapping in one line: `max delay 4.36 s, rate 0.021, segments 1952`; units are those of the names."""
+    """A small mapping in one line: `max delay 4.36 s, rate 0.021, segments 1,952`; units are those of the names."""
     return ", ".join(_named(name, value) for name, value in mapping.items())
 
 
 def _named(name: str, value: Any) -> str:  # Any: see `values`
     words = name.replace("_", " ")
+    if name.rpartition("_")[2] in _NAMED_BY_NUMBER and isinstance(value, int):
+        return f"{words} {value}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{words} {value_text(value)}"
     for unit, text in _UNITS.items():
@@ -129,12 +132,18 @@ def value_text(value: Any) -> str:  # Any: see `values`
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return f"{value:,}"
     if isinstance(value, list):
-        return " ".join(value_text(item) for item in value[:12]) + (" …" if len(value) > 12 else "")
+        listed = (str(item) if type(item) is int else value_text(item) for item in value[:12])  # ports, not counts
+        return " ".join(listed) + (" …" if len(value) > 12 else "")
     if isinstance(value, dict):
         return values(value)
     return "none" if value is None else str(value)
+
+
+def plain_cell(value: int | None) -> Number:
+    """A number that is a name, such as a port or a frame: without separators, to be typed in elsewhere."""
+    return Number(value, "" if value is None else str(value))
 
 
 def bytes_cell(value: float | None) -> Number:

@@ -14,6 +14,7 @@ from gateway.analysis.html_parts import (
     bytes_cell,
     ms_cell,
     pairs_list,
+    plain_cell,
     section,
     share_cell,
     table,
@@ -105,7 +106,7 @@ def dns(report: ReportLike, most: int) -> Safe:
                     row["client"],
                     row["server"],
                     ", ".join(row["answers"][:4]),
-                    row["frame"],
+                    plain_cell(row["frame"]),
                 ]
                 for row in rows
             ],
@@ -134,7 +135,7 @@ def tls(report: ReportLike, most: int) -> Safe:
                     f"{row['server']}:{row['port']}",
                     row["ja4"],
                     row["alert"],
-                    row["frame"],
+                    plain_cell(row["frame"]),
                 ]
                 for row in sorted(hellos["rows"], key=lambda row: -(row["hello_ms"] or 0))[:most]
             ],
@@ -155,7 +156,7 @@ def tls(report: ReportLike, most: int) -> Safe:
                         row["client"],
                         row["server"],
                         row["answered"],
-                        row["frame"],
+                        plain_cell(row["frame"]),
                     ]
                     for row in quic["rows"][:most]
                 ],
@@ -185,7 +186,7 @@ def http(report: ReportLike, most: int) -> Safe:
                         (row["content_type"] or "") + (row["probe"] or ""),
                         row["client"],
                         f"{row['server']}:{row['port']}",
-                        row["frame"],
+                        plain_cell(row["frame"]),
                     ]
                     for row in rows
                 ],
@@ -209,7 +210,7 @@ def media(report: ReportLike, most: int) -> Safe:
                 share_cell(row["loss_rate"]),
                 ms_cell(row["jitter_ms"]),
                 row["mos"],
-                row["first_frame"],
+                plain_cell(row["first_frame"]),
             ]
             for row in report["rtp"][:most]
         ],
@@ -247,9 +248,9 @@ def control(report: ReportLike, most: int) -> Safe:
                         row["reporter"],
                         row["target"],
                         row["flow"],
-                        row["mtu"],
+                        plain_cell(row["mtu"]),
                         row["count"],
-                        row["first"]["frame"],
+                        plain_cell(row["first"]["frame"]),
                     ]
                     for row in icmp["errors"][:most]
                 ],
@@ -357,7 +358,7 @@ def protocols(report: ReportLike, most: int) -> Safe:
             [
                 row["service"],
                 row["proto"],
-                row["port"],
+                plain_cell(row["port"]),
                 row["flows"],
                 row["packets"],
                 bytes_cell(row["bytes"]),

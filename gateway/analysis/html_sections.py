@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.analysis import plots
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import markup
-from gateway.analysis.grouping import SEVERITY_ORDER, like_findings, verdict_line
+from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, verdict_line
 from gateway.analysis.html_parts import (
     Cell,
     Number,
@@ -21,6 +21,7 @@ from gateway.analysis.html_parts import (
     frame_list,
     ms_cell,
     pairs_list,
+    plain_cell,
     seconds_cell,
     section,
     share_cell,
@@ -174,10 +175,10 @@ def capture(report: ReportLike) -> Safe:
         ],
         total=len(facts_of["interfaces"]),
     )
-    folded = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["limits"].items() if count)
+    bounds = bounds_line(report["limits"])
     body = [shown, f'<ul class="notes">{notes}</ul>' if notes else "", "<h3>Interfaces</h3>", interfaces]
-    if folded:
-        body.append(f'<p class="quiet">Bounds that were reached: {markup(folded, 500)}.</p>')
+    if bounds:
+        body.append(f'<p class="quiet">{bounds}</p>')
     return section("capture", "Can this capture be trusted?", body)
 
 
@@ -208,7 +209,7 @@ def traffic(report: ReportLike) -> Safe:
                 row["packets"],
                 bytes_cell(row["bytes"]),
                 Number(row["peak_ratio"], f"{row['peak_ratio']:.3g} × mean"),
-                row["frame"],
+                plain_cell(row["frame"]),
             ]
             for row in temporal["bursts"][:12]
         ],
@@ -221,8 +222,8 @@ def traffic(report: ReportLike) -> Safe:
                 seconds_cell(row["t"]),
                 seconds_cell(row["gap_s"]),
                 row["flow"],
-                row["before_frame"],
-                row["after_frame"],
+                plain_cell(row["before_frame"]),
+                plain_cell(row["after_frame"]),
                 row["awaited"],
             ]
             for row in temporal["gaps"][:12]
@@ -239,7 +240,7 @@ def traffic(report: ReportLike) -> Safe:
                 seconds_cell(row["period_s"]),
                 share_cell(row["spread"]),
                 row["starts"],
-                row["first_frame"],
+                plain_cell(row["first_frame"]),
             ]
             for row in temporal["periodic"][:12]
         ],
@@ -365,7 +366,7 @@ def _flow_row(row: Mapping[str, Any]) -> list[Cell]:
         row["ooo"],
         ms_cell(row["rtt_ms"]),
         row["zero_window"],
-        row["first_frame"],
+        plain_cell(row["first_frame"]),
     ]
 
 

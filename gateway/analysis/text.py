@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import show
-from gateway.analysis.grouping import SEVERITY_ORDER, like_findings, verdict_line
+from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, verdict_line
 from gateway.analysis.html_parts import values
 from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
 from gateway.analysis.trace import SEEN_AGAIN, Segment
@@ -205,6 +205,9 @@ def _trust(report: ReportLike, style: Style) -> str:
     lines = [_heading("Capture", style), *wrapped(" · ".join(facts), style, "  ")]
     for note in report["capture"]["notes"]:
         lines += wrapped(show(note["sentence"], 400), style, "    ", first="  - ")
+    bounds = bounds_line(report["limits"])
+    if bounds:
+        lines += wrapped(bounds, style, "    ", first="  - ")
     return "\n".join([*lines, ""])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.analysis.grouping import like_findings, verdict_line
+from gateway.analysis.grouping import bounds_line, like_findings, verdict_line
 
 
 def _finding(kind: str, severity: str, count: int, muted: str | None = None) -> dict[str, Any]:
@@ -31,3 +31,13 @@ def test_a_verdict_does_not_repeat_its_label_or_its_frame() -> None:
     entry = {"about": "network", "sentence": "Network or server: no answer.", "frame": 3}
     assert verdict_line(entry) == ("network", "Network or server: no answer.", 3)
     assert verdict_line({"about": "none", "sentence": "Fine.", "frame": None})[0] == "all clear"
+
+
+def test_what_bounds_left_out_is_said_in_words() -> None:
+    """A reader learns what is not there; where nothing is missing nothing is said."""
+    nothing = {"flows_folded": 0, "hosts_rest": 0, "holes_dropped": 0, "findings_dropped": 0, "frames_capped": 0}
+    assert bounds_line(nothing) == ""
+    assert bounds_line({**nothing, "flows_folded": 12_345, "frames_capped": 1}) == (
+        "To bound memory and the size of the report, 12,345 flows are counted by host only; "
+        "one finding has more frames than it lists."
+    )

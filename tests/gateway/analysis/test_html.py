@@ -159,3 +159,16 @@ def test_a_flow_without_trouble_is_not_drawn(tmp_path: Path) -> None:
     report["flows"]["rows"][0]["trouble"] = 0.0
     with CaptureFile.open(path) as capture:
         assert html_flows.worst_flows(capture, report) == []
+
+
+def test_counts_have_separators_and_names_made_of_digits_have_none() -> None:
+    """A thousand is read at a glance; a port or a frame number is typed in elsewhere as it stands."""
+    report = sample()
+    report["services"][0].update(port=51_000, flows=1_069)
+    report["dns"]["rows"][0]["frame"] = 4_711
+    report["findings"][0]["evidence"] = {"segments": 1_069, "port": 8_080, "ports": [8_443, 51_001]}
+    page = html.render(report)
+    assert '<td class="n">51000</td>' in re.sub(' data-v="[^"]*"', "", page)
+    assert '<td class="n" data-v="1069">1,069</td>' in page
+    assert '<td class="n" data-v="4711">4711</td>' in page
+    assert "segments 1,069, port 8080, ports 8443 51001" in page
