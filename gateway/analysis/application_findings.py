@@ -41,25 +41,27 @@ def detect(st: State, out: Findings) -> list[JitterRow]:
 def _dns(st: State, out: Findings) -> None:
     limits = st.settings.dns
     for server, stats in st.dns.servers.items():
-        rate = stats.failures / max(1, stats.transactions)
-        if stats.failures and stats.transactions >= limits.failure_min and rate > 0:
-            grade: Severity = "high" if rate > limits.failure_high and stats.failures > 1 else "low"
+        failed, slow = stats.failed, stats.slow
+        rate = failed.count / max(1, stats.transactions)
+        if failed.count and stats.transactions >= limits.failure_min:
+            grade: Severity = "high" if rate > limits.failure_high and failed.count > 1 else "low"
             out.add(
                 "dns.failure",
                 grade,
                 1.0,
                 f"DNS server {st.address_text(server)} fails",
-                f"{stats.failures} of {stats.transactions} questions to {st.address_text(server)} failed "
+                f"{failed.count:,} of {counted(stats.transactions, 'question')} to {st.address_text(server)} failed "
                 f"({percent(rate)}): "
-                f"{stats.timeouts} without answer, {stats.servfail} server failures, {stats.refused} refused.",
-                frames=[stats.first_failure],
-                count=stats.failures,
-                first_ns=st.first_ns or 0,
-                last_ns=st.max_ns,
+                f"{stats.timeouts:,} without answer, {counted(stats.servfail, 'server failure')}, "
+                f"{stats.refused:,} refused.",
+                frames=sorted(failed.frames),
+                count=failed.count,
+                first_ns=failed.first_ns,
+                last_ns=failed.last_ns,
                 target=server,
                 port=53,
                 evidence={
-                    "failures": stats.failures,
+                    "failures": failed.count,
                     "transactions": stats.transactions,
                     "rate": rate,
                     "timeouts": stats.timeouts,
@@ -69,28 +71,25 @@ def _dns(st: State, out: Findings) -> None:
                 threshold={"rate": limits.failure_high, "transactions": limits.failure_min},
                 advice="dns.failure",
             )
-    slow: dict[bytes, list[tuple[int, int, str]]] = {}
-    for elapsed, frame, name, server in st.dns.slow:
-        slow.setdefault(server, []).append((elapsed, frame, name))
-    for server, rows in slow.items():
-        worst = max(rows)
-        grade = "medium" if worst[0] > limits.slow_medium_s * SECOND else "low"
-        out.add(
-            "dns.slow",
-            grade,
-            1.0,
-            f"Slow answers of DNS server {st.address_text(server)}",
-            f"{counted(len(rows), 'answer')} took longer than {short_s(limits.slow_low_s)}, the longest "
-            f"{short_s(worst[0] / SECOND)} for {worst[2]}.",
-            frames=sorted(row[1] for row in rows),
-            first_ns=st.first_ns or 0,
-            last_ns=st.max_ns,
-            target=server,
-            port=53,
-            evidence={"count": len(rows), "max_s": worst[0] / SECOND, "name": worst[2]},
-            threshold={"low_s": limits.slow_low_s, "medium_s": limits.slow_medium_s},
-            advice="dns.slow",
-        )
+        if slow.count:
+            longest, name = stats.slowest
+            out.add(
+                "dns.slow",
+                "medium" if longest > limits.slow_medium_s * SECOND else "low",
+                1.0,
+                f"Slow answers of DNS server {st.address_text(server)}",
+                f"{counted(slow.count, 'answer')} took longer than {short_s(limits.slow_low_s)}, the longest "
+                f"{short_s(longest / SECOND)} for {name}.",
+                frames=sorted(slow.frames),
+                count=slow.count,
+                first_ns=slow.first_ns,
+                last_ns=slow.last_ns,
+                target=server,
+                port=53,
+                evidence={"count": slow.count, "max_s": longest / SECOND, "name": name},
+                threshold={"low_s": limits.slow_low_s, "medium_s": limits.slow_medium_s},
+                advice="dns.slow",
+            )
 
 
 def _tls(st: State, out: Findings) -> None:
@@ -133,8 +132,8 @@ def _tls(st: State, out: Findings) -> None:
                 f"TLS with {row['sni'] or st.address_text(target)} failed: {row['alert']}",
                 f"The handshake with {row['sni'] or st.address_text(target)} ended with the alert {row['alert']!r}.",
                 frames=event[4] if event is not None else [row["frame"]],
-                first_ns=row["t"],
-                last_ns=of_connection(conn).last,
+                first_ns=event[1] if event is not None else row["t"],
+                last_ns=event[3] if event is not None else row["t"],
                 flow=conn.frame,
                 source=source,
                 target=target,
@@ -150,10 +149,9 @@ def _tls(st: State, out: Findings) -> None:
             f"{st.address_text(target)} still speaks {version}",
             f"{counted(len(rows), 'session')} with {rows[0]['sni'] or st.address_text(target)} "
             f"{'uses' if len(rows) == 1 else 'use'} {version}, which is no longer safe.",
-            frames=[row["server_frame"] for row in rows][: st.frames_cap],
-            count=len(rows),
-            first_ns=rows[0]["t"],
-            last_ns=rows[-1]["t"],
+            frames=[row["server_frame"] for row in rows],
+            first_ns=rows[0]["t"] + (rows[0]["hello_ns"] or 0),
+            last_ns=rows[-1]["t"] + (rows[-1]["hello_ns"] or 0),
             target=target,
             evidence={"version": version, "sessions": len(rows)},
             threshold={"version": "TLS 1.2"},
@@ -260,7 +258,7 @@ def _dhcp(st: State, out: Findings) -> None:
             "critical" if many else "high",
             0.8,
             "DHCP pool under attack" if many else "DHCP request flood",
-            f"Up to {table.best[1]} DHCP requests a second, "
+            f"Up to {table.best[1]:,} DHCP requests a second, "
             f"{counted(len(table.all_clients), 'client address', 'different client addresses')} in all: "
             + ("somebody empties the address pool." if many else "one client repeats itself without pause."),
             frames=flood[3],
@@ -355,7 +353,7 @@ def _arp(st: State, out: Findings) -> None:
 
 def _duplicates(st: State, out: Findings) -> None:
     """IPv6 addresses that were asked for and defended: somebody else has them already (RFC 4862 section 5.4)."""
-    for address, (owner, t, frames) in st.icmp.defended.items():
+    for address, (owner, asked, told, frames) in st.icmp.defended.items():
         out.add(
             "nd.duplicate",
             "medium",
@@ -364,8 +362,8 @@ def _duplicates(st: State, out: Findings) -> None:
             f"A host was about to take the address {st.address_text(address)}, and "
             f"{mac_words(owner) if owner else 'another one'} said that it has it: one of the two has to take another.",
             frames=frames,
-            first_ns=t,
-            last_ns=t,
+            first_ns=asked,
+            last_ns=told,
             target=address,
             evidence={"address": st.address_text(address), "owner": owner.hex(":")},
             advice="nd.conflict",
@@ -392,7 +390,7 @@ def _rtp(st: State, out: Findings) -> None:
             (
                 "rtp.loss",
                 by_loss,
-                f"{row['lost']} of {row['expected']} packets were lost ({percent(row['loss_rate'])}), at most "
+                f"{row['lost']:,} of {row['expected']:,} packets were lost ({percent(row['loss_rate'])}), at most "
                 f"{row['max_loss_burst']} in a row",
             ),
             (
@@ -431,7 +429,7 @@ def _multicast(st: State, out: Findings) -> None:
                 "low",
                 0.8,
                 f"{st.address_text(address)} announces itself without pause",
-                f"{st.address_text(address)} sent up to {most} multicast name messages a second, {count} in all.",
+                f"{st.address_text(address)} sent up to {most:,} multicast name messages a second, {count:,} in all.",
                 frames=frames,
                 count=most,
                 first_ns=best // SECOND * SECOND,
@@ -450,10 +448,10 @@ def _cleartext(st: State, out: Findings) -> None:
         if event is None:
             continue
         session = of_connection(conn)
-        row = found.setdefault((session.target, session.port), [0, [], session.start, session.last, conn])
+        row = found.setdefault((session.target, session.port), [0, [], event[1], event[1], conn])
         row[0] += 1
         row[1].append(event[4][0])
-        row[3] = max(row[3], session.last)
+        row[2], row[3] = min(row[2], event[1]), max(row[3], event[1])
     for (target, port), (count, frames, first, last, conn) in found.items():
         out.add(
             "security.cleartext_login",

@@ -152,7 +152,7 @@ def _in_order(
     elif part.kind == "dns":
         _dns(st, conn, d, part, data, t, frame, from_orig)
     elif part.kind == "lines":
-        _lines(st, conn, d, app, data, frame, from_orig)
+        _lines(st, conn, d, app, data, t, frame, from_orig)
     if cut and part.kind != "lines":
         d.app = IGNORE
     if part.seen > _LIMIT and d.app == ALL and part.kind != "dns":
@@ -203,7 +203,7 @@ def _recognise(
                 1.0 if head[:4] in (b"220 ", b"220-", b"+OK ", b"* OK") else 0.7,
                 "payload",
             )
-        _lines(st, conn, d, app, head, frame, from_orig)
+        _lines(st, conn, d, app, head, t, frame, from_orig)
         return
     for magic, service in ((b"\xffSMB", "smb"), (b"\xfeSMB", "smb")):
         if head[4:8] == magic:
@@ -254,7 +254,7 @@ def _tls(
         record = rest[at + 5 : at + 5 + size]
         at += 5 + size
         if kind == _ALERT and size == 2:
-            _alert(st, conn, app, record, frame)
+            _alert(st, conn, app, record, t, frame)
         elif kind == _HANDSHAKE:
             part.tls_body += record
             if _messages(st, conn, app, part, t, frame, from_orig):
@@ -272,16 +272,14 @@ def _tls(
         part.rest = part.tls_body = b""
 
 
-def _alert(st: State, conn: Connection, app: App, record: bytes, frame: int) -> None:
+def _alert(st: State, conn: Connection, app: App, record: bytes, t: int, frame: int) -> None:
     """Note an alert sent in clear; a close is no trouble."""
     name = tls.ALERTS.get(record[1], f"alert {record[1]}")
     if record[1] in (0, 90):
         return
     if app.tls is not None and app.tls["alert"] is None:
         app.tls["alert"] = name
-    conn.event("tls-alert", frame, 0, st.frames_cap)
-    st.tls.alerts.setdefault(name, []).append((conn.number, frame))
-    del st.tls.alerts[name][st.frames_cap :]
+    conn.event("tls-alert", frame, t, st.frames_cap)
 
 
 def _messages(st: State, conn: Connection, app: App, part: Payload, t: int, frame: int, from_orig: bool) -> bool:
@@ -325,7 +323,9 @@ def _dns(
         part.rest = b""
 
 
-def _lines(st: State, conn: Connection, d: Direction, app: App, data: bytes, frame: int, from_orig: bool) -> None:
+def _lines(
+    st: State, conn: Connection, d: Direction, app: App, data: bytes, t: int, frame: int, from_orig: bool
+) -> None:
     """Failed and clear-text logins of the old line protocols; what was typed is never kept."""
     service = LINE_PORTS.get(_server_port(conn.key), "")
     if from_orig:
@@ -333,14 +333,14 @@ def _lines(st: State, conn: Connection, d: Direction, app: App, data: bytes, fra
         login = upper.startswith((b"USER ", b"PASS ", b"AUTH PLAIN", b"AUTH LOGIN")) or b" LOGIN " in upper
         if login and app.login is None:
             app.login = service
-            conn.event("cleartext-login", frame, 0, st.frames_cap)
+            conn.event("cleartext-login", frame, t, st.frames_cap)
     else:
         if service == "telnet" and app.login is None and b"assword" in data:
             app.login = service
-            conn.event("cleartext-login", frame, 0, st.frames_cap)
+            conn.event("cleartext-login", frame, t, st.frames_cap)
         for needle in _FAILURES.get(service, ()):
             hits = data.count(needle) if needle[:1] == b" " else int(data.startswith(needle) or b"\n" + needle in data)
             if hits:
                 app.failures += hits
-                conn.event("login-failure", frame, 0, st.frames_cap)
+                conn.event("login-failure", frame, t, st.frames_cap)
                 break

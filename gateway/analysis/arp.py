@@ -25,7 +25,8 @@ class ArpTable:
     def __init__(self) -> None:
         self.addresses: dict[bytes, list[Any]] = {}
         self.requests = self.replies = 0
-        self.askers: dict[bytes, list[Any]] = {}  # MAC -> [second, count, best count, first frame, frames, targets]
+        # MAC -> [running second, requests in it, most in a second, first time, frames, targets, last time, requests]
+        self.askers: dict[bytes, list[Any]] = {}
 
 
 def packet(st: State, buf: bytes, at: int, end: int, t: int, frame: int) -> None:
@@ -114,13 +115,14 @@ def _asker(table: ArpTable, mac: bytes, target: bytes, t: int, frame: int) -> No
     second = t // SECOND
     if row is None:
         if len(table.askers) < _MAX_ADDRESSES:
-            table.askers[mac] = [second, 1, 1, frame, [frame], {target}, t]
+            table.askers[mac] = [second, 1, 1, t, [frame], {target}, t, 1]
         return
     if row[0] != second:
         row[0], row[1] = second, 0
     row[1] += 1
     row[2] = max(row[2], row[1])
     row[6] = t
+    row[7] += 1
     if len(row[4]) < 100:
         row[4].append(frame)
     if len(row[5]) < 1024:

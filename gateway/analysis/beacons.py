@@ -183,7 +183,7 @@ def _judge(
         grade,
         0.5,
         f"Regular sessions from {st.address_text(source)} to {shown}:{port}",
-        f"{len(starts)} sessions of {service} begin every {short_s(period)} (spread {percent(scatter)}, sizes "
+        f"{len(starts):,} sessions of {service} begin every {short_s(period)} (spread {percent(scatter)}, sizes "
         f"{percent(size_scatter)}) "
         f"over {short_s(span)}; score {score:.2f}.",
         frames=[start.frame for start in starts][: st.frames_cap],

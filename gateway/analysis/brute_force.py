@@ -104,8 +104,8 @@ def _judge(
         grade,
         0.8 if by_failure else 0.5,
         f"Password guessing against {st.address_text(target)}:{port}",
-        f"{st.address_text(source)} logged in {len(found)} times at {st.address_text(target)}:{port}"
-        + (f", {failed} logins failed" if failed else "")
+        f"{st.address_text(source)} logged in {len(found):,} times at {st.address_text(target)}:{port}"
+        + (f", {failed:,} logins failed" if failed else "")
         + (f"; {best} alike within {short_s((tries[-1].start - tries[0].start) / SECOND)}" if by_size else "")
         + ("; then a session unlike them: the guess may have succeeded." if after else "."),
         frames=[item.frame for item in tries][: st.frames_cap],
@@ -166,7 +166,7 @@ def _http(st: State, out: Findings) -> set[bytes]:
             grade,
             0.8,
             f"Password guessing against the web server {st.address_text(target)}",
-            f"{st.address_text(target)} refused {row[0]} requests of {st.address_text(source)} (401 or 403).",
+            f"{st.address_text(target)} refused {row[0]:,} requests of {st.address_text(source)} (401 or 403).",
             frames=[frame for _, frame in times],
             count=row[0],
             first_ns=row[1],
@@ -219,8 +219,8 @@ def lateral(st: State, out: Findings, suspects: set[bytes]) -> None:
             grade,
             0.5,
             f"{st.address_text(source)} moves between hosts",
-            f"{st.address_text(source)} opened sessions to {len(targets)} hosts of the network it had not used before"
-            f" ({len(attempts)} tried) within {short_s(limits.window_s)}.",
+            f"{st.address_text(source)} opened sessions to {len(targets):,} hosts of the network it had not used before"
+            f" ({len(attempts):,} tried) within {short_s(limits.window_s)}.",
             frames=frames,
             first_ns=min(times),
             last_ns=max(times),

@@ -77,11 +77,11 @@ def _attempts(st: State, out: Findings, scanners: set[bytes], answering: set[byt
             "medium" if bad else "info",
             1.0,
             f"{counted(len(sessions), 'connection')} refused by {st.address_text(target)}:{port}",
-            f"{len(sessions)} of {counted(total, 'attempt')} to {who(st, sessions[0])} "
+            f"{len(sessions):,} of {counted(total, 'attempt')} to {who(st, sessions[0])} "
             f"{'was' if len(sessions) == 1 else 'were'} refused with a reset.",
-            frames=[item.last_frame for item in sessions],
-            first_ns=sessions[0].start,
-            last_ns=sessions[-1].last,
+            frames=sorted(item.last_frame for item in sessions),
+            first_ns=min(item.last for item in sessions),
+            last_ns=max(item.last for item in sessions),
             flow=sessions[0].frame,
             source=sessions[0].source if len({item.source for item in sessions}) == 1 else None,
             target=target,
@@ -162,9 +162,9 @@ def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
                 f"{short_s(lost)} were lost."
             )
         else:
-            title = f"{len(rows)} connections to {st.address_text(target)}:{port} needed more than one SYN"
+            title = f"{len(rows):,} connections to {st.address_text(target)}:{port} needed more than one SYN"
             text = (
-                f"{len(rows)} connections of {st.address_text(source)} to {service} were answered only after the SYN "
+                f"{len(rows):,} connections of {st.address_text(source)} to {service} were answered only after the SYN "
                 f"had been sent again, at worst {counted(repeats, 'time')}; {short_s(lost)} were lost together."
             )
         out.add(
@@ -336,7 +336,7 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             "medium",
             0.8,
             f"Connection to {st.address_text(session.target)}:{session.port} went dead",
-            f"{unacked(d)} bytes from {st.address_text(sender)} to {st.address_text(receiver)} "
+            f"{unacked(d):,} bytes from {st.address_text(sender)} to {st.address_text(receiver)} "
             "were never acknowledged and "
             f"nothing was sent for the last {short_s(idle)}.",
             frames=[d.last_frame],

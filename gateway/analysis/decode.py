@@ -127,7 +127,7 @@ def _ipv4(
         total = bound - at
     if total < header:
         total = wire - (at - start)
-        st.offloaded(frame)
+        st.offloaded(frame, t)
         if total < header:
             st.malform(frame)
             return None
@@ -175,7 +175,7 @@ def _ipv6(
         length = bound - at - 40
     if length == 0 and following != 59:
         length = wire - (at - start) - 40
-        st.offloaded(frame)
+        st.offloaded(frame, t)
     source, destination = buf[at + 8 : at + 24], buf[at + 24 : at + 40]
     position = at + 40
     stop = position + length

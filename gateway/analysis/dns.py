@@ -87,14 +87,34 @@ class ParentStats:
         self.frames: list[int] = []
 
 
+class Sightings:
+    """How often something was seen, when first and last, and in which frames first."""
+
+    __slots__ = ("count", "first_ns", "frames", "last_ns")
+
+    def __init__(self) -> None:
+        self.count = self.first_ns = self.last_ns = 0
+        self.frames: list[int] = []
+
+    def add(self, frame: int, t: int, cap: int) -> None:
+        """Count one; in any order of time."""
+        self.first_ns = min(self.first_ns, t) if self.count else t
+        self.last_ns = max(self.last_ns, t)
+        self.count += 1
+        if len(self.frames) < cap:
+            self.frames.append(frame)
+
+
 class ServerStats:
     """Answers of one server."""
 
-    __slots__ = ("failures", "first_failure", "refused", "servfail", "timeouts", "times", "transactions")
+    __slots__ = ("failed", "refused", "servfail", "slow", "slowest", "timeouts", "times", "transactions")
 
     def __init__(self) -> None:
-        self.transactions = self.failures = self.timeouts = self.servfail = self.refused = 0
-        self.first_failure = 0
+        self.transactions = self.timeouts = self.servfail = self.refused = 0
+        self.failed = Sightings()  # the questions
+        self.slow = Sightings()  # the answers
+        self.slowest: tuple[int, str] = (0, "")  # in ns, and the name asked for
         self.times: array[int] = array("Q")
 
 
@@ -110,9 +130,6 @@ class DnsTable:
         self.parents: dict[tuple[bytes, str], ParentStats] = {}
         self.servers: dict[bytes, ServerStats] = {}
         self.statuses: dict[str, int] = {}
-        self.slow: list[tuple[int, int, str, bytes]] = []  # (ns, frame, name, server)
-        self.slow_count = 0
-        self.failed_frames: list[int] = []
         self.unsolicited: dict[tuple[bytes, bytes], list[int]] = {}  # (server, target) -> packets, bytes, frames
         self.expected_nxdomain = 0
         self.malformed = 0
@@ -408,21 +425,17 @@ def finish(st: State, row: list[Any], server: bytes | None = None) -> None:
         stats = table.servers[server] = ServerStats()
     stats.transactions += 1
     if status in ("timeout", "error", "refused"):
-        stats.failures += 1
+        stats.failed.add(row[R_FRAME], row[R_TIME], st.frames_cap)
         stats.timeouts += status == "timeout"
         stats.refused += status == "refused"
         stats.servfail += status == "error"
-        stats.first_failure = stats.first_failure or row[R_FRAME]
-        if len(table.failed_frames) < st.frames_cap:
-            table.failed_frames.append(row[R_FRAME])
     elapsed = row[R_NS]
     if elapsed is not None:
         if len(stats.times) < 4096:
             stats.times.append(elapsed)
         if elapsed > st.settings.dns.slow_low_s * SECOND:
-            table.slow_count += 1
-            if len(table.slow) < st.frames_cap:
-                table.slow.append((elapsed, row[R_RESPONSE], row[R_NAME], server))
+            stats.slow.add(row[R_RESPONSE], row[R_TIME] + elapsed, st.frames_cap)
+            stats.slowest = max(stats.slowest, (elapsed, row[R_NAME]))
 
 
 def _answers(

@@ -80,7 +80,7 @@ def detect(st: State, out: Findings) -> list[str]:
             grade,
             0.5,
             f"Data hidden in DNS names under {parent}",
-            f"{st.address_text(client)} asked {stats.queries} names under {parent}, {len(stats.names)} of them "
+            f"{st.address_text(client)} asked {stats.queries:,} names under {parent}, {len(stats.names):,} of them "
             f"different, "
             f"{numbers['chars']:.0f} characters and {numbers['entropy']:.1f} bits per character on average.",
             frames=stats.frames,

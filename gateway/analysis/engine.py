@@ -302,7 +302,7 @@ def _report(st: State, reader: Reader, name: str) -> Report:
             "hosts_rest": st.hosts_rest,
             "holes_dropped": st.holes_dropped,
             "findings_dropped": out.dropped + len(findings) - len(kept),
-            "frames_capped": sum(row["count"] > len(row["frames"]) for row in kept),
+            "frames_capped": sum(row["count"] > len(row["frames"]) >= st.frames_cap for row in kept),
         },
         "timing": {"cpu_s": 0.0, "wall_s": 0.0, "packets_per_cpu_s": 0.0, "peak_rss_mb": 0.0},
     }

@@ -97,8 +97,8 @@ def _syn(st: State, out: Findings) -> set[tuple[bytes, int]]:
             "critical" if peak >= limits.syn_per_s_critical else "high",
             0.8,
             f"SYN flood against {st.address_text(target)}:{port}",
-            f"Up to {peak} SYNs a second for {length} s from {many} sources to {st.address_text(target)}:{port}, "
-            f"{row[T_COMPLETED]} of {row[T_TOTAL]} handshakes completed"
+            f"Up to {peak:,} SYNs a second for {length} s from {many} sources to {st.address_text(target)}:{port}, "
+            f"{row[T_COMPLETED]:,} of {row[T_TOTAL]:,} handshakes completed"
             + ("; the sources are probably forged." if spoofed else "."),
             frames=[row[T_FIRST_FRAME]],
             count=row[T_TOTAL],
@@ -145,8 +145,8 @@ def _packets(
             grade or "medium",
             0.5,
             f"{what.upper()} flood against {st.address_text(target)}",
-            f"Up to {peak} {what.upper()} packets a second for {length} s to {st.address_text(target)}, "
-            f"{answered} answers to {row[U_T_TOTAL]}.",
+            f"Up to {peak:,} {what.upper()} packets a second for {length} s to {st.address_text(target)}, "
+            f"{answered:,} answers to {row[U_T_TOTAL]:,}.",
             frames=[row[U_T_FIRST]],
             count=row[U_T_TOTAL],
             first_ns=max(start * SECOND, st.first_ns or 0),
@@ -204,7 +204,7 @@ def _amplification(st: State, out: Findings) -> dict[bytes, int]:
             "critical" if ours else "high",
             0.8 if unasked else 0.5,
             f"{service} amplification against {st.address_text(victim)}",
-            f"{len(reflectors)} {service} servers sent {many_bytes(answers)} to {st.address_text(victim)}, "
+            f"{len(reflectors):,} {service} servers sent {many_bytes(answers)} to {st.address_text(victim)}, "
             + ("which asked nothing." if unasked else f"{answers / max(1, asked):.0f} times what it asked.")
             + (" A server of this network is the reflector." if ours else ""),
             frames=[frame],

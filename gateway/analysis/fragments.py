@@ -24,11 +24,14 @@ class FragmentTable:
         self.packets = self.total = self.complete = self.incomplete = self.overlapping = self.tiny = self.oversize = 0
         self.frames: dict[str, list[int]] = {}
         self.hosts: dict[str, tuple[bytes, bytes]] = {}
+        self.times: dict[str, tuple[int, int]] = {}  # of the first and the last
         self.teardrop = 0
         self.held = 0
 
-    def mark(self, what: str, frame: int, key: Key) -> None:
-        """Keep the first frames and the hosts of something odd."""
+    def mark(self, what: str, frame: int, t: int, key: Key) -> None:
+        """Keep the first frames, the hosts and the times of something odd."""
+        first, last = self.times.get(what, (t, t))
+        self.times[what] = (min(first, t), max(last, t))
         frames = self.frames.setdefault(what, [])
         if len(frames) < 100:
             frames.append(frame)
@@ -47,10 +50,10 @@ def packet(
     table.packets += 1
     if offset + length > 65_535:
         table.oversize += 1
-        table.mark("oversize", frame, key)
+        table.mark("oversize", frame, t, key)
     if offset == 0 and more and length < st.settings.fragments.tiny_bytes - 20:
         table.tiny += 1
-        table.mark("tiny", frame, key)
+        table.mark("tiny", frame, t, key)
     group = table.groups.get(key)
     if group is not None and t - group[G_TIME] > st.settings.fragments.timeout_s * SECOND:
         _give_up(table, key)
@@ -68,11 +71,11 @@ def packet(
             if not group[G_OVERLAP]:
                 group[G_OVERLAP] = True
                 table.overlapping += 1
-                table.mark("overlap", frame, key)
+                table.mark("overlap", frame, t, key)
             if offset >= start and end <= stop:
                 # A piece wholly inside another one is the shape of the teardrop family.
                 table.teardrop += 1
-                table.mark("teardrop", frame, key)
+                table.mark("teardrop", frame, t, key)
     if (offset, end) not in pieces and len(pieces) < _MAX_PIECES:
         pieces.append((offset, end))
         if data is not None and len(data) == length and table.held + length <= _MAX_HELD:
@@ -108,7 +111,7 @@ def _give_up(table: FragmentTable, key: Key) -> None:
     if len(group[G_PIECES]) >= _MAX_PIECES:  # too many pieces to tell
         return
     table.incomplete += 1
-    table.mark("incomplete", group[G_FRAME], key)
+    table.mark("incomplete", group[G_FRAME], group[G_TIME], key)
 
 
 def at_end(st: State) -> None:

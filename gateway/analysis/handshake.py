@@ -217,9 +217,7 @@ def _without_connection(
         elif known[H_ISN] == seq:
             st.syn += 1
             if signature == known[H_SIGNATURE] and 0 <= t - known[H_TIME] < st.duplicate_ns:
-                st.duplicates += 1
-                if len(st.duplicate_frames) < st.frames_cap:
-                    st.duplicate_frames.append(frame)
+                st.copied(frame, t)
             else:
                 _half_label(st, "retransmission", frame)
                 if len(known[H_REPEATS]) < _MAX_REPEATS:
@@ -289,9 +287,7 @@ def _answered(
         answer = (t, frame, st.base + start, seq, win, raw, ttl, ack, signature, wire, 1, frame)
     elif answer[3] == seq:
         if signature == answer[8] and 0 <= t - answer[0] < st.duplicate_ns:
-            st.duplicates += 1
-            if len(st.duplicate_frames) < st.frames_cap:
-                st.duplicate_frames.append(frame)
+            st.copied(frame, t)
             return None
         _half_label(st, "retransmission", frame)
         answer = (*answer[:9], answer[9] + wire, answer[10] + 1, frame)

@@ -74,7 +74,9 @@ class IcmpTable:
         self.prefixes: set[bytes] = set()  # IPv6 networks on this link, by neighbour discovery
         self.routers: set[bytes] = set()  # IPv6 addresses that advertise themselves as routers
         self.wanted: dict[bytes, tuple[int, int]] = {}  # address somebody is about to take -> time and frame
-        self.defended: dict[bytes, tuple[bytes, int, list[int]]] = {}  # address -> who has it already, when, frames
+        self.defended: dict[
+            bytes, tuple[bytes, int, int, list[int]]
+        ] = {}  # address -> who has it, when asked and told, frames
 
 
 def packet(
@@ -138,7 +140,7 @@ def _neighbour(st: State, buf: bytes, at: int, end: int, kind: int, t: int, fram
     mac = _link_address(buf, at + 24, end, 2)
     asked = table.wanted.get(address)
     if asked is not None and 0 <= t - asked[0] <= SECOND and len(table.defended) < _MAX_ERRORS:
-        table.defended.setdefault(address, (mac, t, [asked[1], frame]))
+        table.defended.setdefault(address, (mac, asked[0], t, [asked[1], frame]))
     if mac:
         arp.neighbour(st, address, mac, t, frame)
 

@@ -97,12 +97,12 @@ def short_s(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} days"
 
 
 def counted(count: int, thing: str, things: str = "") -> str:
     """A number with its noun, in the plural where it has to be."""
-    return f"{count} {thing if count == 1 else things or thing + 's'}"
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"
 
 
 def percent(share: float) -> str:

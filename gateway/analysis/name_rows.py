@@ -62,9 +62,9 @@ def dns(st: State, exempt: list[str]) -> Dns:
         {
             "server": st.address_text(address),
             "transactions": stats.transactions,
-            "failures": stats.failures,
+            "failures": stats.failed.count,
             "median_ms": rank(sorted(stats.times), 0.5) / MS if stats.times else None,
-            "failure_rate": stats.failures / max(1, stats.transactions),
+            "failure_rate": stats.failed.count / max(1, stats.transactions),
         }
         for address, stats in sorted(table.servers.items(), key=lambda item: (-item[1].transactions, item[0]))[:50]
     ]

@@ -88,7 +88,7 @@ def _pmtu(st: State, out: Findings) -> None:
                 f"Path MTU of {mtu} to {st.address_text(target)} is ignored",
                 f"{st.address_text(reporter)} said that packets to {st.address_text(target)} must not exceed "
                 f"{mtu} bytes; "
-                f"{ignored} larger ones were sent more than {short_s(st.settings.icmp.pmtu_grace_s)} later.",
+                f"{ignored:,} larger ones were sent more than {short_s(st.settings.icmp.pmtu_grace_s)} later.",
                 frames=frames,
                 count=ignored,
                 first_ns=t,
@@ -110,31 +110,32 @@ def _fragments(st: State, out: Findings) -> None:
             "incomplete",
             table.incomplete,
             "medium" if share > st.settings.fragments.incomplete_medium else "low",
-            f"{table.incomplete} of {table.total} fragmented packets never became complete",
+            f"{table.incomplete:,} of {table.total:,} fragmented packets never became complete",
         ),
         (
             "teardrop",
             table.teardrop,
             "critical",
-            f"{table.teardrop} fragments lie inside others, as the teardrop attack sends them",
+            f"{table.teardrop:,} fragments lie inside others, as the teardrop attack sends them",
         ),
         (
             "overlap",
             table.overlapping if not table.teardrop else 0,
             "high",
-            f"{table.overlapping} fragmented packets overlap themselves",
+            f"{table.overlapping:,} fragmented packets overlap themselves",
         ),
         (
             "oversize",
             table.oversize,
             "critical",
-            f"{table.oversize} fragments end beyond the largest packet (ping of death)",
+            f"{table.oversize:,} fragments end beyond the largest packet (ping of death)",
         ),
-        ("tiny", table.tiny, "medium", f"{table.tiny} first fragments are too small to hold a header"),
+        ("tiny", table.tiny, "medium", f"{table.tiny:,} first fragments are too small to hold a header"),
     ):
         if not count:
             continue
         source, target = table.hosts[kind]
+        first, last = table.times[kind]
         severity: Severity = graded(1, (1, grade)) or "low"  # type: ignore[arg-type]
         out.add(
             f"ip.fragments.{kind}",
@@ -142,10 +143,10 @@ def _fragments(st: State, out: Findings) -> None:
             1.0,
             text[0].upper() + text[1:],
             f"{text[0].upper() + text[1:]}, from {st.address_text(source)} to {st.address_text(target)} among others.",
-            frames=table.frames[kind],
+            frames=sorted(table.frames[kind]),
             count=count,
-            first_ns=st.first_ns or 0,
-            last_ns=st.max_ns,
+            first_ns=first,
+            last_ns=last,
             source=source,
             target=target,
             evidence={"count": count, "groups": table.total},
@@ -157,7 +158,6 @@ def _fragments(st: State, out: Findings) -> None:
 
 def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
     """What is wrong with the recording, so that nobody charges it to the network."""
-    first, last = st.first_ns or 0, st.max_ns
 
     def note(
         kind: str,
@@ -166,6 +166,8 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
         sentence: str,
         frames: list[int],
         count: int,
+        first_ns: int,
+        last_ns: int | None = None,
         display_filter: str = "",
         **evidence: Any,
     ) -> None:
@@ -177,8 +179,8 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             sentence,
             frames=frames,
             count=count,
-            first_ns=first,
-            last_ns=last,
+            first_ns=first_ns,
+            last_ns=st.max_ns if last_ns is None or count > len(frames) else last_ns,
             last_frame=None if count == len(frames) else st.frame,
             display_filter=display_filter,
             evidence=evidence,
@@ -191,36 +193,43 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             "drops",
             "medium" if st.drops >= 5 and st.drops > 0.001 * st.frame else "low",
             f"The recording lost packets ({counted(st.drops, 'place')})",
-            f"{st.missing_bytes} bytes were acknowledged though they were never recorded, in "
+            f"{counted(st.missing_bytes, 'byte')} were acknowledged though they were never recorded, in "
             f"{counted(st.drops, 'place')}: "
             f"the capture "
             "lost them, not the network.",
             sorted(set(st.drop_first)),
             st.drops,
+            *st.drop_times,
             missing_bytes=st.missing_bytes,
         )
     if st.duplicates:
         share = st.duplicates / st.frame
         many = share > st.settings.loss.duplicate_share
+        routed = st.router_duplicates > st.duplicates / 2
         note(
             "duplicates",
             "medium" if many else "info",
-            f"{'Every packet' if many else str(st.duplicates) + ' packets'} recorded more than once",
-            f"{st.duplicates} of {st.frame} packets ({percent(share)}) are copies of the one before, made by a "
-            f"mirror port or "
-            "several interfaces; they are left out of all TCP results.",
+            f"{'Every packet' if many else counted(st.duplicates, 'packet')} recorded more than once",
+            f"{st.duplicates:,} of {counted(st.frame, 'packet')} ({percent(share)}) are copies of the one before, made "
+            f"by {'a recorder before and behind a router' if routed else 'a mirror port or several interfaces'}; "
+            "they are left out of all TCP results.",
             st.duplicate_frames,
             st.duplicates,
+            *st.duplicate_times,
             share=share,
+            other_ttl=st.router_duplicates,
         )
     if st.cut:
         note(
             "cut",
             "info",
             "Packets were cut when recorded",
-            f"{st.cut} of {st.frame} packets hold less than was on the wire; payload could be read only in part.",
+            f"{st.cut:,} of {counted(st.frame, 'packet')} hold less than was on the wire; payload "
+            "could be read only in part.",
             [st.cut_frame],
             st.cut,
+            st.cut_ns,
+            st.cut_ns,
             "frame.cap_len < frame.len" if st.cut > 1 else "",
             share=st.cut / st.frame,
         )
@@ -233,6 +242,8 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             "segments, not wire packets.",
             [st.offload_frame],
             st.offload,
+            st.offload_ns,
+            st.offload_ns,
         )
     if st.backwards:
         disturbing = "clock-backwards" in out.limits
@@ -249,6 +260,8 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             ),
             [st.notes.frames.get("clock-backwards") or 1],
             st.backwards,
+            st.backwards_first_ns,
+            st.backwards_first_ns,
             "frame.time_delta < 0" if st.backwards > 1 else "",
         )
     connections = len(st.connections)
@@ -257,16 +270,17 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
             "one_sided",
             "medium",
             "Only one direction was recorded",
-            f"{totals.one_sided} of {counted(connections, 'connection shows', 'connections show')} one direction only: "
-            f"the other takes another path, or the tap is wrong.",
+            f"{totals.one_sided:,} of {counted(connections, 'connection shows', 'connections show')} one direction "
+            "only: the other takes another path, or the tap is wrong.",
             [conn.frame for conn in totals.one_way],
             totals.one_sided,
+            totals.one_way[0].time,
             share=totals.one_sided / connections,
         )
-    for gap, before, after in st.pauses[:10]:
+    for gap, before, after, ended in st.pauses[:10]:
         out.add("capture.pause", "info", 0.8, f"No packet at all for {short_s(gap / SECOND)}",
                 f"Between frames {before} and {after} nothing was recorded for {short_s(gap / SECOND)}.",
-                frames=[before, after], first_ns=first, last_ns=last, evidence={"gap_s": gap / SECOND},
+                frames=[before, after], first_ns=ended - gap, last_ns=ended, evidence={"gap_s": gap / SECOND},
                 threshold={"pause_s": st.settings.gap.pause_s}, advice="capture.pause", group="capture")  # fmt: skip
 
 
@@ -316,8 +330,8 @@ def _bursts(st: State, out: Findings) -> list[BurstRow]:
         begin = int(worst["start"] * SECOND) + (st.first_ns or 0)
         out.add(
             "traffic.burst", "info" if len(rows) < 3 else "low", 0.5, f"{counted(len(rows), 'burst')} of packets",
-            f"The strongest burst carried {worst['packets']} packets in {short_s(worst['duration'])}, "
-            f"{worst['peak_ratio']:.0f} times the mean.",
+            f"The strongest burst carried {counted(worst['packets'], 'packet')} in {short_s(worst['duration'])}, "
+            f"{worst['peak_ratio']:,.0f} times the mean.",
             frames=[worst["frame"]], count=len(rows), last_frame=worst["frame"] + worst["packets"] - 1,
             first_ns=begin, last_ns=begin + int(worst["duration"] * SECOND),
             display_filter=f"frame.number >= {worst['frame']} && "

@@ -114,7 +114,7 @@ class _PcapngWalk(Walk):
         timeline.last_ns = t
         timeline.wire_bytes += wire
         if captured != wire:
-            timeline.cut_record(captured, wire, timeline.frames)
+            timeline.cut_record(captured, wire, timeline.frames, t)
         interface = self.interfaces[index]
         interface.packets += 1
         blocks = self._blocks

@@ -303,7 +303,7 @@ class _PcapWalk(Walk):
                 until = timeline.turn(t, previous, frame + number, position - number * header + cut)
             previous = t
             if captured != wire:
-                timeline.cut_record(captured, wire, frame + len(records))
+                timeline.cut_record(captured, wire, frame + len(records), t)
                 cut += wire - captured
             append((start, end, wire, t))
             position = end

@@ -152,7 +152,7 @@ def _port_scans(st: State, out: Findings, source: bytes, found: list[Try]) -> bo
     ):
         _report(
             st, out, "security.scan.block", "high", source, None, None, found,
-            f"{st.address_text(source)} scanned {len(blocks)} hosts on {len(all_ports)} ports",
+            f"{st.address_text(source)} scanned {len(blocks):,} hosts on {len(all_ports):,} ports",
             {"targets": len(blocks), "ports": len(all_ports)},
             {"targets": limits.block_targets, "ports": limits.block_ports, "each": limits.block_each},
         )  # fmt: skip
@@ -166,7 +166,7 @@ def _port_scans(st: State, out: Findings, source: bytes, found: list[Try]) -> bo
         used = any(not one.failed for one in part)
         _report(
             st, out, "security.scan.vertical", raised(grade) if opened and used else grade, source, target, None, part,
-            f"{st.address_text(source)} scanned {count} ports of {st.address_text(target)}",
+            f"{st.address_text(source)} scanned {count:,} ports of {st.address_text(target)}",
             {"ports": count, "open": opened[:50]},
             {"ports": limits.ports, "window_s": limits.window_s, "failed_share": limits.failed_share},
         )  # fmt: skip
@@ -179,7 +179,7 @@ def _port_scans(st: State, out: Findings, source: bytes, found: list[Try]) -> bo
         answered = sorted({st.address_text(one.target) for one in part if one.opened})
         _report(
             st, out, "security.scan.horizontal", grade, source, None, port, part,
-            f"{st.address_text(source)} looked for port {port} on {count} hosts",
+            f"{st.address_text(source)} looked for port {port} on {count:,} hosts",
             {"targets": count, "port": port, "answered": answered[:50]},
             {"targets": limits.targets, "window_s": limits.window_s, "failed_share": limits.failed_share},
         )  # fmt: skip
@@ -189,7 +189,7 @@ def _port_scans(st: State, out: Findings, source: bytes, found: list[Try]) -> bo
         if distinct >= min(limits.ports, limits.targets):
             _report(
                 st, out, "security.scan.slow", "low", source, None, None, found,
-                f"{st.address_text(source)} tried {len(found)} connections and nearly all failed",
+                f"{st.address_text(source)} tried {len(found):,} connections and nearly all failed",
                 {"targets": len(ports_by_target), "ports": len(all_ports)},
                 {"tries": limits.slow_tries, "failed_share": limits.slow_failed_share},
             )  # fmt: skip
@@ -218,7 +218,7 @@ def _report(
         severity,
         0.8,
         title,
-        f"{title} within {short_s(length)}; {failed} of {len(part)} tries failed ({percent(failed / len(part))}).",
+        f"{title} within {short_s(length)}; {failed:,} of {len(part):,} tries failed ({percent(failed / len(part))}).",
         frames=frames[: st.frames_cap],
         count=len(part),
         first_ns=part[0].t,
@@ -254,9 +254,9 @@ def _folded(st: State, out: Findings, source: bytes, row: list[Any]) -> bool:
         kind,
         grade or "medium",
         0.8,
-        f"{st.address_text(source)} tried {count} connections to {targets} hosts on {ports} ports",
-        f"{st.address_text(source)} tried {count} connections to at least {targets} hosts on at least {ports} ports; "
-        f"{percent(failed / count)} failed.",
+        f"{st.address_text(source)} tried {count:,} connections to {targets:,} hosts on {ports:,} ports",
+        f"{st.address_text(source)} tried {count:,} connections to at least {targets:,} hosts on at least {ports:,} "
+        f"ports; {percent(failed / count)} failed.",
         frames=[row[F_FIRST_FRAME]],
         count=count,
         first_ns=row[F_FIRST],
@@ -348,7 +348,7 @@ def _udp_scans(st: State, out: Findings, flooded: set[bytes]) -> set[bytes]:
         if best[0] >= limits.udp_ports:
             _report(
                 st, out, "security.scan.udp", "medium", source, target, None, tries,
-                f"{st.address_text(source)} scanned {best[0]} UDP ports of {st.address_text(target)}",
+                f"{st.address_text(source)} scanned {best[0]:,} UDP ports of {st.address_text(target)}",
                 {"ports": best[0]}, {"ports": limits.udp_ports, "failed_share": limits.udp_failed_share},
             )  # fmt: skip
             scanners.add(source)
@@ -365,8 +365,8 @@ def _sweeps(st: State, out: Findings) -> None:
                 "security.scan.ping",
                 graded(len(targets), (0, "medium"), (limits.targets_critical, "high")) or "medium",
                 0.8,
-                f"{st.address_text(source)} pinged {len(targets)} hosts",
-                f"{st.address_text(source)} sent echo requests to {len(targets)} hosts, {len(answered & targets)} "
+                f"{st.address_text(source)} pinged {len(targets):,} hosts",
+                f"{st.address_text(source)} sent echo requests to {len(targets):,} hosts, {len(answered & targets):,} "
                 f"answered.",
                 frames=row[6],
                 count=len(targets),
@@ -385,10 +385,11 @@ def _sweeps(st: State, out: Findings) -> None:
                 "arp.sweep",
                 "low",
                 0.8,
-                f"{mac.hex(':')} asks for {len(row[5])} addresses",
-                f"{mac.hex(':')} asked for {len(row[5])} addresses by ARP, up to {row[2]} in one second.",
+                f"{mac.hex(':')} asks for {len(row[5]):,} addresses",
+                f"{mac.hex(':')} asked for {len(row[5]):,} addresses by ARP, up to {row[2]:,} in one second.",
                 frames=row[4],
-                first_ns=st.first_ns or 0,
+                count=row[7],
+                first_ns=row[3],
                 last_ns=row[6],
                 evidence={"per_s": row[2], "addresses": len(row[5]), "mac": mac.hex(":")},
                 threshold={"per_s": st.settings.arp.sweep_per_s},

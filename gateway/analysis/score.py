@@ -84,7 +84,7 @@ def _measures(st: State, totals: TcpTotals, scanned: int) -> dict[str, tuple[flo
         reorder = totals.reordered / totals.segments
         found["reorder"] = (reorder, totals.segments, penalty("reorder", reorder))
     else:
-        why = f"{totals.segments} TCP data segments, {MIN_SEGMENTS} needed"
+        why = f"{totals.segments:,} TCP data segments, {MIN_SEGMENTS} needed"
         found["tcp_loss"] = found["reorder"] = why
     path = totals.path_rtt
     if path is not None:
@@ -99,7 +99,7 @@ def _measures(st: State, totals: TcpTotals, scanned: int) -> dict[str, tuple[flo
     else:
         found["connect"] = f"{attempts} connection attempts, {MIN_ATTEMPTS} needed"
     transactions = sum(item.transactions for item in st.dns.servers.values())
-    failures = sum(item.failures for item in st.dns.servers.values())
+    failures = sum(item.failed.count for item in st.dns.servers.values())
     if transactions >= MIN_TRANSACTIONS:
         found["dns"] = (failures / transactions, transactions, penalty("dns", failures / transactions))
     else:

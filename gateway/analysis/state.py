@@ -70,14 +70,15 @@ class State:
         self.wire_bytes = 0
         self.captured_bytes = 0
         self.cut = 0
-        self.cut_frame = 0
+        self.cut_frame = self.cut_ns = 0
         self.first_ns: int | None = None
         self.max_ns = 0
         self.backwards = 0
         self.backwards_ns = 0  # the largest step back
+        self.backwards_first_ns = 0  # when the first one was noticed
         self.bin_ns = SECOND // 10
         self.bins: dict[int, list[int]] = {}  # [packets, bytes, first frame] by number of the bin
-        self.pauses: list[tuple[int, int, int]] = []  # gap in ns, frame before, frame after
+        self.pauses: list[tuple[int, int, int, int]] = []  # gap in ns, frame before, frame after, when it ended
         # TCP
         self.tcp = new_table()
         self.half: dict[bytes, tuple[Any, ...]] = {}  # see `handshake`
@@ -97,11 +98,13 @@ class State:
         self.drops = 0
         self.missing_bytes = 0
         self.drop_first: list[int] = []
+        self.drop_times = (0, 0)  # of the first and of the last
         self.duplicates = 0
-        self.router_duplicates = 0
+        self.router_duplicates = 0  # of them with another TTL than the first one
         self.duplicate_frames: list[int] = []
+        self.duplicate_times = (0, 0)
         self.offload = 0
-        self.offload_frame = 0
+        self.offload_frame = self.offload_ns = 0
         # UDP
         self.udp: dict[bytes, UdpDirection] = {}
         self.udp_flows: deque[UdpFlow] = deque()
@@ -147,10 +150,11 @@ class State:
         timeline.close()
         self.wire_bytes = timeline.wire_bytes
         self.captured_bytes = timeline.wire_bytes - timeline.cut_bytes
-        self.cut, self.cut_frame = timeline.cut, timeline.cut_frame
+        self.cut, self.cut_frame, self.cut_ns = timeline.cut, timeline.cut_frame, timeline.cut_ns
         self.first_ns = timeline.first_ns
         self.max_ns = timeline.max_ns
         self.backwards, self.backwards_ns = timeline.backwards, timeline.backwards_ns
+        self.backwards_first_ns = timeline.backwards_first_ns
         self.bin_ns, self.bins, self.pauses = timeline.bin_ns, timeline.bins, timeline.pauses
 
     def random(self, limit: int) -> int:
@@ -174,16 +178,16 @@ class State:
         if len(frames) < self.frames_cap:
             frames.append(frame)
 
-    def copies(self, conn: Connection, frame: int, time: int, other_side: bool) -> None:
+    def copied(self, frame: int, time: int) -> None:
         """Count a packet that was recorded twice."""
+        self.duplicate_times = (self.duplicate_times[0] if self.duplicates else time, time)
         self.duplicates += 1
-        if other_side:
-            self.router_duplicates += 1
         if len(self.duplicate_frames) < self.frames_cap:
             self.duplicate_frames.append(frame)
 
     def drop_proved(self, conn: Connection, frame: int, time: int, missing: int) -> None:
         """Count bytes that were acknowledged and never captured: the recording lost them, not the network."""
+        self.drop_times = (self.drop_times[0] if self.drops else time, time)
         self.drops += 1
         self.missing_bytes += missing
         if len(self.drop_first) < self.frames_cap:
@@ -205,10 +209,11 @@ class State:
         if len(self.malformed_frames) < self.frames_cap:
             self.malformed_frames.append(frame)
 
-    def offloaded(self, frame: int) -> None:
+    def offloaded(self, frame: int, time: int) -> None:
         """Count a packet larger than the wire carries: several were joined before they were recorded."""
+        if not self.offload:
+            self.offload_frame, self.offload_ns = frame, time
         self.offload += 1
-        self.offload_frame = self.offload_frame or frame
 
     def host_packet(self, source: bytes, destination: bytes, wire: int) -> None:
         """Count a packet without ports at its hosts."""

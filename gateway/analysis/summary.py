@@ -202,7 +202,7 @@ def capture_health(st: State, totals: TcpTotals) -> CaptureHealth:
         "unknown_linktype": st.undecoded,
         "malformed": st.malformed,
         "pauses": [
-            {"from_frame": before, "to_frame": after, "gap_s": gap / SECOND} for gap, before, after in st.pauses[:20]
+            {"from_frame": before, "to_frame": after, "gap_s": gap / SECOND} for gap, before, after, _ in st.pauses[:20]
         ],
     }
 

@@ -339,7 +339,9 @@ def _copy(
                 break
         else:
             return False
-    st.copies(d.conn, frame, t, ttl != d.ttl)
+    st.copied(frame, t)
+    if ttl != d.ttl:
+        st.router_duplicates += 1
     return True
 
 

@@ -68,8 +68,8 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             grade,
             1.0,
             f"{counted(genuine, 'retransmission')} towards {st.address_text(receiver)}",
-            f"{genuine} of {counted(d.segments, 'data segment')} from {st.address_text(sender)} to "
-            f"{st.address_text(receiver)} ({percent(rate)}) were lost and sent again, {timeouts} of them after a "
+            f"{genuine:,} of {counted(d.segments, 'data segment')} from {st.address_text(sender)} to "
+            f"{st.address_text(receiver)} ({percent(rate)}) were lost and sent again, {timeouts:,} of them after a "
             f"timeout; they were lost {where}.",
             frames=frames[: st.frames_cap],
             count=genuine,
@@ -122,8 +122,8 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             "low",
             0.8,
             f"{counted(trouble.reordered, 'segment')} overtaken on the way to {st.address_text(receiver)}",
-            f"{trouble.reordered} of {d.segments} segments from {st.address_text(sender)} arrived here out of order, "
-            "without having been sent again.",
+            f"{trouble.reordered:,} of {d.segments:,} segments from {st.address_text(sender)} arrived here out of "
+            "order, without having been sent again.",
             frames=row[4] if row is not None else [conn.frame],
             count=trouble.reordered,
             first_ns=row[1] if row is not None else conn.time,
@@ -149,6 +149,7 @@ def _loss(st: State, out: Findings, conn: Connection, session: Session, d: Direc
             frames=[conn.syn_frame or conn.frame],
             first_ns=conn.time,
             last_ns=session.last,
+            last_frame=session.last_frame,
             flow=conn.frame,
             source=sender,
             target=receiver,
@@ -191,7 +192,7 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             0.8,
             f"Long way to {st.address_text(receiver)}",
             f"Data to {st.address_text(receiver)} are acknowledged after {short_s(middle / SECOND)} (median of "
-            f"{len(ordered)}, least {short_s(least / SECOND)}).",
+            f"{len(ordered):,}, least {short_s(least / SECOND)}).",
             evidence={"median_s": middle / SECOND, "min_s": least / SECOND, "p95_s": high / SECOND, "n": len(ordered)},
             threshold={"low_s": limits.low_s, "medium_s": limits.medium_s, "high_s": limits.high_s},
             advice="tcp.rtt",
@@ -205,7 +206,7 @@ def _rtt(st: State, out: Findings, conn: Connection, session: Session, d: Direct
             "low",
             0.5,
             f"Round trip to {st.address_text(receiver)} jumps",
-            f"{spikes} of {len(ordered)} round trips to {st.address_text(receiver)} took far longer than the usual "
+            f"{spikes:,} of {len(ordered):,} round trips to {st.address_text(receiver)} took far longer than the usual "
             f"{short_s(middle / SECOND)}, up to {short_s(ordered[-1] / SECOND)}.",
             evidence={"spikes": spikes, "n": len(ordered), "median_s": middle / SECOND, "max_s": ordered[-1] / SECOND},
             threshold={"above_s": limits.spike_s, "ratio": limits.spike_ratio, "count": limits.spike_min},
@@ -278,9 +279,9 @@ def _black_hole(st: State, out: Findings, conn: Connection, session: Session, d:
             "high",
             0.5,
             f"Large packets to {st.address_text(receiver)} vanish",
-            f"A segment of {size} bytes from {st.address_text(sender)} was sent {len(entries) + 1} times without ever "
-            f"being acknowledged, while smaller packets pass and no router says that it is too large: somewhere on the "
-            "way the packet size is limited and the message about it is dropped.",
+            f"A segment of {size:,} bytes from {st.address_text(sender)} was sent {len(entries) + 1} times without "
+            f"ever being acknowledged, while smaller packets pass and no router says that it is too large: somewhere "
+            "on the way the packet size is limited and the message about it is dropped.",
             frames=[entry[2] for entry in entries],
             first_ns=entries[0][3],
             last_ns=entries[-1][3],
@@ -316,7 +317,7 @@ def _window(st: State, out: Findings, conn: Connection, session: Session, d: Dir
         1.0,
         f"{st.address_text(receiver)} does not take its data",
         f"The program at {st.address_text(receiver)} did not read: its window was closed for {short_s(zero)} in "
-        f"{trouble.zero_count} packets, {percent(min(1.0, zero / active))} of the connection, "
+        f"{trouble.zero_count:,} packets, {percent(min(1.0, zero / active))} of the connection, "
         f"longest {short_s(trouble.zero_longest / SECOND)}.",
         frames=row[4] if row is not None else [conn.frame],
         count=trouble.zero_count,
@@ -386,7 +387,7 @@ def _gaps(st: State, out: Findings, conn: Connection, session: Session) -> None:
             "medium" if longest[0] > limits.medium_s * SECOND else "low",
             0.8,
             f"Silence of {short_s(longest[0] / SECOND)} with {st.address_text(session.target)}:{session.port}",
-            f"{len(found)} {'silence' if len(found) == 1 else 'silences'} in the middle of a transfer "
+            f"{len(found):,} {'silence' if len(found) == 1 else 'silences'} in the middle of a transfer "
             f"with {who(st, session)} while {what} was awaited, "
             f"the longest {short_s(longest[0] / SECOND)}.",
             frames=sorted({frame for gap in found for frame in gap[2:4]}),

@@ -24,14 +24,15 @@ class Timeline:
         self.frames = 0
         self.wire_bytes = 0
         self.cut = 0
-        self.cut_frame = 0  # the first of them
+        self.cut_frame = self.cut_ns = 0  # the first of them, and its time
         self.cut_bytes = 0  # on the wire and not in the file; negative where records hold more than was sent
         self.first_ns: int | None = None
         self.last_ns = 0  # of the record before, in file order
         self.max_ns = 0
         self.backwards = 0
         self.backwards_ns = 0  # the largest step back
-        self.pauses: list[tuple[int, int, int]] = []  # gap in ns, frame before, frame after
+        self.backwards_first_ns = 0  # when the first one was noticed
+        self.pauses: list[tuple[int, int, int, int]] = []  # gap in ns, frame before, frame after, when it ended
         self.bins: dict[int, list[int]] = {}  # [packets, bytes, first frame] by number of the bin
         self.bin_ns = SECOND // 10
         self.until = 0  # a record not before `last_ns` and before this is in the running bin
@@ -50,6 +51,7 @@ class Timeline:
             self.backwards += 1
             self.backwards_ns = max(self.backwards_ns, previous - t)
             if self.backwards == 1:
+                self.backwards_first_ns = t
                 sentence = "the clock runs backwards between two packets"
                 self._notes.add("clock-backwards", sentence, None, frame, 0)
         if not self._low <= t < self.until:
@@ -57,15 +59,16 @@ class Timeline:
                 self._close_bin(frame, bytes_before)
                 silence = t - previous
                 if silence > self._pause_ns and len(self.pauses) < _MOST_PAUSES:
-                    self.pauses.append((silence, frame - 1, frame))
+                    self.pauses.append((silence, frame - 1, frame, t))
             self._open_bin(t, previous)
         return self.until
 
-    def cut_record(self, captured: int, wire: int, frame: int) -> None:
+    def cut_record(self, captured: int, wire: int, frame: int, t: int) -> None:
         """Take a record that does not hold what was on the wire, number `frame`."""
         if captured < wire:
             self.cut += 1
-            self.cut_frame = self.cut_frame or frame
+            if not self.cut_frame:
+                self.cut_frame, self.cut_ns = frame, t
         self.cut_bytes += wire - captured
 
     def close(self) -> None:

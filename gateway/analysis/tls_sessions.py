@@ -19,7 +19,6 @@ class TlsTable:
         self.rows: list[dict[str, Any]] = []
         self.total = 0
         self.names: dict[str, int] = {}
-        self.alerts: dict[str, list[tuple[int, int]]] = {}
         self.slow: list[tuple[int, int, int]] = []  # (ns, connection, frame)
 
     def client(self, st: State, conn: Connection, app: Any, hello: ClientHello, t: int, frame: int) -> None:

@@ -166,11 +166,11 @@ def _capture(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int
 
 def _fine(st: State, totals: TcpTotals, findings: list[Finding]) -> VerdictSentence:
     if totals.segments < 20 and not st.dns.total:
-        text = f"Too little traffic for a verdict: {st.frame} packets, {totals.segments} of them TCP data."
+        text = f"Too little traffic for a verdict: {st.frame:,} packets, {totals.segments:,} of them TCP data."
     else:
-        text = f"Nothing wrong was found in {st.frame} packets"
+        text = f"Nothing wrong was found in {st.frame:,} packets"
         if totals.segments:
-            text += f"; {totals.retransmitted} of {totals.segments} TCP data segments were sent again"
+            text += f"; {totals.retransmitted:,} of {totals.segments:,} TCP data segments were sent again"
         if totals.irtts:
             text += f", connections opened within {short_s(rank(sorted(totals.irtts), 0.5) / SECOND)} (median)"
         text += "."

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.analysis.engine import analyze
+from gateway.analysis.frames import CaptureFile
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.settings import Settings
 from tests.gateway.analysis.conftest import CAPTURES
@@ -151,6 +152,31 @@ def test_every_packet_four_times_is_one_note(captures: Path) -> None:
     assert report["capture_health"]["copies"] == 4
     assert [row["kind"] for row in report["findings"] if row["class"] == "capture"] == ["capture.duplicates"]
     assert report["tcp"]["retransmissions"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attacks-synthetic.pcap",
+        "bruteforce-ftp.pcap",
+        "home-lan.pcap",
+        "scan-and-ftp.pcap",
+        "scan-nmap-version.pcap",
+        "tcp-every-packet-x4.pcap",
+        "tcp-reassembly-gaps.pcap",
+        "tso-zero-ip-length.pcapng",
+    ],
+)
+def test_findings_begin_when_their_first_frame_was_recorded(name: str, captures: Path) -> None:
+    """Frame and time of a finding speak of the same packet; bursts alone begin with their bin of 100 ms."""
+    report = run(captures / name)
+    with CaptureFile.open(captures / name) as capture:
+        times = {record.frame: record.t_ns for record in capture.walk()}
+    for row in report["findings"]:
+        if row["first"]["frame"]:
+            seconds = (times[row["first"]["frame"]] - times[1]) / 1e9
+            tolerance = 0.1 if row["kind"] == "traffic.burst" else 1e-5 * max(1.0, abs(seconds))
+            assert row["first"]["t"] == pytest.approx(seconds, rel=0, abs=tolerance), row["kind"]
 
 
 BENIGN = (
