@@ -93,14 +93,14 @@ def _ip(
 ) -> Segment | None:
     """An IPv4 or IPv6 packet at `at`; `wire - (at - start)` is its true length where its own field is of no use."""
     if at >= end:
-        st.malform(frame)
+        _short(st, frame, "ip", start, end, wire)
         return None
     if buf[at] >> 4 == 4:
         return _ipv4(st, buf, start, at, end, wire, t, frame, vlan, bound, depth)
     if buf[at] >> 4 == 6:
         return _ipv6(st, buf, start, at, end, wire, t, frame, vlan, bound, depth)
     st.count(st.network, "malformed IP", wire)
-    st.malform(frame)
+    st.malform(frame, "ip")
     return None
 
 
@@ -119,8 +119,11 @@ def _ipv4(
 ) -> Segment | None:
     st.count(st.network, "IPv4", wire)
     header = (buf[at] & 15) * 4
-    if header < 20 or at + header > end:
-        st.malform(frame)
+    if header < 20:
+        st.malform(frame, "ip")
+        return None
+    if at + header > end:
+        _short(st, frame, "ip", start, end, wire)
         return None
     total = buf[at + 2] << 8 | buf[at + 3]
     if bound is not None and at + total > bound and bound > at + header:
@@ -129,7 +132,7 @@ def _ipv4(
         total = wire - (at - start)
         st.offloaded(frame, t)
         if total < header:
-            st.malform(frame)
+            st.malform(frame, "ip")
             return None
     fragment = buf[at + 6] << 8 | buf[at + 7]
     protocol = buf[at + 9]
@@ -167,7 +170,7 @@ def _ipv6(
 ) -> Segment | None:
     st.count(st.network, "IPv6", wire)
     if at + 40 > end:
-        st.malform(frame)
+        _short(st, frame, "ip", start, end, wire)
         return None
     length = buf[at + 4] << 8 | buf[at + 5]
     following = buf[at + 6]
@@ -183,17 +186,17 @@ def _ipv6(
     for _ in range(_MAX_EXTENSIONS):
         if following in _EXTENSIONS:
             if position + 8 > end:
-                st.malform(frame)
+                _short(st, frame, "ip", start, end, wire)
                 return None
             following, size = buf[position], (buf[position + 1] + 1) * 8
         elif following == 51:
             if position + 8 > end:
-                st.malform(frame)
+                _short(st, frame, "ip", start, end, wire)
                 return None
             following, size = buf[position], (buf[position + 1] + 2) * 4
         elif following == 44:
             if position + 8 > end:
-                st.malform(frame)
+                _short(st, frame, "ip", start, end, wire)
                 return None
             offset = buf[position + 2] << 8 | buf[position + 3]
             size = 8
@@ -216,7 +219,7 @@ def _ipv6(
             break
         position += size
     if stop - position < 0:
-        st.malform(frame)
+        st.malform(frame, "ip")
         return None
     return _transport(
         st, buf, start, position, end, wire, t, frame, vlan, depth, following, source, destination,
@@ -247,15 +250,19 @@ def _transport(
 ) -> Segment | None:
     """`length` bytes of transport header and payload at `at`, of which the record may hold fewer."""
     if protocol == 6:
-        if at + 20 > end or length < 20:
+        if length < 20:
             st.count(st.transport, "TCP", wire)
-            st.malform(frame)
+            st.malform(frame, "l4")
+            return None
+        if at + 20 > end:
+            st.count(st.transport, "TCP", wire)
+            _short(st, frame, "l4", start, end, wire)
             return None
         of = buf[at + 12] << 8 | buf[at + 13]
         payload = length - (of >> 12) * 4
         if of < 0x5000 or payload < 0:
             st.count(st.transport, "TCP", wire)
-            st.malform(frame)
+            st.malform(frame, "l4")
             return None
         st.count(st.transport, "TCP", wire)
         return Segment(
@@ -274,12 +281,12 @@ def _transport(
     if protocol == 17:
         st.count(st.transport, "UDP", wire)
         if at + 8 > end:
-            st.malform(frame)
+            _short(st, frame, "l4", start, end, wire)
             return None
         stated = buf[at + 4] << 8 | buf[at + 5]
         payload = (stated if 8 <= stated <= length or fragmented else length) - 8
         if payload < 0:
-            st.malform(frame)
+            st.malform(frame, "l4")
             return None
         if st.settings.reader.decapsulate and depth < _MAX_DEPTH:
             inner = _inside_udp(st, buf, start, at, end, wire, t, frame, depth)
@@ -311,7 +318,7 @@ def _gre(
 ) -> Segment | None:
     """GRE (RFC 2784, RFC 2890) with IP, Ethernet or ERSPAN inside."""
     if at + 4 > end:
-        st.malform(frame)
+        _short(st, frame, "l4", start, end, wire)
         return None
     flags, kind = buf[at], buf[at + 2] << 8 | buf[at + 3]
     position = at + 4 + sum(4 for bit in (0x80, 0x20, 0x10) if flags & bit)
@@ -375,3 +382,9 @@ def _inside_udp(
         st.count(st.tunnels, name, wire)
         return _ip(st, buf, start, position, end, wire, t, frame, 0, None, depth + 1)
     return False
+
+
+def _short(st: State, frame: int, layer: str, start: int, end: int, wire: int) -> None:
+    """A header that ends beyond the record: malformed, unless the record does not hold all that was on the wire."""
+    if end - start >= wire:
+        st.malform(frame, layer)

@@ -204,16 +204,20 @@ def _finish_tables(st: State) -> None:
             st.names_seen[split_key(conn.key)[1]] = conn.name
     for stream in st.rtp:
         settle_clock(stream)
-    for condition, note, sentence, count in (
-        (st.cut, "cut-packets", "packets were cut when recorded", st.cut),
-        (st.backwards, "clock-backwards", "the clock runs backwards", st.backwards),
-        (st.undecoded, "unknown-linktype-packets", "packets of a link layer that is not known here", st.undecoded),
-        (st.malformed, "malformed", "packets whose headers contradict themselves", st.malformed),
-        (st.offload, "offload", "packets joined before they were recorded", st.offload),
+    for note, sentence, count, frame in (
+        ("cut-packets", "packets were cut when recorded", st.cut, st.cut_frame),
+        ("clock-backwards", "the clock runs backwards", st.backwards, None),
+        ("unknown-linktype-packets", "packets of a link layer that is not known here", st.undecoded, None),
+        ("malformed-ip", "packets whose IP headers contradict themselves", *st.malformed.get("ip", (0, None))),
+        (
+            "malformed-l4",
+            "packets whose TCP, UDP, ICMP or GRE headers contradict themselves",
+            *st.malformed.get("l4", (0, None)),
+        ),
+        ("offload", "packets joined before they were recorded", st.offload, st.offload_frame),
     ):
-        if condition:
-            missing = count - st.notes.counts.get(note, 0)
-            st.notes.add(note, sentence, None, st.malformed_frames[0] if note == "malformed" else None, missing)
+        if count:
+            st.notes.add(note, sentence, None, frame, count - st.notes.counts.get(note, 0))
 
 
 def _take_apart(st: State) -> None:

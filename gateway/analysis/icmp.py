@@ -97,7 +97,8 @@ def packet(
     st.host_packet(source, destination, wire)
     table = st.icmp
     if at + 4 > end:
-        st.malform(frame)
+        if length < 4:  # else the record was cut
+            st.malform(frame, "l4")
         return
     kind, code = buf[at], buf[at + 1]
     table.total += 1

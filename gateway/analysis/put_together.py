@@ -35,7 +35,7 @@ def segment_of(
     of = whole[12] << 8 | whole[13] if end >= 20 else 0
     data = (of >> 12) * 4
     if of < 0x5000 or data > end:
-        st.malform(frame)
+        st.malform(frame, "l4")
         return
     key = addresses + whole[:4]
     seq, ack = int.from_bytes(whole[4:8], "big"), int.from_bytes(whole[8:12], "big")

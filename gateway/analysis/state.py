@@ -122,8 +122,7 @@ class State:
         self.transport: dict[str, list[int]] = {}
         self.vlans: dict[int, list[int]] = {}
         self.tunnels: dict[str, list[int]] = {}
-        self.malformed = 0
-        self.malformed_frames: list[int] = []
+        self.malformed: dict[str, list[int]] = {}  # layer -> [packets, first frame]
         self.folded_sessions: dict[tuple[bytes, bytes, int], list[tuple[int, int, int, int, int]]] = {}
         # Names and applications
         self.dns = DnsTable()
@@ -203,11 +202,10 @@ class State:
             row[0] += 1
             row[1] += wire
 
-    def malform(self, frame: int) -> None:
-        """Count a packet whose headers contradict themselves."""
-        self.malformed += 1
-        if len(self.malformed_frames) < self.frames_cap:
-            self.malformed_frames.append(frame)
+    def malform(self, frame: int, layer: str) -> None:
+        """Count a packet whose headers of a layer, `ip` or `l4`, contradict themselves."""
+        row = self.malformed.setdefault(layer, [0, frame])
+        row[0] += 1
 
     def offloaded(self, frame: int, time: int) -> None:
         """Count a packet larger than the wire carries: several were joined before they were recorded."""

@@ -200,7 +200,7 @@ def capture_health(st: State, totals: TcpTotals) -> CaptureHealth:
         "drops_proved": st.drops,
         "missing_bytes": st.missing_bytes,
         "unknown_linktype": st.undecoded,
-        "malformed": st.malformed,
+        "malformed": sum(count for count, _ in st.malformed.values()),
         "pauses": [
             {"from_frame": before, "to_frame": after, "gap_s": gap / SECOND} for gap, before, after, _ in st.pauses[:20]
         ],

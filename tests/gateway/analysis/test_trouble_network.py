@@ -169,6 +169,29 @@ def test_a_pause_of_the_recording_is_told() -> None:
         assert kinds(found(trace.report(), "capture.pause")) == expected
 
 
+def test_a_packet_cut_within_its_headers_is_cut_and_not_malformed() -> None:
+    """A snap length of 68 bytes ends within TCP over IPv6; that is the recorder's doing and no fault of the sender."""
+    trace = Trace()
+    trace.session(0.0, "2001:db8::2", 40_000, "2001:db8::9", 80, b"x", b"y")
+    report = analyse(trace.pcap(snap=68))
+    assert [note["name"] for note in report["capture"]["notes"]] == ["cut-packets"]
+    assert (report["capture_health"]["cut"], report["capture_health"]["malformed"]) == (len(trace.packets), 0)
+
+
+def test_malformed_packets_are_told_by_layer_with_their_first_frame() -> None:
+    """An IP header of four bytes and a TCP header of eight are two different faults."""
+    trace = Trace()
+    trace.add(0.0, udp(CLIENT, 4, SERVER, 9, b"x"))
+    trace.add(0.1, ipv4(CLIENT, SERVER, 6, bytes(8)))
+    broken = ipv4(CLIENT, SERVER, 17, bytes(40))
+    for number in range(2):
+        trace.add(0.2 + number, broken[:14] + b"\x41" + broken[15:])
+    report = trace.report()
+    notes = {note["name"]: (note["count"], note["frame"]) for note in report["capture"]["notes"]}
+    assert notes == {"malformed-ip": (2, 3), "malformed-l4": (1, 2)}
+    assert report["capture_health"]["malformed"] == 3
+
+
 def test_a_clock_that_steps_back_weakens_only_when_it_matters() -> None:
     """Half a second back costs findings about time their confidence; ten microseconds between processors do not."""
     for back_s, severity, limits in ((0.5, "low", ["clock-backwards"]), (0.00001, "info", [])):
