@@ -348,6 +348,10 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
         self._executor.shutdown(wait=True)
+        if self._twin >= 0:  # a rewriting that was cut short
+            os.close(self._twin)
+            self._twin = -1
+            self._path.with_name(self._path.name + ".new").unlink(missing_ok=True)
 
 
 def _slices(changes: Iterable[Change], size: int) -> Iterator[list[Change]]:

@@ -179,6 +179,36 @@ def test_a_file_that_has_grown_is_rewritten_while_appending_goes_on(
     assert not path.with_name("journal.new").exists()
 
 
+def test_a_rewriting_that_is_cut_short_leaves_nothing_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was appended before and meanwhile is in the file that stays."""
+    monkeypatch.setattr(journal_module, "COMPACT_AT_LEAST_BYTES", 1000)
+    monkeypatch.setattr(journal_module, "SYNC_INTERVAL_S", 0.001)
+    monkeypatch.setattr(journal_module, "SLICE_CHANGES", 1)
+    path = tmp_path / "journal"
+    beside = path.with_name("journal.new")
+    living = {f"client {number}": number for number in range(2000)}
+
+    async def scenario() -> None:
+        journal = Journal(path, lambda: [("session", key, value) for key, value in living.items()])
+        journal.open()
+        task = asyncio.create_task(journal.run())
+        journal.append([("session", key, number) for key, number in living.items()])
+        while not beside.exists():
+            await asyncio.sleep(0)
+        living["late"] = 1
+        journal.append([("session", "late", 1)])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert journal.compactions == 0
+        journal.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert not beside.exists()
+    assert replay(path.read_bytes())[0].kind("session") == living
+
+
 def test_sequence_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     """Whoever follows from a number on misses nothing and sees nothing twice."""
     path = tmp_path / "journal"
