@@ -332,17 +332,27 @@ def _copy(
         ):
             return False
     else:
-        for entry in (d.old, *reversed(d.out[-8:])):
-            if entry is None or entry[0] != end or entry[3] != ip_id or entry[4] != checksum:
-                continue
-            if 0 <= t - entry[5] < st.duplicate_ns and (ip_id or checksum):
-                break
-        else:
+        if d.nseq is None or 0 < (end - d.nseq & MASK) < HALF or not _sent_just_now(st, d, t, end, ip_id, checksum):
             return False
     st.copied(frame, t)
     if ttl != d.ttl:
         st.router_duplicates += 1
     return True
+
+
+def _sent_just_now(st: State, d: Direction, t: int, end: int, ip_id: int, checksum: int) -> bool:
+    """Whether a segment with this end, IP id and checksum was sent a moment ago and is not acknowledged, or just was.
+
+    All are looked through: a bridge, or two interfaces, may record a whole burst before its copies.
+    """
+    if not (ip_id or checksum):
+        return False
+    for entry in (d.old, *reversed(d.out)):
+        if entry is None or entry[0] != end or entry[3] != ip_id or entry[4] != checksum:
+            continue
+        if 0 <= t - entry[5] < st.duplicate_ns:
+            return True
+    return False
 
 
 def _options(buf: bytes, position: int, end: int) -> tuple[int | None, list[tuple[int, int]] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from tests.gateway.analysis.packets import ACK, SYN, Trace, one, tcp
+from tests.gateway.analysis.wire import Wire
 
 CLIENT, SERVER = "192.168.7.10", "198.51.100.20"
 MSS = 1000
@@ -134,3 +135,20 @@ def test_a_report_of_a_known_copy_blames_no_other_segment() -> None:
     upload.ack(0.1601, 6, (1, 2))
     found = one(upload.trace.report(loss__min_count="1"), "tcp.retransmission.loss")
     assert (found["count"], found["evidence"]["needless"], found["evidence"]["hole_fills"]) == (1, 1, 1)
+
+
+def test_a_burst_recorded_as_a_whole_before_its_copies_was_not_sent_twice() -> None:
+    """A bridge records thirty segments on one port and then on the other: copies, and one real retransmission."""
+    wire = Wire()
+    wire.open()
+    burst = [(22 + number * 0.01, number) for number in range(30)]
+    for ms, number in burst:
+        wire.up(ms, ACK, 1 + number * MSS, 1, MSS)
+    originals = wire.trace.packets[-30:]
+    for t, packet in originals:
+        wire.trace.packets.append((t + 400_000, packet))
+    wire.up(300, ACK, 1 + 29 * MSS, 1, MSS)
+    report = wire.trace.report()
+    assert report["capture_health"]["duplicates"] == 30
+    assert report["tcp"]["retransmissions"] == 1
+    assert report["tcp"]["label_frames"]["retransmission"] == [64]
