@@ -24,6 +24,7 @@ _UNDECIDED: Final = 64  # bytes without a known beginning before a direction is 
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
 _MAX_PIECES: Final = 32
+_TELLING: Final = 4  # bytes by which all that is known here can be told from the rest
 _OVERTAKEN: Final = 8  # segments that wait for the first of all before it is given up
 _LONGEST_DNS: Final = 65_537  # a message over TCP with its length
 
@@ -191,7 +192,7 @@ def _recognise(
         conn.service = ("ssh", 1.0, "payload")
         d.app = IGNORE
         return
-    if port == 53 and len(head) >= 2:
+    if port == 53:
         part.kind, part.rest = "dns", b""
         _dns(st, conn, d, part, head, t, frame, from_orig)
         return
@@ -220,7 +221,7 @@ def _recognise(
             conn.service = (service, 0.9, "payload")
             d.app = IGNORE
             return
-    if len(head) >= _UNDECIDED or not http.may_begin(head):
+    if len(head) >= _UNDECIDED or (len(head) >= _TELLING and not http.may_begin(head)):
         d.app = IGNORE
         part.rest = b""
 

@@ -18,6 +18,7 @@ from tests.gateway.analysis.packets import (
     dns_query,
     ipv4,
     ipv6,
+    tcp,
     udp,
 )
 from tests.gateway.analysis.wire import CLIENT, SERVER, Wire, found, kinds
@@ -234,6 +235,19 @@ def test_a_slow_resolver_is_told() -> None:
         asked(trace, 1.0, CLIENT, 50_000, LAN + "1", 53, dns_query(7, "a.example"), dns_answer(7, "a.example"), rtt)
         household(trace, 5.0)
         assert kinds(found(trace.report(), "dns.slow")) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_questions_over_tcp_are_read_in_any_pieces(size: int) -> None:
+    """A question that comes byte by byte is one question, over IPv6 as over IPv4."""
+    question = dns_query(7, "pieces.example")
+    stream = struct.pack(">H", len(question)) + question
+    for client, server in ((CLIENT, SERVER), ("2001:db8::2", "2001:db8::53")):
+        trace = Trace()
+        for at in range(0, len(stream), size):
+            trace.add(at / 1000, tcp(client, 40_000, server, 53, PSH | ACK, 1 + at, 1, stream[at : at + size]))
+        dns = trace.report()["dns"]
+        assert (dns["queries"], [row["name"] for row in dns["rows"]]) == (1, ["pieces.example"])
 
 
 def test_answers_over_tcp_are_read_in_any_order() -> None:

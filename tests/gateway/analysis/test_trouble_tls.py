@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from gateway.analysis.report import Report
-from tests.gateway.analysis.packets import Trace
+from tests.gateway.analysis.packets import ACK, PSH, Trace, tcp
 from tests.gateway.analysis.wire import CLIENT, SERVER, found, kinds
 
 
@@ -34,6 +36,17 @@ def test_a_slow_hello_weighs_by_its_length() -> None:
     assert kinds(found(opened(think_s=2.5), "tls.hello")) == [("tls.hello.slow", "medium")]
     assert kinds(found(opened(think_s=0.7), "tls.hello")) == [("tls.hello.slow", "low")]
     assert found(opened(think_s=0.4), "tls.hello") == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 6, 40])
+def test_a_hello_in_pieces_of_any_size_is_one_hello(size: int) -> None:
+    """Even when its first segment is a single byte, which could be anything."""
+    trace, data = Trace(), hello(1, 0x0303)
+    for at in range(0, len(data), size):
+        trace.add(at / 1000, tcp(CLIENT, 41_000, SERVER, 443, PSH | ACK, 1 + at, 1, data[at : at + size]))
+    report = trace.report()
+    assert report["tls"]["total"] == 1
+    assert report["flows"]["rows"][0]["service"] == "tls"
 
 
 def test_an_old_version_is_told() -> None:
