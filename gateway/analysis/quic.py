@@ -151,7 +151,7 @@ def _frames(known: QuicFlow, clear: bytes) -> None:
         if offset is None or size is None:
             return
         data = clear[size[1] : size[1] + size[0]]
-        if offset[0] < _MAX_HELLO and len(known.crypto) < 64:
+        if offset[0] < _MAX_HELLO and len(known.crypto) < 64 and len(data) > len(known.crypto.get(offset[0], b"")):
             known.crypto[offset[0]] = data
         at = size[1] + size[0]
 
@@ -160,7 +160,7 @@ def _hello(known: QuicFlow) -> None:
     whole = b""
     for offset in sorted(known.crypto):
         if offset > len(whole):
-            return
+            break
         whole += known.crypto[offset][len(whole) - offset :]
     if len(whole) < 4 or whole[0] != 1:
         return
