@@ -22,7 +22,7 @@ TEST_PACKAGES=("${RUN_PACKAGES[@]}" "${RADIUS_PACKAGES[@]}" udhcpc conntrack tcp
 COMPILER_PACKAGES=(gcc libc6-dev libpython3-dev)
 IMAGE_PACKAGES=("${COMPILER_PACKAGES[@]}" python3-venv mmdebstrap squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin
   zstd cpio kmod binutils openssl systemd)
-FOREIGN_IMAGE_PACKAGES=(qemu-user-static binfmt-support arch-test)
+FOREIGN_IMAGE_PACKAGES=(qemu-user-static binfmt-support arch-test binutils-aarch64-linux-gnu)
 BOOT_PACKAGES=(python3-venv qemu-utils zstd)
 TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu make busybox)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)

@@ -50,7 +50,11 @@ IMAGE_TOOLS: Final = {
     "readelf": "binutils",
     "openssl": "openssl",
 }
-EMULATION_TOOLS: Final = {"qemu-aarch64-static": "qemu-user-static", "arch-test": "arch-test"}
+EMULATION_TOOLS: Final = {
+    "qemu-aarch64-static": "qemu-user-static",
+    "arch-test": "arch-test",
+    "aarch64-linux-gnu-strip": "binutils-aarch64-linux-gnu",
+}
 # Debian's name -> the kernel's
 DEB_ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 

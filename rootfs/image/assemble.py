@@ -16,6 +16,7 @@ from typing import Final
 
 from rootfs.image import loaders
 from rootfs.image.base import RECIPE
+from rootfs.image.order import priorities
 
 MIB: Final = loaders.MIB
 SECTOR: Final = loaders.SECTOR
@@ -52,10 +53,13 @@ def slot(root: Path, version: str, work: Path, epoch: int) -> Slot:
     _initramfs(root, version, work / "early", initramfs, epoch)
     for path in (root / "boot").iterdir():
         path.unlink()
+    order = work / "order"
+    order.write_text(priorities(root), encoding="utf-8")
     subprocess.run(
         [
             *("mksquashfs", str(root), str(system), "-noappend", "-quiet", "-no-progress", "-comp", "zstd"),
             *("-Xcompression-level", os.environ.get("POSTERN_IMAGE_LEVEL", "15"), "-b", "256K", "-xattrs"),
+            *("-sort", str(order)),
         ],
         check=True,
         capture_output=True,

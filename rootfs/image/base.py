@@ -54,6 +54,11 @@ def foreign(board: str) -> bool:
     return _MACHINE[board] != platform.machine()
 
 
+def binutils(board: str, program: str) -> str:
+    """What a program of binutils is called that knows the board's machine code."""
+    return f"{_MACHINE[board]}-linux-gnu-{program}"
+
+
 def base(board: str, cache: Path) -> Path:
     """A directory in the cache with `root.tar`, `kernel.deb` and what else is taken apart; made where it is not yet."""
     arch = _DEBIAN_ARCH[board]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from rootfs import deb, native
-from rootfs.image.base import foreign, recipe
+from rootfs.image.base import binutils, foreign, recipe
 from rootfs.payload import DOCUMENTS, HOME, PROJECT
 from rootfs.tree import PROGRAM, Tree
 from rootfs.vendor import Library
@@ -239,6 +239,10 @@ def _kernel(root: Path, package: Path, board: str) -> str:
             waiting.extend(needs[name])
     for name in set(needs) - keep:
         (modules / name).unlink()
+    # Neither their maker's seal, which this kernel asks of nobody, nor their types for tracing: to check the one and
+    # read the other was most of what loading a module cost.
+    strip = ("--strip-debug", "--remove-section=.BTF")
+    _run(binutils(board, "strip"), *strip, *(str(modules / name) for name in sorted(keep)))
     _run("depmod", "-b", str(root), version)
     return version
 
