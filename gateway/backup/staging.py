@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -60,6 +59,8 @@ def upload(state_dir: Path) -> Path:
 
 def begin(state_dir: Path) -> Path:
     """An empty directory to stage in."""
+    import shutil  # here, because it stays in memory for good
+
     staged = folder(state_dir) / "staged"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(mode=0o700)
@@ -93,6 +94,8 @@ def finish(state_dir: Path, database: str, outside: Outside, step: Callable[[str
     `database` is the accounts' file of the configuration. Raises ControlError or OSError while it cannot be done: then
     it is done at a later start. `step` is told each act before it is done.
     """
+    import shutil  # here, because it stays in memory for good
+
     place = state_dir / _FOLDER
     if not place.is_dir():
         return False

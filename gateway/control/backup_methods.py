@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 import time
 from dataclasses import replace
 from functools import partial
@@ -94,6 +93,8 @@ class BackupMethods:
         return {"data": base64.b64encode(data).decode("ascii"), "name": name}
 
     async def _parts(self) -> dict[str, bytes]:
+        import tempfile  # here, because it stays in memory for good
+
         gateway = self._gateway
         parts = {CONFIG: gateway.changes.text().encode()}
         with tempfile.TemporaryDirectory(dir=staging.folder(gateway.state_dir)) as name:
@@ -189,6 +190,8 @@ class BackupMethods:
             raise ControlError(CONFLICT, "no backup was handed over; backup.put takes it") from None
 
     def _summary(self, backup: Backup) -> contents.Summary:
+        import tempfile  # here, because it stays in memory for good
+
         with tempfile.TemporaryDirectory(dir=staging.folder(self._gateway.state_dir)) as name:
             return contents.look(backup.parts, Path(name))
 

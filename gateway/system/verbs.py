@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -92,6 +91,8 @@ def read_certificate(place: Place, params: Params) -> JsonValue:
 
 def write_certificate(place: Place, params: Params) -> JsonValue:
     """Replace that certificate and its key; they belong to whom their directory belongs."""
+    import tempfile  # here, because it stays in memory for good
+
     read.only(params, "certificate", "key", "operator")
     names = OPERATORS if read.flag(params, "operator") else MADE_HERE
     texts = [read.text(params, name, longest=_LONGEST_PEM) for name in ("certificate", "key")]

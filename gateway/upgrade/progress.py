@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -38,6 +37,8 @@ def silent(phase: str, done_bytes: int, total_bytes: int) -> None:
 
 def reporter(run_dir: Path) -> Report:
     """Reports into a file of the run directory, at most twice a second within a phase."""
+    import tempfile  # here, because it stays in memory for good
+
     said: dict[str, float] = {}
 
     def report(phase: str, done_bytes: int, total_bytes: int) -> None:
