@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rootfs.image.order import priorities
 from tests.image.appliance import BOOT_LIMIT_S, Appliance, appliance
 from tests.image.conftest import BOARD, Built, flipped
 from tests.netns.harness import INTERNET4, UPLINK4, wait_for
@@ -189,3 +190,33 @@ def test_bundles_are_what_images_are_made_of(built: Built) -> None:
     assert not list((built.root / "usr/lib").rglob("scapy"))
     shadow = (built.root / "etc/shadow").read_text()
     assert all(line.split(":")[1] in ("*", "!", "!*", "!!") for line in shadow.splitlines())
+
+
+def test_modules_carry_nothing_that_only_costs_time(built: Built) -> None:
+    """A kernel module of an image has neither a seal, which nobody asks for, nor types for tracing."""
+    modules = list((built.root / "usr/lib/modules" / built.kernel_version).rglob("*.ko"))
+    assert len(modules) > 100
+    for path in modules:
+        data = path.read_bytes()
+        assert b"~Module signature appended~" not in data
+        assert b"\0.BTF\0" not in data
+
+
+def test_what_a_start_reads_lies_together(built: Built) -> None:
+    """The files that Python reads are packed in the order in which the processes read them, the gate's first."""
+    lines = [line.rsplit(" ", 1) for line in priorities(built.root).splitlines()]
+    ranks = {path: int(rank) for path, rank in lines}
+    assert len(ranks) == len(lines) > 400
+    assert list(ranks.values()) == sorted(ranks.values(), reverse=True)
+    assert -32768 <= min(ranks.values()) <= max(ranks.values()) <= 32767  # what mksquashfs takes
+    assert all((built.root / path).is_file() for path in ranks)
+    gateway, portal, admin = (
+        ranks[f"usr/lib/postern/{name}.cpython-311.pyc"]
+        for name in (
+            "gateway/__pycache__/daemon",
+            "webui/portal/__pycache__/service",
+            "webui/admin/__pycache__/service",
+        )
+    )
+    assert gateway > portal > admin
+    assert any(path.startswith("usr/lib/python3.11/lib-dynload/") for path in ranks)
