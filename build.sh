@@ -225,9 +225,9 @@ case "$task" in
     ;;
   boot)
     board=${1:-}
-    case "$board" in
-      x86_64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-x86 ;;
-      rpi-arm64) need_packages "${BOOT_PACKAGES[@]}" qemu-system-arm qemu-efi-aarch64 ;;
+    case "$*" in
+      x86_64 | "x86_64 --test") need_packages "${BOOT_PACKAGES[@]}" qemu-system-x86 ;;
+      rpi-arm64 | "rpi-arm64 --test") need_packages "${BOOT_PACKAGES[@]}" qemu-system-arm qemu-efi-aarch64 ;;
       *)
         say "usage: ./build.sh boot x86_64|rpi-arm64 [--test]"
         exit 2

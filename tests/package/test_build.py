@@ -20,6 +20,7 @@ from rootfs.payload import PROJECT
         (["openwrt", "mips"], f"usage: ./build.sh openwrt {'|'.join(TARGETS['openwrt'])}\n"),
         (["image", "x86-64"], "usage: ./build.sh image x86_64|rpi-arm64\n"),
         (["sdist", "amd64"], "usage: ./build.sh sdist\n"),
+        (["boot", "x86_64", "--tests"], "usage: ./build.sh boot x86_64|rpi-arm64 [--test]\n"),
     ],
     ids=" ".join,
 )
