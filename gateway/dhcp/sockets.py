@@ -230,7 +230,7 @@ class _ZonePort:
                     self._probe(address)
                 case ReportRefusal(mac, reason, detail):
                     zone = self.server.zone.name
-                    LOG.warning("dhcp message refused zone=%s mac=%s cause=%s detail=%r", zone, mac, reason, detail)
+                    LOG.warning("dhcp message refused zone=%s mac=%s cause=%s detail=%s", zone, mac, reason, detail)
                 case _:
                     assert_never(action)
 

@@ -8,10 +8,14 @@ ever more seldom, and holds up only its own session. Accounting-On and -Off hold
 
 The hub's journal keeps the records; this queue tells which ones are done (answered, replaced, or dropped because
 `limit` was reached: the oldest complete session first). Nothing else ever ends a record.
+
+A record that has to wait is kept as octets: thousands of them in an outage are a third of what they are as objects, and
+what lies scattered among objects that stay is memory that the process never gives back.
 """
 
 from __future__ import annotations
 
+import marshal
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -19,6 +23,7 @@ from typing import Final, assert_never
 
 from gateway.radius.requests import AccountingBody, Randomness
 from gateway.session.model import AccountingRecord, AccountingStatus
+from gateway.session.store import load_accounting, save_accounting
 from gateway.values import value_class
 
 REPLAY_PER_S: Final = 50.0
@@ -29,6 +34,7 @@ _LATE_S: Final = 5.0  # a record that waited longer says so, whatever it waited 
 _SUSPECT: Final = 2  # outages that others ended while this record failed: then the record is suspected
 _GATEWAY_TRIES: Final = 5  # On and Off keep their place that often, because Starts must not overtake them
 _WHOLE_GATEWAY: Final = (AccountingStatus.ON, AccountingStatus.OFF)
+_FIELDS: Final = tuple(save_accounting(AccountingRecord(0, AccountingStatus.ON, "", None)))  # in the order of `_packed`
 
 
 @value_class
@@ -81,9 +87,12 @@ AccountingAction = SendRecord | RecordsDone
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    record: AccountingRecord
+    record_id: int
+    status: AccountingStatus
+    session: str  # Acct-Session-Id
+    kept: AccountingRecord | bytes  # as octets once it is late
     queued_at: float
-    late: bool  # it was held back: it is sent with Acct-Delay-Time, and within the replay rate
+    late: bool = False  # it was held back: it is sent with Acct-Delay-Time, and within the replay rate
     in_flight: bool = False
     probing: bool = False  # its train began in an outage
     superseded: bool = False
@@ -95,8 +104,23 @@ class _Entry:
     @property
     def rank(self) -> tuple[float, int, int]:
         """Its place among those that wait: who was tried less often first, then the oldest."""
-        patience = _GATEWAY_TRIES if self.record.status in _WHOLE_GATEWAY else 1
-        return self.due, self.tries // patience, self.record.record_id
+        patience = _GATEWAY_TRIES if self.status in _WHOLE_GATEWAY else 1
+        return self.due, self.tries // patience, self.record_id
+
+    @property
+    def record(self) -> AccountingRecord:
+        """The record itself."""
+        return _unpacked(self.record_id, self.kept) if isinstance(self.kept, bytes) else self.kept
+
+    def hold_back(self) -> None:
+        """It is late, and has to wait."""
+        self.late = True
+        self.pack()
+
+    def pack(self) -> None:
+        """Keep it as octets."""
+        if not isinstance(self.kept, bytes):
+            self.kept = _packed(self.kept)
 
 
 class AccountingQueue:
@@ -105,7 +129,8 @@ class AccountingQueue:
     def __init__(self, *, limit: int, window: int, random: Randomness) -> None:
         self._random = random
         self._entries: dict[int, _Entry] = {}
-        self._chains: dict[str, deque[_Entry]] = {}  # by Acct-Session-Id, oldest first
+        # By Acct-Session-Id, oldest first: a few at most, for which a deque would take half a kilobyte.
+        self._chains: dict[str, list[_Entry]] = {}
         self._complete: dict[str, None] = {}  # sessions of which both Start and Stop wait
         self._ready: deque[_Entry] = deque()  # heads of chains that wait only for room
         self._replay: list[tuple[float, int, int]] = []  # heap of ranks: heads of chains that are late
@@ -170,11 +195,12 @@ class AccountingQueue:
         Its Event-Timestamp never changes: a record made before the clock was set goes without.
         """
         entry = self._entries[record_id]
-        event_unix = entry.record.event_unix
+        record = entry.record
+        event_unix = record.event_unix
         if not entry.late and now - entry.queued_at < _LATE_S:
-            return AccountingBody(entry.record, event_unix, None)
+            return AccountingBody(record, event_unix, None)
         delay = now - entry.queued_at if event_unix is None or unix is None else unix - event_unix
-        return AccountingBody(entry.record, event_unix, max(0, int(delay)))
+        return AccountingBody(record, event_unix, max(0, int(delay)))
 
     # Coming
 
@@ -183,8 +209,12 @@ class AccountingQueue:
             return
         if record.status in (AccountingStatus.INTERIM, AccountingStatus.STOP):
             self._replace_interims(record.acct_session_id, out)
-        chain = self._chains.setdefault(record.acct_session_id, deque())
-        entry = _Entry(record, now, late)
+        chain = self._chains.setdefault(record.acct_session_id, [])
+        entry = _Entry(record.record_id, record.status, record.acct_session_id, record, now)
+        if late:
+            entry.hold_back()
+        elif self.outage:
+            entry.pack()
         self._entries[record.record_id] = entry
         chain.append(entry)
         self._note_complete(chain)
@@ -197,22 +227,22 @@ class AccountingQueue:
         """A newer Interim or the Stop says all that older Interims would have said."""
         replaced = []
         for entry in list(self._chains.get(session, ())):
-            if entry.record.status is AccountingStatus.INTERIM:
+            if entry.status is AccountingStatus.INTERIM:
                 if entry.in_flight:
                     entry.superseded = True  # its answer is still welcome, but it is not sent again
                 else:
                     self._forget(entry)
-                    replaced.append(entry.record.record_id)
+                    replaced.append(entry.record_id)
         if replaced:
             self.replaced += len(replaced)
             out.append(RecordsDone(tuple(replaced)))
 
-    def _note_complete(self, chain: deque[_Entry]) -> None:
+    def _note_complete(self, chain: list[_Entry]) -> None:
         """Remember a session whose Start and Stop both wait: dropping it loses nobody's half."""
         first, last = chain[0], chain[-1]
-        started = first.record.status is AccountingStatus.START and not first.in_flight
-        if started and last.record.status is AccountingStatus.STOP:
-            self._complete[first.record.acct_session_id] = None
+        started = first.status is AccountingStatus.START and not first.in_flight
+        if started and last.status is AccountingStatus.STOP:
+            self._complete[first.session] = None
 
     def _make_room(self, out: list[AccountingAction]) -> None:
         """Drop the oldest session that would be told completely, else the oldest record that is not under way."""
@@ -225,7 +255,7 @@ class AccountingQueue:
             self._forget(entry)
         if victims:
             self.dropped += len(victims)
-            out.append(RecordsDone(tuple(entry.record.record_id for entry in victims), dropped=len(victims)))
+            out.append(RecordsDone(tuple(entry.record_id for entry in victims), dropped=len(victims)))
             self._offer_next(victims[-1])
 
     # Going
@@ -233,14 +263,16 @@ class AccountingQueue:
     def _offer(self, entry: _Entry) -> None:
         """A record has become the first of its session: it waits for its turn, which may be now."""
         if entry.late or self.outage:
-            entry.late = True
+            entry.hold_back()
             heappush(self._replay, entry.rank)
         else:
+            if self._blocked():
+                entry.pack()
             self._ready.append(entry)
 
     def _offer_next(self, before: _Entry) -> None:
         """The first record of a session is over: the one behind it comes, no earlier than it would have."""
-        chain = self._chains.get(before.record.acct_session_id)
+        chain = self._chains.get(before.session)
         if chain and not chain[0].in_flight:
             chain[0].late |= before.late
             self._offer(chain[0])
@@ -252,7 +284,7 @@ class AccountingQueue:
         """Send what may go: new records at once, late ones at their rate, in an outage one alone to see who answers."""
         while self._ready and not self._blocked():
             entry = self._ready.popleft()
-            if self._entries.get(entry.record.record_id) is not entry or entry.in_flight:
+            if self._entries.get(entry.record_id) is not entry or entry.in_flight:
                 continue
             if self.outage:
                 self._offer(entry)
@@ -277,10 +309,10 @@ class AccountingQueue:
         entry.probing = self.outage
         entry.answers_before = self.answered
         self._in_flight += 1
-        self._complete.pop(entry.record.acct_session_id, None)
-        if entry.record.status in _WHOLE_GATEWAY:
-            self._gateway_in_flight.add(entry.record.record_id)
-        out.append(SendRecord(entry.record.record_id))
+        self._complete.pop(entry.session, None)
+        if entry.status in _WHOLE_GATEWAY:
+            self._gateway_in_flight.add(entry.record_id)
+        out.append(SendRecord(entry.record_id))
 
     def _settle(self, record_id: int, answered: bool, now: float, out: list[AccountingAction]) -> None:
         entry = self._entries.get(record_id)
@@ -301,9 +333,9 @@ class AccountingQueue:
             out.append(RecordsDone((record_id,)))
             self._offer_next(entry)
         else:
-            entry.late = True
+            entry.hold_back()
             heappush(self._replay, entry.rank)
-            self._note_complete(self._chains[entry.record.acct_session_id])
+            self._note_complete(self._chains[entry.session])
 
     def _failed(self, entry: _Entry, now: float) -> None:
         """Decide whether nobody answers, or only this record is not wanted."""
@@ -324,18 +356,18 @@ class AccountingQueue:
         self._resume_at = now
         tried, self._tried = self._tried, {}
         for entry in tried:
-            if entry is answered or self._entries.get(entry.record.record_id) is not entry:
+            if entry is answered or self._entries.get(entry.record_id) is not entry:
                 continue
             entry.failures += 1
             entry.tries = 0
             if entry.failures >= _SUSPECT:
                 entry.due = now + self._jittered(_grown(entry.failures - 1))
-            if not entry.in_flight and self._chains[entry.record.acct_session_id][0] is entry:
+            if not entry.in_flight and self._chains[entry.session][0] is entry:
                 heappush(self._replay, entry.rank)
 
     def _forget(self, entry: _Entry) -> None:
-        session = entry.record.acct_session_id
-        del self._entries[entry.record.record_id]
+        session = entry.session
+        del self._entries[entry.record_id]
         chain = self._chains[session]
         chain.remove(entry)
         self._complete.pop(session, None)
@@ -344,6 +376,15 @@ class AccountingQueue:
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (0.9 + 0.2 * self._random.random())
+
+
+def _packed(record: AccountingRecord) -> bytes:
+    """A record as octets for this process alone; its id is kept beside them."""
+    return marshal.dumps(tuple(save_accounting(record).values()))
+
+
+def _unpacked(record_id: int, octets: bytes) -> AccountingRecord:
+    return load_accounting(record_id, dict(zip(_FIELDS, marshal.loads(octets), strict=True)))
 
 
 def _grown(times: int) -> float:

@@ -5,7 +5,7 @@ Pure state, driven by `exchange`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -34,8 +34,8 @@ class Train:
     number: int  # of the login or of the record
     body: Body
     deadline: float | None
-    tried: list[Channel] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    tried: tuple[Channel, ...] = ()
+    reasons: tuple[str, ...] = ()
     channel: Channel | None = None
     slot: int = -1
     data: bytes = b""

@@ -201,7 +201,7 @@ class Exchange:
     def _submit(self, train: Train, now: float, out: list[ExchangeAction]) -> None:
         self._trains[train.purpose, train.number] = train
         if len(self._waiting[train.purpose]) >= self._radius.max_in_flight:
-            train.reasons.append("too many requests wait for RADIUS servers")
+            train.reasons += ("too many requests wait for RADIUS servers",)
             self._fail(train, out)
         elif self._waiting[train.purpose]:
             self._queue(train)
@@ -230,13 +230,13 @@ class Exchange:
     def _advance(self, train: Train, now: float, out: list[ExchangeAction]) -> None:
         """Send to the best server not tried yet, wait for room, or give up."""
         if train.deadline is not None and now >= train.deadline:
-            train.reasons.append("the time for a login is over")
+            train.reasons += ("the time for a login is over",)
             self._fail(train, out)
             return
         channel = self._pick(train, now)
         if channel is None:
             if not train.tried:
-                train.reasons += self._nobody(train.purpose)
+                train.reasons += tuple(self._nobody(train.purpose))
             self._fail(train, out)
             return
         slot = channel.identifiers.take(now) if self._in_flight < self._radius.max_in_flight else None
@@ -284,7 +284,7 @@ class Exchange:
     def _train_due(self, train: Train, now: float, out: list[ExchangeAction]) -> None:
         channel = train.channel
         if channel is None:  # it waited for room until its deadline
-            train.reasons.append("all requests that may be under way are, and none ended in time")
+            train.reasons += ("all requests that may be under way are, and none ended in time",)
             self._fail(train, out)
             return
         if isinstance(train.body, StatusBody):
@@ -310,8 +310,8 @@ class Exchange:
         reason = train.refusal or (
             f"{channel.place} did not answer {train.sends} request(s) in {now - train.first_sent:.1f} s{hint}"
         )
-        train.reasons.append(reason)
-        train.tried.append(channel)
+        train.reasons += (reason,)
+        train.tried += (channel,)
         if now - train.first_sent < self._radius.timeout * 0.9 and not train.unreachable:
             channel.breaker.withdraw()  # the login's time was over before the server had its own
         elif channel.breaker.failed(now):

@@ -222,13 +222,13 @@ class RadiusClient:
                         (place, reason),
                         _LOG,
                         logging.WARNING,
-                        "RADIUS answer dropped server=%r reason=%s: %s",
+                        "RADIUS answer dropped server=%s reason=%s: %s",
                         place,
                         reason,
                         text,
                     )
                 case RememberSigner(place):
-                    _LOG.info("RADIUS server signs its answers and must from now on server=%r", place)
+                    _LOG.info("RADIUS server signs its answers and must from now on server=%s", place)
                     self._learned_changed()
                 case Remark(text):
                     _LOG.info("RADIUS login: %s", text)
@@ -254,10 +254,10 @@ class RadiusClient:
     def _report(self, action: ReportServer) -> None:
         if action.state is BreakerState.OPEN:
             _LOG.warning(
-                "RADIUS server left alone server=%r for=%s: %s", action.place, action.purpose.value, action.reason
+                "RADIUS server left alone server=%s for=%s: %s", action.place, action.purpose.value, action.reason
             )
             return
-        _LOG.info("RADIUS server back server=%r for=%s: %s", action.place, action.purpose.value, action.reason)
+        _LOG.info("RADIUS server back server=%s for=%s: %s", action.place, action.purpose.value, action.reason)
         if action.purpose is Purpose.ACCT:
             self._account(self._queue.receive(ServerSeen(), self._clock()))
 
@@ -320,7 +320,7 @@ class RadiusClient:
                 (channel.place, "socket"),
                 _LOG,
                 logging.WARNING,
-                "RADIUS server cannot be reached server=%r: %s",
+                "RADIUS server cannot be reached server=%s: %s",
                 channel.place,
                 err,
             )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv6Address
 from random import Random
 
 import pytest
@@ -236,6 +240,42 @@ def test_a_clock_that_went_back_gives_no_negative_delay() -> None:
     core = queue()
     core.receive(RecordsRestored((record(7),)), 5.0)
     assert core.body(7, 5.0, UNIX - 1000).delay_s == 0
+
+
+def test_what_waited_is_sent_with_the_same_values() -> None:
+    """A record that was held back is what it was, to the last field, whichever of them it has."""
+    full = replace(
+        record(2, STOP, upload_bytes=1 << 40),
+        ipv6_addresses=(IPv6Address("2001:db8::1"),),
+        class_values=(b"\xff\x00", b"two"),
+        chargeable_user_identity=b"\x00cui",
+        username="Zo\u00eb",
+    )
+    core = queue()
+    core.receive(RecordsRestored((record(1, AccountingStatus.ON, "on", event_unix=None), full)), 0.0)
+    settle(core, 1, False)
+    assert core.snapshot()[1] == full
+    assert core.body(2, 10.0, UNIX + 10).record == full
+    assert core.body(1, 10.0, None).record == record(1, AccountingStatus.ON, "on", event_unix=None)
+
+
+def test_records_of_an_outage_take_little_memory() -> None:
+    """Ten thousand that wait for a server are a few megabytes, not tens."""
+    core = queue(limit=10_000)
+    add(core, record(0, START, "first"))
+    settle(core, 0, False)
+    assert core.outage
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 1001):
+            add(core, record(number, STOP, f"{number:08x}", upload_bytes=number << 20), 1.0)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(core) == 1001
+    assert taken < 1000 * 800
 
 
 def test_a_full_queue_drops_the_oldest_complete_session() -> None:
