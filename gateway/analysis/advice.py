@@ -40,6 +40,8 @@ ADVICE: Final[dict[str, str]] = {
     "tcp.gap": "Somebody was waiting during this silence. What was awaited says who was slow to answer.",
     "tcp.sack": "Without selective acknowledgement each loss costs far more. Some middlebox or an old system takes the "
     "option away.",
+    "tcp.idle": "Connections that are kept open without traffic are usual for chat, mail and push services; a firewall "
+    "or NAT on the way may forget them after some minutes.",
     "tcp.half_closed": "One side has closed, the other has not, for a long time: the application forgot to close.",
     "tcp.state": "The connection did not end properly. Look for programs that do not close, or a box that forgets.",
     "tcp.zombie": "Data is unanswered and the line is silent: the other side has gone without saying so, or a firewall "

@@ -23,11 +23,13 @@ def detect(st: State, out: Findings, scanners: set[bytes]) -> None:
     answering = {of_connection(conn).target for conn in st.connections if conn.syn_ack_time is not None}
     _attempts(st, out, scanners, answering)
     _repeated_syns(st, out, scanners)
+    idle: list[Session] = []
     for conn in st.connections:
         session = of_connection(conn)
         _handshake(st, out, conn, session)
         _reset(st, out, conn, session, scanners)
-        _ends(st, out, conn, session)
+        _ends(st, out, conn, session, idle)
+    _idle(st, out, idle)
 
 
 def who(st: State, session: Session) -> str:
@@ -152,6 +154,7 @@ def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
         severity: Severity = (
             "high" if repeats >= limits.syn_high else "medium" if repeats >= limits.syn_medium else "low"
         )
+        intervals = [(later - before) / SECOND for before, later in pairwise(times)]
         frames = sorted(frame for conn in rows for frame in conn.syn_frames)
         lost = sum(conn.syn_times[-1] - conn.syn_times[0] for conn in rows) / SECOND
         service = who(st, of_connection(worst))
@@ -183,7 +186,8 @@ def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
             evidence={
                 "connections": len(rows),
                 "attempts": repeats + 1,
-                "intervals_s": [(later - before) / SECOND for before, later in pairwise(times)][:16],
+                "intervals_s": intervals[:16],
+                "backoff_ratio": _backoff(intervals),
                 "answered_by": worst.syn_ack_frame,
                 "lost_s": lost,
             },
@@ -192,6 +196,12 @@ def _repeated_syns(st: State, out: Findings, scanners: set[bytes]) -> None:
             advice="tcp.syn",
             only="tcp.flags.syn == 1 && tcp.flags.ack == 0",
         )
+
+
+def _backoff(intervals: list[float]) -> float | None:
+    """By how much each interval is longer than the one before, in the middle; None with fewer than two."""
+    ratios = sorted(later / before for before, later in pairwise(intervals) if before > 0)
+    return ratios[len(ratios) // 2] if ratios else None
 
 
 def _handshake(st: State, out: Findings, conn: Connection, session: Session) -> None:
@@ -321,7 +331,7 @@ def _reset(st: State, out: Findings, conn: Connection, session: Session, scanner
     )
 
 
-def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
+def _ends(st: State, out: Findings, conn: Connection, session: Session, open_idle: list[Session]) -> None:
     limits = st.settings.handshake
     idle = (st.max_ns - session.last) / SECOND
     if conn.reset is not None or idle <= min(limits.half_closed_s, limits.zombie_s):
@@ -369,3 +379,26 @@ def _ends(st: State, out: Findings, conn: Connection, session: Session) -> None:
             threshold={"idle_s": limits.half_closed_s},
             advice="tcp.half_closed",
         )
+    elif session.established and conn_state(conn) == "S1":
+        open_idle.append(session)
+
+
+def _idle(st: State, out: Findings, rows: list[Session]) -> None:
+    """Connections that are open and of which nothing was heard: harmless, and one finding for all of them."""
+    if not rows:
+        return
+    longest = max((st.max_ns - item.last) / SECOND for item in rows)
+    out.add(
+        "tcp.state.idle",
+        "info",
+        1.0,
+        f"{counted(len(rows), 'open connection')} without traffic",
+        f"{counted(len(rows), 'connection was', 'connections were')} left open with nothing outstanding, the longest "
+        f"silent for the last {short_s(longest)}.",
+        frames=sorted(item.last_frame for item in rows),
+        first_ns=min(item.last for item in rows),
+        last_ns=max(item.last for item in rows),
+        evidence={"connections": len(rows), "idle_s": longest},
+        threshold={"idle_s": min(st.settings.handshake.half_closed_s, st.settings.handshake.zombie_s)},
+        advice="tcp.idle",
+    )

@@ -22,6 +22,7 @@ from gateway.analysis import (
     batch,
     beacons,
     brute_force,
+    bursts,
     connection_findings,
     dhcp,
     dns,
@@ -261,7 +262,8 @@ def _report(st: State, reader: Reader, name: str) -> Report:
     connection_findings.detect(st, out, scanners)
     tcp_findings.detect(st, out)
     jitter = application_findings.detect(st, out)
-    bursts = network_findings.detect(st, out, totals, scanners)
+    network_findings.detect(st, out, totals, scanners)
+    busy = bursts.detect(st, out)
     findings = out.ordered()
     _relate(findings)
     kept = findings[: st.settings.tables.rows]
@@ -295,7 +297,7 @@ def _report(st: State, reader: Reader, name: str) -> Report:
         "devices": name_rows.devices(st),
         "temporal": {
             "bin_s": st.bin_ns / SECOND,
-            "bursts": bursts,
+            "bursts": busy,
             "gaps": _gaps(st),
             "periodic": periodic,
             "jitter": jitter,

@@ -77,6 +77,8 @@ def limited_by(conn: Connection, d: Direction, share: float) -> str | None:
         return "receiver window"
     if trouble is not None and trouble.retransmitted > max(2, 0.005 * segments):
         return "network"
+    if d.idle > share * max(1, d.last - d.first):
+        return "sender application"  # none of the others made it wait
     return None
 
 

@@ -15,6 +15,15 @@ _BOUNDS: Final = {  # what was left out where a table was full: of one, of many
     "findings_dropped": ("one finding is not listed", "{} findings are not listed"),
     "frames_capped": ("one finding has more frames than it lists", "{} findings have more frames than they list"),
 }
+_LIMITS: Final = {  # what weakens a finding or the score
+    "capture-drops": "the recording lost packets",
+    "duplicates": "packets were recorded more than once",
+    "one-sided": "only one direction was recorded",
+    "clock-backwards": "the clock ran backwards",
+    "offload": "packets were joined before they were recorded",
+    "cut-packets": "packets were cut when recorded",
+    "truncated": "the file ends too early",
+}
 SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "info")
 
 
@@ -49,3 +58,8 @@ def bounds_line(limits: Mapping[str, int]) -> str:
         if limits.get(name)
     ]
     return f"To bound memory and the size of the report, {'; '.join(parts)}." if parts else ""
+
+
+def limit_words(name: str) -> str:
+    """What a limit of findings and score means, for people; a name of another version as it stands."""
+    return _LIMITS.get(name, name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.analysis import plots
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import markup
-from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, verdict_line
+from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, limit_words, verdict_line
 from gateway.analysis.html_parts import (
     Cell,
     Number,
@@ -114,7 +114,7 @@ def health(report: ReportLike) -> Safe:
         f"<li>{markup(METRIC_TITLES.get(entry['name'], entry['name']))}: {markup(entry['reason'])}</li>"
         for entry in part["excluded"]
     )
-    limits = "".join(f"<li>{markup(limit)}</li>" for limit in part["limits"])
+    limits = "".join(f"<li>{markup(limit_words(limit))}</li>" for limit in part["limits"])
     body = [f'<p class="quiet">{markup(part["sentence"], 600)} A longer bar costs more points.</p>']
     if bars:
         body.append(f'<div class="bars">{bars}</div>')
@@ -201,7 +201,7 @@ def traffic(report: ReportLike) -> Safe:
     )
     temporal = report["temporal"]
     bursts = table(
-        ["#Start", "#Duration", "#Packets", "#Bytes", "#Peak", "#Frame"],
+        ["#Start", "#Duration", "#Packets", "#Bytes", "#Peak", "#Frame", "~Most from", "#Lost or delayed"],
         [
             [
                 seconds_cell(row["start"]),
@@ -210,6 +210,8 @@ def traffic(report: ReportLike) -> Safe:
                 bytes_cell(row["bytes"]),
                 Number(row["peak_ratio"], f"{row['peak_ratio']:.3g} × mean"),
                 plain_cell(row["frame"]),
+                ", ".join(talker["host"] for talker in row["talkers"][:3]),
+                len(row["coinciding"]) or None,
             ]
             for row in temporal["bursts"][:12]
         ],
@@ -323,7 +325,7 @@ def _finding(finding: Mapping[str, Any], known: set[str]) -> str:
 
 def _confidence(finding: Mapping[str, Any]) -> str:
     word = {True: "proved by sequence numbers", False: "from timing or statistics"}[finding["confidence"] >= 0.95]
-    weak = f"; weakened by {', '.join(finding['limits'])}" if finding["limits"] else ""
+    weak = f"; less sure because {' and '.join(map(limit_words, finding['limits']))}" if finding["limits"] else ""
     return f"{finding['confidence'] * 100:.0f} %, {word}{weak}"
 
 

@@ -14,18 +14,16 @@ from gateway.analysis.measures import SECOND, counted, graded, percent, short_s
 from gateway.analysis.words import Severity
 
 if TYPE_CHECKING:
-    from gateway.analysis.report import BurstRow
     from gateway.analysis.state import State
     from gateway.analysis.summary import TcpTotals
 
 
-def detect(st: State, out: Findings, totals: TcpTotals, scanners: set[bytes]) -> list[BurstRow]:
-    """All detectors of this module; returns the bursts."""
+def detect(st: State, out: Findings, totals: TcpTotals, scanners: set[bytes]) -> None:
+    """All detectors of this module."""
     _icmp(st, out, scanners)
     _pmtu(st, out)
     _fragments(st, out)
     _capture(st, out, totals)
-    return _bursts(st, out)
 
 
 def _icmp(st: State, out: Findings, scanners: set[bytes]) -> None:
@@ -282,61 +280,3 @@ def _capture(st: State, out: Findings, totals: TcpTotals) -> None:
                 f"Between frames {before} and {after} nothing was recorded for {short_s(gap / SECOND)}.",
                 frames=[before, after], first_ns=ended - gap, last_ns=ended, evidence={"gap_s": gap / SECOND},
                 threshold={"pause_s": st.settings.gap.pause_s}, advice="capture.pause", group="capture")  # fmt: skip
-
-
-def _bursts(st: State, out: Findings) -> list[BurstRow]:
-    """Bins far above the mean, merged when they are close."""
-    limits = st.settings.burst
-    if not st.bins:
-        return []
-    width = st.bin_ns / SECOND
-    low, high = min(st.bins), max(st.bins)
-    span = high - low + 1
-    if span < 10:
-        return []
-    mean = st.frame / span
-    counts = sorted(row[0] for row in st.bins.values())
-    # Empty bins count: the percentile is taken as if they were in the list.
-    index = max(0, int(0.99 * span) - (span - len(counts)))
-    p99 = counts[min(len(counts) - 1, index)]
-    least = max(limits.ratio * mean, limits.min_packets, p99)
-    rows: list[BurstRow] = []
-    last = None
-    for number in sorted(st.bins):
-        packets, size, frame = st.bins[number]
-        if packets < least:
-            continue
-        start = max(0, number * st.bin_ns - (st.first_ns or 0)) / SECOND  # whole numbers: a date leaves no room for µs
-        if rows and last is not None and (number - last) * width <= limits.merge_s + width / 2:
-            row = rows[-1]
-            row["duration"] = start + width - row["start"]
-            row["packets"] += packets
-            row["bytes"] += size
-            row["peak_ratio"] = max(row["peak_ratio"], packets / mean)
-        elif len(rows) < st.settings.tables.rows:
-            rows.append(
-                {
-                    "start": start,
-                    "duration": width,
-                    "packets": packets,
-                    "bytes": size,
-                    "peak_ratio": packets / mean,
-                    "frame": frame,
-                }
-            )
-        last = number
-    if rows:
-        worst = max(rows, key=lambda row: row["peak_ratio"])
-        begin = int(worst["start"] * SECOND) + (st.first_ns or 0)
-        out.add(
-            "traffic.burst", "info" if len(rows) < 3 else "low", 0.5, f"{counted(len(rows), 'burst')} of packets",
-            f"The strongest burst carried {counted(worst['packets'], 'packet')} in {short_s(worst['duration'])}, "
-            f"{worst['peak_ratio']:,.0f} times the mean.",
-            frames=[worst["frame"]], count=len(rows), last_frame=worst["frame"] + worst["packets"] - 1,
-            first_ns=begin, last_ns=begin + int(worst["duration"] * SECOND),
-            display_filter=f"frame.number >= {worst['frame']} && "
-            f"frame.number < {worst['frame'] + worst['packets']}",
-            evidence={"bursts": len(rows), "peak_ratio": worst["peak_ratio"], "packets": worst["packets"]},
-            threshold={"ratio": limits.ratio, "packets": limits.min_packets}, advice="traffic.burst",
-        )  # fmt: skip
-    return rows

@@ -359,6 +359,11 @@ class PeriodicRow(TypedDict):
     last_frame: int
 
 
+class BurstTalker(TypedDict):
+    host: str
+    bytes: int  # reckoned from the mean rates of its flows
+
+
 class BurstRow(TypedDict):
     start: float
     duration: float
@@ -366,6 +371,8 @@ class BurstRow(TypedDict):
     bytes: int
     peak_ratio: float
     frame: int
+    talkers: list[BurstTalker]  # at most five, who sent most first
+    coinciding: list[str]  # ids of findings of loss or delay with frames in the burst
 
 
 class GapRow(TypedDict):

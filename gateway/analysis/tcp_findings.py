@@ -347,7 +347,7 @@ def _slow(st: State, out: Findings, conn: Connection, session: Session, d: Direc
         return
     rate = d.payload * 8 / active
     reason = limited_by(conn, d, st.settings.window.limited_share)
-    if rate >= limits.slow_bps or reason is None:
+    if rate >= limits.slow_bps or reason in (None, "sender application"):  # who has nothing to send is not slow
         return
     sender, receiver = ends_of(conn, session, d)
     out.add(

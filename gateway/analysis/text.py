@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.analysis.advice import advice_for
 from gateway.analysis.escape import show
-from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, verdict_line
+from gateway.analysis.grouping import SEVERITY_ORDER, bounds_line, like_findings, limit_words, verdict_line
 from gateway.analysis.html_parts import values
 from gateway.analysis.plots import bytes_text, milliseconds_text, rate_text, seconds_text
 from gateway.analysis.trace import SEEN_AGAIN, Segment
@@ -377,4 +377,4 @@ def _frames(frames: Sequence[int], count: int) -> str:
 
 
 def _because(limits: Sequence[str]) -> str:
-    return f", lowered by {', '.join(limits)}" if limits else ""
+    return f", less because {' and '.join(map(limit_words, limits))}" if limits else ""

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from gateway.analysis import advice, dissect, html_flows, html_protocols, html_sections, job, plots, tables
 from gateway.analysis.escape import markup, show
 from gateway.analysis.frames import Record
-from gateway.analysis.grouping import SEVERITY_ORDER, like_findings
+from gateway.analysis.grouping import SEVERITY_ORDER, like_findings, limit_words
 from gateway.analysis.html_parts import Safe, values
 from gateway.analysis.job import State
 from gateway.analysis.packet_text import hex_lines
@@ -184,6 +184,7 @@ async def overview(page: Page) -> Response:
         counts=[(name, sum(f["severity"] == name for f in report["findings"])) for name in SEVERITY_ORDER],
         classes=html_sections.CLASS_TITLES,
         values=values,
+        limit_words=limit_words,
         advice_for=advice.advice_for,
         frames_shown=_FRAMES_SHOWN,
         origin=Safe(html_sections.origin(report)),

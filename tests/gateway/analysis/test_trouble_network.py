@@ -153,12 +153,32 @@ def test_a_burst_is_told_with_its_frames() -> None:
     (row,) = found(quiet(200).report(), "traffic.burst")
     assert (row["title"], row["first"]["frame"], row["frames"]) == ("1 burst of packets", 31, [31])
     assert row["filter"] == "frame.number >= 31 && frame.number < 232"
-    assert quiet(200).report()["temporal"]["bursts"][0]["frame"] == 31
+    (burst,) = quiet(200).report()["temporal"]["bursts"]
+    assert (burst["frame"], burst["talkers"][0]["host"], burst["coinciding"]) == (31, CLIENT, [])
+    assert row["severity"] == "low"
     assert found(quiet(40).report(), "traffic.burst") == []
     steady = Trace()
     for number in range(6000):
         steady.add(number / 100, udp(CLIENT, 40_000, SERVER, 9999, b"x", ip_id=steady.next_id()))
     assert found(steady.report(), "traffic.burst") == []
+
+
+@pytest.mark.parametrize(("lossy", "severity"), [(True, "medium"), (False, "low")])
+def test_a_burst_in_which_segments_are_lost_weighs_more(lossy: bool, severity: str) -> None:
+    """A hundred segments at once, of which four are sent again there and then; afterwards it is another matter."""
+    wire = Wire()
+    for number in range(200):
+        wire.trace.add(number / 5, udp(CLIENT, 40_000, SERVER, 9999, b"x", ip_id=wire.trace.next_id()))
+    wire.open(20)
+    for number in range(100):
+        wire.up(20_001 + number * 0.5, ACK, 1 + number * 1000, 1, 1000)
+    for number in range(4):
+        wire.up((20_052 if lossy else 30_052) + number, ACK, 1 + (90 + number) * 1000, 1, 1000)
+    report = wire.trace.report()
+    (loss,) = found(report, "tcp.retransmission")
+    (burst,) = report["temporal"]["bursts"]
+    assert burst["coinciding"] == ([loss["id"]] if lossy else [])
+    assert kinds(found(report, "traffic.burst")) == [("traffic.burst", severity)]
 
 
 def test_a_pause_of_the_recording_is_told() -> None:

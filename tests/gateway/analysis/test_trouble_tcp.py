@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.gateway.analysis.attack_traffic import refused, unanswered
-from tests.gateway.analysis.packets import ACK, FIN, PSH, RST, SYN, Trace
+from tests.gateway.analysis.packets import ACK, FIN, PSH, RST, SYN, Trace, udp
 from tests.gateway.analysis.wire import CLIENT, PLAIN, SCALE, SERVER, Wire, found, kinds
 
 SACK = bytes.fromhex("020405b4" + "0402" + "0101")
@@ -31,6 +31,7 @@ def test_repeated_syns_weigh_by_their_number(repeats: int, severity: str) -> Non
     assert row["severity"] == severity
     assert row["frames"] == list(range(1, repeats + 2))
     assert row["evidence"]["intervals_s"] == [1.0] * repeats
+    assert row["evidence"]["backoff_ratio"] == (1.0 if repeats > 1 else None)
 
 
 def test_repeated_syns_of_many_connections_are_one_finding() -> None:
@@ -287,10 +288,10 @@ def dying(idle_s: float, *, unacked: bool = True, closed: bool = False) -> Wire:
 
 
 def test_a_dead_connection_is_told() -> None:
-    """Data without answer and then silence for over a minute; not for 50 s, not when all was acknowledged or reset."""
+    """Data without answer and silence for over a minute; not for 50 s, not when it was reset; acknowledged, it rests."""
     assert kinds(dying(90).found("tcp.state")) == [("tcp.state.zombie", "medium")]
     assert dying(50).found("tcp.state") == []
-    assert dying(90, unacked=False).found("tcp.state") == []
+    assert kinds(dying(90, unacked=False).found("tcp.state")) == [("tcp.state.idle", "info")]
     assert dying(90, closed=True).found("tcp.state") == []
 
 
@@ -298,6 +299,22 @@ def test_a_dead_connection_of_days_is_told_in_days() -> None:
     """Nobody counts the minutes of a week."""
     (row,) = dying(600_000).found("tcp.state.zombie")
     assert "the last 7 days" in row["sentence"]
+
+
+def test_connections_left_open_are_told_together() -> None:
+    """Three that rest for two minutes are one remark; one that rests for half a minute is nothing yet."""
+    for seconds, expected in ((120, [("tcp.state.idle", "info")]), (30, [])):
+        trace = Trace()
+        for number in range(3):
+            wire = Wire(trace, sport=40_000 + number, at_ms=number * 100)
+            wire.open()
+            wire.up(30, ACK, 1, 1, 100)
+            wire.down(50, ACK, 1, 101, 100)
+            wire.up(51, ACK, 101, 101)
+        trace.add(seconds, udp(CLIENT, 1, SERVER, 9, b"x"))
+        rows = found(trace.report(), "tcp.state.")
+        assert kinds(rows) == expected
+        assert [(row["evidence"]["connections"], row["first"]["frame"]) for row in rows] == [(3, 6)] * len(expected)
 
 
 def test_half_closed_connections_are_told() -> None:
@@ -374,6 +391,18 @@ def test_a_slow_transfer_names_its_limit() -> None:
     assert row["evidence"]["limit"] == "network"
     assert round_trips([20.0] * 200).found("tcp.throughput") == []
     assert lossy(options=SACK, lost=20, segments=70).found("tcp.throughput") == []
+
+
+def test_a_sender_that_pauses_by_itself_is_limited_by_its_application() -> None:
+    """Data every three seconds, each acknowledged at once, waits for nobody; it is told in the row and no finding."""
+    wire = Wire()
+    wire.open()
+    for number in range(100):
+        wire.up(100 + number * 3000, PSH | ACK, 1 + number * 1400, 1, 1400)
+        wire.down(120 + number * 3000, ACK, 1, 1 + (number + 1) * 1400)
+    report = wire.trace.report()
+    assert report["flows"]["rows"][0]["tcp"]["orig"]["limited_by"] == "sender application"
+    assert found(report, "tcp.throughput") == []
 
 
 def black_hole(*, repeats: int = 4, size: int = 1400, small_first: bool = True, reported: bool = False) -> Wire:
