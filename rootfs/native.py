@@ -47,7 +47,9 @@ def build(destination: Path, compiler: str = "gcc") -> Path:
     path = destination / module_name()
     include = f"-I{sysconfig.get_path('include')}"
     sources = [str(source) for source in _sources() if source.suffix == ".c"]
-    subprocess.run([compiler, *_FLAGS, include, *sources, "-o", str(path)], check=True, capture_output=True, text=True)
+    subprocess.run(
+        [compiler, *_FLAGS, include, *sources, "-lm", "-o", str(path)], check=True, capture_output=True, text=True
+    )
     path.chmod(0o644)
     return path
 

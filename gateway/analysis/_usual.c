@@ -5,7 +5,7 @@
  *   Records.walk   the record headers of a classic pcap file, up to the first record about which anything is to be said
  *                  (cut, out of order, outside the running bin of the time series, damaged, unfinished);
  *   Unusual        an iterator over those packets of a block that are left to `batch.run`: TCP over plain IPv4 or IPv6
- *                  is taken into the flow table before (`_usual_tcp.c`);
+ *                  is taken into the flow table before (`_usual_tcp.c`), and so are datagrams (`_usual_udp.c`);
  *
  * and one is the same in Python, in `engine`:
  *
@@ -26,7 +26,7 @@
 #include <structmember.h>
 
 /* Grows with each change of what Python and the helper know of each other: see `native.py`. */
-#define INTERFACE 4
+#define INTERFACE 5
 
 static PyObject *str_watch;
 
@@ -174,6 +174,8 @@ static PyObject *unusual_next(Unusual *self)
         int64_t frame = self->frame + self->next++;
 
         int taken = usual ? usual_take(self, record, frame) : 0;
+        if (usual && !taken)
+            taken = udp_take(self, record, frame);
         if (taken < 0)
             return NULL;
         if (!taken) {
@@ -186,13 +188,13 @@ static PyObject *unusual_next(Unusual *self)
 }
 
 PyDoc_STRVAR(unusual_doc,
-             "Unusual(records, buffer, first_frame, ethertype_at, tcp, state)\n\n"
+             "Unusual(records, buffer, first_frame, ethertype_at, tcp, state, datagrams)\n\n"
              "Iterates over (frame, record) of the packets that are not usual; the usual ones are taken into `tcp`, the flow\n"
-             "table of `state`, on the way. `ethertype_at` is -1 where there is none.");
+             "table of `state`, or those in `datagrams` on the way. `ethertype_at` is -1 where there is none.");
 
 static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
 {
-    PyObject *records, *tcp, *st;
+    PyObject *records, *tcp, *st, *datagrams;
     Py_buffer view;
     Py_ssize_t before;
     long long frame;
@@ -209,11 +211,14 @@ static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError, "Unusual is made once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "O!y*LnO!O", &records_type, &records, &view, &frame, &before, &table_type, &tcp, &st))
+    if (!PyArg_ParseTuple(args, "O!y*LnO!OO!", &records_type, &records, &view, &frame, &before, &table_type, &tcp, &st,
+                          &datagrams_type, &datagrams))
         return -1;
     Py_INCREF(records);
     Py_INCREF(tcp);
     Py_INCREF(st);
+    Py_INCREF(datagrams);
+    self->datagrams = (Datagrams *)datagrams;
     self->records = (Records *)records;
     self->view = view;
     self->tcp = (Table *)tcp;
@@ -230,6 +235,7 @@ static void unusual_dealloc(Unusual *self)
         Py_CLEAR(self->records);
         Py_CLEAR(self->tcp);
         Py_CLEAR(self->st);
+        Py_CLEAR(self->datagrams);
     }
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
@@ -237,6 +243,8 @@ static void unusual_dealloc(Unusual *self)
 static PyMemberDef unusual_members[] = {
     {"packets6", T_LONGLONG, offsetof(Unusual, packets6), READONLY, "How many of the packets taken were IPv6."},
     {"bytes6", T_LONGLONG, offsetof(Unusual, bytes6), READONLY, "Bytes of those on the wire."},
+    {"datagrams", T_LONGLONG, offsetof(Unusual, datagrams_taken), READONLY, "How many were datagrams over IPv4."},
+    {"datagram_bytes", T_LONGLONG, offsetof(Unusual, datagram_bytes), READONLY, "Bytes of those on the wire."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -327,14 +335,19 @@ static PyObject *round_floats(PyObject *module, PyObject *tree)
 /* ---- the module ---- */
 
 PyDoc_STRVAR(bind_doc,
-             "bind(opening_syn, opening, segment, established, roll, feed, slow_trip)\n\n"
-             "Say what is called of Python.");
+             "bind(opening_syn, opening, segment, established, roll, feed, slow_trip,\n"
+             "     udp_ports, udp_flow, udp_read, close_second, parent_of, parent_stats)\n\n"
+             "Say what is called of Python, and what each port of UDP is for.");
 
 static PyObject *bind(PyObject *module, PyObject *args)
 {
     (void)module;
     if (PyTuple_GET_SIZE(args) != CALLS) {
         PyErr_SetString(PyExc_TypeError, "bind takes one function for each call");
+        return NULL;
+    }
+    if (!PyDict_CheckExact(PyTuple_GET_ITEM(args, UDP_PORTS))) {
+        PyErr_SetString(PyExc_TypeError, "what ports are for is a dict");
         return NULL;
     }
     for (int i = 0; i < CALLS; i++)
@@ -360,10 +373,10 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__usual(void)
 {
     static PyTypeObject *const types[] = {&records_type, &unusual_type, &direction_type, &segments_type, &trips_type,
-                                          &table_type};
+                                          &table_type, &datagrams_type};
 
     str_watch = PyUnicode_InternFromString("watch_mtu");
-    if (!str_watch || tcp_setup() < 0 || table_setup() < 0)
+    if (!str_watch || trips_setup() < 0 || tcp_setup() < 0 || table_setup() < 0 || udp_setup() < 0 || dns_setup() < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyModule_AddIntMacro(module, INTERFACE) < 0)

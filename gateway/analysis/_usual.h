@@ -32,7 +32,7 @@ static inline uint32_t load(const unsigned char *at, int big)
     return (uint32_t)at[3] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[1] << 8 | at[0];
 }
 
-/* ---- _usual_flow.c: a direction of a flow ---- */
+/* ---- _usual_flow.c, _usual_trips.c: a direction of a flow ---- */
 
 /* An unacknowledged segment, as `tcp` describes it. */
 typedef struct {
@@ -93,6 +93,9 @@ extern PyTypeObject segments_type, trips_type, direction_type;
 /* 0, or -1 with MemoryError set. */
 int segments_push(Segments *self, const Segment *segment);
 int trips_push(Trips *self, uint64_t trip);
+int trips_setup(void);
+/* The number of an item from Python, those behind the end counted from there; -1 with an exception set. */
+Py_ssize_t index_of(PyObject *key, Py_ssize_t count);
 /* Forget the first `count`, at most as many as there are. */
 void segments_drop(Segments *self, Py_ssize_t count);
 
@@ -120,22 +123,54 @@ int table_setup(void);
 
 /* ---- _usual_tcp.c: what becomes of a packet ---- */
 
+/* Tables of Python's that datagrams go to (those from PENDING on are of `dns.DnsTable`), and their bounds. */
+enum { FLOWS, TARGETS, DNS_TABLE, PENDING, NAMES, PARENTS, SERVERS, RCODES, STATUSES, ROWS, ADDRESSES, HELD };
+enum { MOST_FLOWS, MOST_ROWS, MOST_NAMES, MOST_PENDING, MOST_FRAMES, BOUNDS };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *held[HELD];
+    Py_ssize_t most[BOUNDS];
+    double slow_s; /* an answer that takes longer is one that Python looks at */
+    int taken;     /* whether datagrams are taken: not where there may be packets in them */
+} Datagrams;
+
 typedef struct {
     PyObject_HEAD
     Records *records;
     Py_buffer view;
     Table *tcp;
+    Datagrams *datagrams;
     PyObject *st;
     Py_ssize_t next, before; /* `before` is where the ethertype is, -1 where there is none */
-    int64_t frame, packets6, bytes6;
+    int64_t frame, packets6, bytes6, datagrams_taken, datagram_bytes;
 } Unusual;
 
-/* What is called of Python, in the order of `bind`. */
-enum { OPENING_SYN, OPENING, SEGMENT, ESTABLISHED, ROLL, FEED, SLOW_TRIP, CALLS };
+/* What is called of Python, in the order of `bind`; UDP_PORTS is no function but a dict. */
+enum {
+    OPENING_SYN, OPENING, SEGMENT, ESTABLISHED, ROLL, FEED, SLOW_TRIP,
+    UDP_PORTS, UDP_FLOW, UDP_READ, CLOSE_SECOND, PARENT_OF, PARENT_STATS, CALLS
+};
 extern PyObject *call[CALLS];
 
 /* Take one packet into the flow table. 1: done; 0: nothing was changed, Python shall look; -1: an exception is set. */
 int usual_take(Unusual *self, const Record *record, int64_t frame);
 int tcp_setup(void);
+
+/* ---- _usual_udp.c: the counting of datagrams ---- */
+
+/* As `usual_take`. */
+int udp_take(Unusual *self, const Record *record, int64_t frame);
+int udp_setup(void);
+extern PyTypeObject datagrams_type;
+/* Set, or add to, a number in a list of Python's; 0, or -1 with an exception set. */
+int put_number(PyObject *list, Py_ssize_t at, int64_t value);
+int add_number(PyObject *list, Py_ssize_t at, int64_t more);
+
+/* ---- _usual_dns.c: the usual question and the usual answer ---- */
+
+/* Take the message from `at` to `end` of the buffer; as `usual_take`. */
+int dns_take(Unusual *self, PyObject *key, int64_t at, int64_t end, int64_t t, int64_t frame);
+int dns_setup(void);
 
 #endif

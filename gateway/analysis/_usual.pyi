@@ -1,14 +1,18 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.analysis import flows
 from gateway.analysis.records import Record
+from gateway.analysis.report import Stats
 from gateway.analysis.state import State
 
 INTERFACE: int
 
-def bind(*calls: Callable[..., Any]) -> None: ...
+def bind(*calls: object) -> None: ...
 def round_floats(tree: object, /) -> None: ...
+
+class Datagrams:
+    def __init__(self, state: State, /) -> None: ...
 
 class Direction(flows.Direction):
     def __init__(self, connection: Any, time: int, frame: int, vlan: int, ttl: int, /) -> None: ...
@@ -41,6 +45,8 @@ class Table:
 
 class Trips:
     def append(self, trip: int, /) -> None: ...
+    def sort(self) -> None: ...
+    def stats_ms(self) -> Stats | None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int | slice, /) -> Any: ...
     def __setitem__(self, index: int, trip: int, /) -> None: ...
@@ -49,6 +55,8 @@ class Trips:
 class Unusual:
     packets6: int
     bytes6: int
+    datagrams: int
+    datagram_bytes: int
     def __init__(
         self,
         records: Records,
@@ -57,6 +65,7 @@ class Unusual:
         ethertype_at: int,
         tcp: Table,
         state: State,
+        datagrams: Datagrams,
         /,
     ) -> None: ...
     def __iter__(self) -> Iterator[tuple[int, Record]]: ...

@@ -1,6 +1,6 @@
 /* A direction of a flow for the helper: `flows.Direction` with its numbers as numbers of the machine, so that a usual
  * packet makes no object. To Python it looks like the class it stands for; its unacknowledged segments look like a list
- * of tuples, its round trips like an array, as far as `tcp` and the report use them.
+ * of tuples, as far as `tcp` and the report use them.
  */
 
 #include "_usual.h"
@@ -98,8 +98,7 @@ static int segments_assign(Segments *self, Py_ssize_t index, PyObject *row)
     return 0;
 }
 
-/* The number of an item from Python, those behind the end counted from there; -1 with an exception set. */
-static Py_ssize_t index_of(PyObject *key, Py_ssize_t count)
+Py_ssize_t index_of(PyObject *key, Py_ssize_t count)
 {
     Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
 
@@ -224,120 +223,6 @@ PyTypeObject segments_type = {
     .tp_as_sequence = &segments_sequence,
     .tp_as_mapping = &segments_mapping,
     .tp_methods = segments_methods,
-};
-
-/* ---- Trips ---- */
-
-int trips_push(Trips *self, uint64_t trip)
-{
-    if (self->count == self->room) {
-        Py_ssize_t room = self->room ? 2 * self->room : 8;
-        uint64_t *items = PyMem_Realloc(self->items, (size_t)room * sizeof(uint64_t));
-
-        if (items == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->items = items;
-        self->room = room;
-    }
-    self->items[self->count++] = trip;
-    return 0;
-}
-
-static PyObject *trips_append(Trips *self, PyObject *value)
-{
-    uint64_t trip = PyLong_AsUnsignedLongLong(value);
-
-    if (PyErr_Occurred() || trips_push(self, trip) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static Py_ssize_t trips_length(Trips *self)
-{
-    return self->count;
-}
-
-static PyObject *trips_item(Trips *self, Py_ssize_t index)
-{
-    if (index < 0 || index >= self->count) {
-        PyErr_SetString(PyExc_IndexError, "no such round trip");
-        return NULL;
-    }
-    return PyLong_FromUnsignedLongLong(self->items[index]);
-}
-
-static PyObject *trips_subscript(Trips *self, PyObject *key)
-{
-    Py_ssize_t begin, end, step;
-
-    if (!PySlice_Check(key)) {
-        Py_ssize_t index = index_of(key, self->count);
-
-        return index < 0 ? NULL : trips_item(self, index);
-    }
-    if (PySlice_Unpack(key, &begin, &end, &step) < 0)
-        return NULL;
-    Py_ssize_t count = PySlice_AdjustIndices(self->count, &begin, &end, step);
-    PyObject *list = PyList_New(count);
-    for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
-        PyObject *trip = trips_item(self, begin + i * step);
-
-        if (trip == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, i, trip);
-    }
-    return list;
-}
-
-static int trips_assign_subscript(Trips *self, PyObject *key, PyObject *value)
-{
-    if (value == NULL) {
-        PyErr_SetString(PyExc_TypeError, "a round trip is not taken back");
-        return -1;
-    }
-    uint64_t trip = PyLong_AsUnsignedLongLong(value);
-    Py_ssize_t index = PyErr_Occurred() ? -1 : index_of(key, self->count);
-    if (index < 0)
-        return -1;
-    self->items[index] = trip;
-    return 0;
-}
-
-static void trips_dealloc(Trips *self)
-{
-    PyMem_Free(self->items);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyMethodDef trips_methods[] = {
-    {"append", (PyCFunction)trips_append, METH_O, "Put a round trip behind the others."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PySequenceMethods trips_sequence = {
-    .sq_length = (lenfunc)trips_length,
-    .sq_item = (ssizeargfunc)trips_item,
-};
-
-static PyMappingMethods trips_mapping = {
-    .mp_length = (lenfunc)trips_length,
-    .mp_subscript = (binaryfunc)trips_subscript,
-    .mp_ass_subscript = (objobjargproc)trips_assign_subscript,
-};
-
-PyTypeObject trips_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "gateway.analysis._usual.Trips",
-    .tp_doc = "Round trips in nanoseconds, as an array would hold them.",
-    .tp_basicsize = sizeof(Trips),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = PyType_GenericNew,
-    .tp_dealloc = (destructor)trips_dealloc,
-    .tp_as_sequence = &trips_sequence,
-    .tp_as_mapping = &trips_mapping,
-    .tp_methods = trips_methods,
 };
 
 /* ---- Direction ---- */

@@ -5,8 +5,8 @@ state lives in locals, a direction of a flow is an object with slots, and the tw
 exactly the expected sequence number, an ACK that advances) are dealt with in place. Everything else goes to
 `tcp.segment`, one call further.
 
-Where the helper in machine code is there, it takes TCP over plain IPv4 and IPv6 first (see `native`), by the same rules
-and in the order of this loop, which sees the other packets only.
+Where the helper in machine code is there, it takes TCP over plain IPv4 and IPv6 and most datagrams over IPv4 first (see
+`native`), by the same rules and in the order of this loop, which sees the other packets only.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.applications import feed
 from gateway.analysis.decode import decode
+from gateway.analysis.dns import ParentStats, parent_of
 from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, round_trips, slow_trip
 from gateway.analysis.handshake import established, opening, opening_syn
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
-from gateway.analysis.native import bind, taken6, unusual
+from gateway.analysis.native import bind, taken, unusual
 from gateway.analysis.tcp import roll, segment
-from gateway.analysis.udp import datagram
+from gateway.analysis.udp import PORTS, UdpFlow, close_second, datagram, read
 
 if TYPE_CHECKING:
     from gateway.analysis.records import Block
@@ -51,7 +52,10 @@ def _layouts(before: int) -> tuple[Callable[[bytes, int], tuple[Any, ...]], Call
 
 
 _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
-bind(opening_syn, opening, segment, established, roll, feed, slow_trip)
+bind(
+    *(opening_syn, opening, segment, established, roll, feed, slow_trip),
+    *(PORTS, UdpFlow, read, close_second, parent_of, ParentStats),
+)
 
 
 def run(block: Block, st: State) -> None:
@@ -302,9 +306,11 @@ def run(block: Block, st: State) -> None:
             established(st, d, t, frame, ack, of & 0x3F)
         d.last = t
         d.last_frame = frame
-    packets6, bytes6 = taken6(rest)
+    packets6, bytes6, datagrams, datagram_bytes = taken(rest)
     plain6 += packets6
     plain6_bytes += bytes6
+    plain_udp += datagrams
+    plain_udp_bytes += datagram_bytes
     plain4 = len(records) - others - plain_udp - plain6
     plain4_bytes = block.wire_bytes - other_bytes - plain_udp_bytes - plain6_bytes
     st.frame += len(records)

@@ -11,7 +11,6 @@ import gc
 import resource
 import sys
 import time
-from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -48,7 +47,7 @@ from gateway.analysis.flows import settle
 from gateway.analysis.fold import split_key
 from gateway.analysis.link import DECODED
 from gateway.analysis.measures import SECOND
-from gateway.analysis.native import round_floats
+from gateway.analysis.native import round_floats, sorted_trips
 from gateway.analysis.reader import Reader
 from gateway.analysis.refusals import AnalysisRefused
 from gateway.analysis.rtp import settle_clock
@@ -200,7 +199,7 @@ def _finish_tables(st: State) -> None:
                 tcp.at_end(d, st.max_ns)
                 settle(d)
                 if d.rtts is not None and len(d.rtts) > 1:
-                    d.rtts = array("Q", sorted(d.rtts))  # once, for four readers
+                    d.rtts = sorted_trips(d.rtts)  # once, for four readers
         if conn.name is not None and not conn.name[:1].isdigit() and len(st.names_seen) < st.settings.tables.names:
             st.names_seen[split_key(conn.key)[1]] = conn.name
     for stream in st.rtp:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.analysis.flows import RESENT, Connection, Direction, Trouble
 from gateway.analysis.fold import attempt_traffic, split_key
-from gateway.analysis.measures import MS, SECOND, rank, stats_ms
+from gateway.analysis.measures import MS, SECOND, median, stats_ms
 from gateway.analysis.services import service_by_port, service_of_tcp, service_of_udp
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt, of_connection
 from gateway.analysis.tcp import unacked
@@ -204,7 +204,7 @@ def one_sided(conn: Connection, least: int) -> bool:
 
 def median_rtt(conn: Connection) -> int | None:
     """The larger side's median round trip in ns; the handshake's where there are no samples."""
-    values = [rank(d.rtts, 0.5) for d in (conn.orig, conn.resp) if d is not None and d.rtts]
+    values = [median(d.rtts) for d in (conn.orig, conn.resp) if d is not None and d.rtts]
     if values:
         return sum(values) if len(values) == 2 else values[0]
     return conn.irtt

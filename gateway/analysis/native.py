@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.analysis.records import Block, Record
     from gateway.analysis.state import State
 
-_INTERFACE = 4  # which tables and calls these are: see `INTERFACE` in `_usual.c`
+_INTERFACE = 5  # which tables and calls these are: see `INTERFACE` in `_usual.c`
 
 
 def _load() -> Any:  # Any: a module that most installations do not have
@@ -40,14 +40,17 @@ def suitable(helper: Any) -> Any:  # Any: as above, and perhaps an older one
 
 _helper: ModuleType | None = _load()
 
+# What `isinstance` takes for round trips that know how to describe themselves.
+TRIPS: Any = () if _helper is None else _helper.Trips
+
 
 def active() -> bool:
     """Whether the usual packets are taken in machine code."""
     return _helper is not None
 
 
-def bind(*calls: Callable[..., Any]) -> None:
-    """Tell the helper what to call, in its order."""
+def bind(*calls: object) -> None:
+    """Tell the helper what to call, in its order, and what ports are for."""
     if _helper is not None:
         _helper.bind(*calls)
 
@@ -73,6 +76,19 @@ def new_trips() -> array[int] | _usual.Trips:
     return trips
 
 
+def new_datagrams(st: State) -> _usual.Datagrams | None:
+    """What the helper knows of the tables that datagrams go to, which are those of `st` until its end."""
+    return None if _helper is None else _helper.Datagrams(st)
+
+
+def sorted_trips(trips: Any) -> Any:  # Any: an array, or what the helper has for one
+    """Round trips in order, in as little room as they take; `trips` is not to be used any more."""
+    if not isinstance(trips, TRIPS):
+        return array("Q", sorted(trips))
+    trips.sort()
+    return trips
+
+
 def new_records() -> list[Record] | _usual.Records:
     """An empty list of records, or what the helper has for one."""
     if _helper is None:
@@ -94,12 +110,16 @@ def unusual(block: Block, ethertype_at: int, st: State) -> Iterator[tuple[int, R
     records = block.records
     if isinstance(records, list) or _helper is None:
         return enumerate(records, st.frame + 1)
-    rest: Iterator[tuple[int, Record]] = _helper.Unusual(records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st)
+    rest: Iterator[tuple[int, Record]] = _helper.Unusual(
+        records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st, st.datagrams
+    )
     return rest
 
 
-def taken6(rest: Iterator[tuple[int, Record]]) -> tuple[int, int]:
-    """How many packets over IPv6 the helper has taken on the way through `unusual`, and their bytes on the wire."""
+def taken(rest: Iterator[tuple[int, Record]]) -> tuple[int, int, int, int]:
+    """What the helper has taken on the way through `unusual` that is not TCP over IPv4: packets of TCP over IPv6 and
+    their bytes on the wire, datagrams over IPv4 and theirs.
+    """
     if _helper is None or not isinstance(rest, _helper.Unusual):
-        return 0, 0
-    return rest.packets6, rest.bytes6
+        return 0, 0, 0, 0
+    return rest.packets6, rest.bytes6, rest.datagrams, rest.datagram_bytes

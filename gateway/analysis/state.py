@@ -19,7 +19,7 @@ from gateway.analysis.flows import Connection, UdpDirection, reverse_key
 from gateway.analysis.fragments import FragmentTable
 from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
-from gateway.analysis.native import new_table
+from gateway.analysis.native import new_datagrams, new_table
 from gateway.analysis.quic import QuicFlow
 from gateway.analysis.records import Interface, Notes
 from gateway.analysis.rtp import RtpStream
@@ -143,6 +143,7 @@ class State:
         self.watch_mtu = False
         self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = 0x2545F491
+        self.datagrams = new_datagrams(self)
 
     def adopt(self, timeline: Timeline) -> None:
         """Take over what the reader knows of times and sizes, now that the file has ended."""

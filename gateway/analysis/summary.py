@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.analysis.flow_rows import handshake_state, one_sided, side_of
 from gateway.analysis.link import DECODED
-from gateway.analysis.measures import SECOND, rank, stats_ms
+from gateway.analysis.measures import SECOND, median, stats_ms
 from gateway.analysis.sessions import Session, attempts, conn_state, of_attempt
 from gateway.analysis.words import Side
 
@@ -90,7 +90,7 @@ class TcpTotals:
             self.segments += d.segments
             self.acks += d.packets
             if d.rtts:
-                middle = rank(d.rtts, 0.5)
+                middle = median(d.rtts)
                 if middle > path:
                     path, samples = middle, len(d.rtts)
             trouble = d.trouble

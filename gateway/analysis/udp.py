@@ -23,7 +23,7 @@ T_COUNT, T_UNTIL, T_BINS, T_TOTAL, T_FIRST_FRAME, T_LAST_FRAME, T_SOURCES, T_LAS
 
 NOTHING, DNS, MDNS, LLMNR, DHCP4, DHCP6, QUIC, UNKNOWN, RTP, SSDP = range(10)
 
-_PORTS: Final = {
+PORTS: Final = {
     port.to_bytes(2, "big"): app  # as keys have them
     for port, app in (
         (53, DNS),
@@ -105,13 +105,13 @@ def datagram(
     target = d[U_TARGET]
     if target is not None:
         if not 0 < target[T_UNTIL] - t <= SECOND:
-            _close_second(target, t)
+            close_second(target, t)
         target[T_COUNT] += 1
         target[T_TOTAL] += 1
         target[T_LAST_FRAME] = frame
     app = d[U_APP]
     if app:
-        _read(st, d, app, key, buf, at + 8, min(end, at + 8 + payload), payload, t, frame)
+        read(st, d, app, key, buf, at + 8, min(end, at + 8 + payload), payload, t, frame)
 
 
 def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> UdpDirection:
@@ -123,9 +123,9 @@ def _open(st: State, key: bytes, t: int, frame: int, offset: int, vlan: int) -> 
         st.udp_flows.append(flow)
         if len(st.udp_flows) > st.settings.tables.flows:
             fold_udp(st)
-    app = _PORTS.get(key[-2:])
+    app = PORTS.get(key[-2:])
     if app is None:
-        app = _PORTS.get(key[-4:-2], UNKNOWN)
+        app = PORTS.get(key[-4:-2], UNKNOWN)
     if len(key) < 36:
         source, address = key[:4], key[4:8]
     else:
@@ -161,7 +161,8 @@ def target_row(targets: dict[bytes, list[Any]], source: bytes, address: bytes, f
     return row
 
 
-def _close_second(target: list[Any], t: int) -> None:
+def close_second(target: list[Any], t: int) -> None:
+    """Put the running second of a target into its bins, if it was a busy one, and begin the second of `t`."""
     bins = target[T_BINS]
     if target[T_COUNT] >= _BUSY_SECOND and len(bins) < _MAX_BINS:
         second = (target[T_UNTIL] - 1) // SECOND
@@ -173,7 +174,7 @@ def _close_second(target: list[Any], t: int) -> None:
 def count_target(target: list[Any], t: int, frame: int) -> None:
     """Count one packet at a target; the same as the datagram path does."""
     if not 0 < target[T_UNTIL] - t <= SECOND:
-        _close_second(target, t)
+        close_second(target, t)
     target[T_COUNT] += 1
     target[T_TOTAL] += 1
     target[T_LAST_FRAME] = frame
@@ -182,12 +183,13 @@ def count_target(target: list[Any], t: int, frame: int) -> None:
 def close_targets(targets: dict[bytes, list[Any]]) -> None:
     """Put the running second of each target into its bins; called once, at the end."""
     for target in targets.values():
-        _close_second(target, target[T_UNTIL])
+        close_second(target, target[T_UNTIL])
 
 
-def _read(
+def read(
     st: State, d: UdpDirection, app: int, key: bytes, buf: bytes, at: int, end: int, payload: int, t: int, frame: int
 ) -> None:
+    """Read a datagram by what its ports say it is for; `at` to `end` is what was captured of its `payload` bytes."""
     flow: UdpFlow = d[U_FLOW]
     transport = _DNS_TRANSPORTS.get(app)
     if transport is not None:
