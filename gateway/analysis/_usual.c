@@ -188,13 +188,13 @@ static PyObject *unusual_next(Unusual *self)
 }
 
 PyDoc_STRVAR(unusual_doc,
-             "Unusual(records, buffer, first_frame, ethertype_at, tcp, state, datagrams)\n\n"
+             "Unusual(records, buffer, first_frame, ethertype_at, tcp, state, registers)\n\n"
              "Iterates over (frame, record) of the packets that are not usual; the usual ones are taken into `tcp`, the flow\n"
-             "table of `state`, or those in `datagrams` on the way. `ethertype_at` is -1 where there is none.");
+             "table of `state`, or those in `registers` on the way. `ethertype_at` is -1 where there is none.");
 
 static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
 {
-    PyObject *records, *tcp, *st, *datagrams;
+    PyObject *records, *tcp, *st, *registers;
     Py_buffer view;
     Py_ssize_t before;
     long long frame;
@@ -212,13 +212,13 @@ static int unusual_init(Unusual *self, PyObject *args, PyObject *keywords)
         return -1;
     }
     if (!PyArg_ParseTuple(args, "O!y*LnO!OO!", &records_type, &records, &view, &frame, &before, &table_type, &tcp, &st,
-                          &datagrams_type, &datagrams))
+                          &registers_type, &registers))
         return -1;
     Py_INCREF(records);
     Py_INCREF(tcp);
     Py_INCREF(st);
-    Py_INCREF(datagrams);
-    self->datagrams = (Datagrams *)datagrams;
+    Py_INCREF(registers);
+    self->registers = (Registers *)registers;
     self->records = (Records *)records;
     self->view = view;
     self->tcp = (Table *)tcp;
@@ -235,7 +235,7 @@ static void unusual_dealloc(Unusual *self)
         Py_CLEAR(self->records);
         Py_CLEAR(self->tcp);
         Py_CLEAR(self->st);
-        Py_CLEAR(self->datagrams);
+        Py_CLEAR(self->registers);
     }
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
@@ -336,8 +336,9 @@ static PyObject *round_floats(PyObject *module, PyObject *tree)
 
 PyDoc_STRVAR(bind_doc,
              "bind(opening_syn, opening, segment, established, roll, feed, slow_trip,\n"
-             "     udp_ports, udp_flow, udp_read, close_second, parent_of, parent_stats)\n\n"
-             "Say what is called of Python, and what each port of UDP is for.");
+             "     udp_ports, udp_flow, udp_read, close_second, parent_of, parent_stats,\n"
+             "     app, payload, conversation, probes)\n\n"
+             "Say what is called of Python, what each port of UDP is for, and which host is a probe.");
 
 static PyObject *bind(PyObject *module, PyObject *args)
 {
@@ -346,8 +347,8 @@ static PyObject *bind(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "bind takes one function for each call");
         return NULL;
     }
-    if (!PyDict_CheckExact(PyTuple_GET_ITEM(args, UDP_PORTS))) {
-        PyErr_SetString(PyExc_TypeError, "what ports are for is a dict");
+    if (!PyDict_CheckExact(PyTuple_GET_ITEM(args, UDP_PORTS)) || !PyDict_CheckExact(PyTuple_GET_ITEM(args, PROBES))) {
+        PyErr_SetString(PyExc_TypeError, "ports and probes are dicts");
         return NULL;
     }
     for (int i = 0; i < CALLS; i++)
@@ -373,10 +374,11 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__usual(void)
 {
     static PyTypeObject *const types[] = {&records_type, &unusual_type, &direction_type, &segments_type, &trips_type,
-                                          &table_type, &datagrams_type};
+                                          &table_type, &registers_type};
 
     str_watch = PyUnicode_InternFromString("watch_mtu");
-    if (!str_watch || trips_setup() < 0 || tcp_setup() < 0 || table_setup() < 0 || udp_setup() < 0 || dns_setup() < 0)
+    if (!str_watch || trips_setup() < 0 || tcp_setup() < 0 || table_setup() < 0 || udp_setup() < 0 || dns_setup() < 0 ||
+        http_setup() < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyModule_AddIntMacro(module, INTERFACE) < 0)

@@ -121,35 +121,55 @@ Direction *table_find(const Table *self, const unsigned char *key, Py_ssize_t si
 /* Make the hash one that a sender of packets cannot guess; -1 with an exception set. */
 int table_setup(void);
 
-/* ---- _usual_tcp.c: what becomes of a packet ---- */
+/* ---- _usual_registers.c: tables of Python's ---- */
 
-/* Tables of Python's that datagrams go to (those from PENDING on are of `dns.DnsTable`), and their bounds. */
-enum { FLOWS, TARGETS, DNS_TABLE, PENDING, NAMES, PARENTS, SERVERS, RCODES, STATUSES, ROWS, ADDRESSES, HELD };
+#define EXACT (INT64_C(1) << 53) /* a double holds whole numbers as far as that */
+
+/* What is held of `state.State`: those from PENDING on are of `dns.DnsTable`, those from HTTP_ROWS on of
+ * `http.HttpTable`. Then the bounds of tables.
+ */
+enum {
+    FLOWS, TARGETS, DNS_TABLE, PENDING, NAMES, PARENTS, SERVERS, RCODES, STATUSES, ROWS, ADDRESSES,
+    HTTP_TABLE, HTTP_ROWS, HTTP_HOSTS, HTTP_METHODS, HTTP_STATUSES, HTTP_ERRORS, HELD
+};
 enum { MOST_FLOWS, MOST_ROWS, MOST_NAMES, MOST_PENDING, MOST_FRAMES, BOUNDS };
 
 typedef struct {
     PyObject_HEAD
     PyObject *held[HELD];
     Py_ssize_t most[BOUNDS];
-    double slow_s; /* an answer that takes longer is one that Python looks at */
-    int taken;     /* whether datagrams are taken: not where there may be packets in them */
-} Datagrams;
+    double slow_dns_s, slow_http_s; /* an answer that takes longer is one that Python looks at */
+    int64_t spike_ns; /* round trips below that are none of the longest */
+    int datagrams; /* whether they are taken: not where there may be packets in them */
+} Registers;
+
+extern PyTypeObject registers_type;
+
+/* Set, or add to, a number in a list or in an attribute of Python's; 0, or -1 with an exception set. */
+int put_number(PyObject *list, Py_ssize_t at, int64_t value);
+int add_number(PyObject *list, Py_ssize_t at, int64_t more);
+int put_attribute(PyObject *object, PyObject *name, int64_t value);
+int add_attribute(PyObject *object, PyObject *name, int64_t more);
+/* One more of `key` in a dict of numbers; a key that is not there yet is put there while it has fewer than `most`. */
+int count_key(PyObject *dict, PyObject *key, Py_ssize_t most);
+
+/* ---- _usual_tcp.c: what becomes of a packet ---- */
 
 typedef struct {
     PyObject_HEAD
     Records *records;
     Py_buffer view;
     Table *tcp;
-    Datagrams *datagrams;
+    Registers *registers;
     PyObject *st;
     Py_ssize_t next, before; /* `before` is where the ethertype is, -1 where there is none */
     int64_t frame, packets6, bytes6, datagrams_taken, datagram_bytes;
 } Unusual;
 
-/* What is called of Python, in the order of `bind`; UDP_PORTS is no function but a dict. */
+/* What is called of Python, in the order of `bind`; UDP_PORTS and PROBES are no functions but dicts. */
 enum {
     OPENING_SYN, OPENING, SEGMENT, ESTABLISHED, ROLL, FEED, SLOW_TRIP,
-    UDP_PORTS, UDP_FLOW, UDP_READ, CLOSE_SECOND, PARENT_OF, PARENT_STATS, CALLS
+    UDP_PORTS, UDP_FLOW, UDP_READ, CLOSE_SECOND, PARENT_OF, PARENT_STATS, APP, PAYLOAD, CONVERSATION, PROBES, CALLS
 };
 extern PyObject *call[CALLS];
 
@@ -162,15 +182,18 @@ int tcp_setup(void);
 /* As `usual_take`. */
 int udp_take(Unusual *self, const Record *record, int64_t frame);
 int udp_setup(void);
-extern PyTypeObject datagrams_type;
-/* Set, or add to, a number in a list of Python's; 0, or -1 with an exception set. */
-int put_number(PyObject *list, Py_ssize_t at, int64_t value);
-int add_number(PyObject *list, Py_ssize_t at, int64_t more);
 
 /* ---- _usual_dns.c: the usual question and the usual answer ---- */
 
 /* Take the message from `at` to `end` of the buffer; as `usual_take`. */
 int dns_take(Unusual *self, PyObject *key, int64_t at, int64_t end, int64_t t, int64_t frame);
 int dns_setup(void);
+
+/* ---- _usual_http.c: a segment that begins with a message of HTTP ---- */
+
+/* Take the payload from `position` on, of which `end` is the end of the capture; as `usual_take`. */
+int http_take(Unusual *self, Direction *d, int64_t position, int64_t end, int64_t seq, int64_t length, int64_t t,
+              int64_t frame);
+int http_setup(void);
 
 #endif

@@ -11,7 +11,7 @@ INTERFACE: int
 def bind(*calls: object) -> None: ...
 def round_floats(tree: object, /) -> None: ...
 
-class Datagrams:
+class Registers:
     def __init__(self, state: State, /) -> None: ...
 
 class Direction(flows.Direction):
@@ -65,7 +65,7 @@ class Unusual:
         ethertype_at: int,
         tcp: Table,
         state: State,
-        datagrams: Datagrams,
+        registers: Registers,
         /,
     ) -> None: ...
     def __iter__(self) -> Iterator[tuple[int, Record]]: ...

@@ -1,8 +1,7 @@
 /* The usual DNS over UDP: a question about one plain name that nobody waits for yet, and its answer without an error,
  * with addresses of IPv4 alone. The rest is `dns.message`, which is asked before anything was changed.
  *
- * What is done is what `dns` does, in its tables; the comments are there. `Datagrams` holds those tables and the bounds
- * of one analysis.
+ * What is done is what `dns` does, in its tables; the comments are there.
  */
 
 #include "_usual.h"
@@ -18,7 +17,6 @@ enum { R_TIME, R_FRAME, R_RESPONSE, R_KEY, R_TRANSPORT, R_NAME, R_TYPE, R_RCODE,
 #define MOST_HASHES 4096
 #define COUNTED_QUERIES 512
 #define MOST_CHARS 512
-#define EXACT (INT64_C(1) << 53) /* a double holds whole numbers as far as that */
 
 typedef struct {
     const unsigned char *bytes; /* of the message */
@@ -51,44 +49,6 @@ int dns_setup(void)
         if (!(*names[i].at = PyUnicode_InternFromString(names[i].text)))
             return -1;
     return 0;
-}
-
-/* ---- numbers in what is Python's ---- */
-
-static int add_attribute(PyObject *object, PyObject *name, int64_t more)
-{
-    PyObject *before = PyObject_GetAttr(object, name), *added = PyLong_FromLongLong(more);
-    PyObject *after = before == NULL || added == NULL ? NULL : PyNumber_Add(before, added);
-    int done = after == NULL ? -1 : PyObject_SetAttr(object, name, after);
-
-    Py_XDECREF(before);
-    Py_XDECREF(added);
-    Py_XDECREF(after);
-    return done;
-}
-
-static int put_attribute(PyObject *object, PyObject *name, int64_t value)
-{
-    PyObject *number = PyLong_FromLongLong(value);
-    int done = number == NULL ? -1 : PyObject_SetAttr(object, name, number);
-
-    Py_XDECREF(number);
-    return done;
-}
-
-/* One more of `key` in a dict of numbers; a key that is not there yet is put there while it has fewer than `most`. */
-static int count_key(PyObject *dict, PyObject *key, Py_ssize_t most)
-{
-    PyObject *before = PyDict_GetItemWithError(dict, key);
-
-    if (before == NULL && (PyErr_Occurred() || PyDict_GET_SIZE(dict) >= most))
-        return PyErr_Occurred() ? -1 : 0;
-    int64_t count = before == NULL ? 0 : PyLong_AsLongLong(before);
-    PyObject *after = count == -1 && PyErr_Occurred() ? NULL : PyLong_FromLongLong(count + 1);
-    int done = after == NULL ? -1 : PyDict_SetItem(dict, key, after);
-
-    Py_XDECREF(after);
-    return done;
 }
 
 /* ---- reading ---- */
@@ -165,7 +125,7 @@ static PyObject *pending_key(const Message *message, const char *client, const c
 /* What one client asked under the parent of a name: a new reference; NULL without an exception when it asked nothing.
  * `parent` and `key` become new references in any case but that of an exception.
  */
-static PyObject *parent_stats(Datagrams *tables, const Message *message, const char *client, PyObject **parent,
+static PyObject *parent_stats(Registers *tables, const Message *message, const char *client, PyObject **parent,
                               PyObject **key)
 {
     *parent = PyObject_CallOneArg(call[PARENT_OF], message->name);
@@ -211,7 +171,7 @@ static int count_chars(PyObject *stats, PyObject *name, Py_ssize_t parent_size)
 }
 
 /* Count a question at its client and parent, as a tunnel would show there. */
-static int count_parent(Datagrams *tables, const Message *message, PyObject *stats, PyObject *parent, int64_t t,
+static int count_parent(Registers *tables, const Message *message, PyObject *stats, PyObject *parent, int64_t t,
                         int64_t frame)
 {
     int kind = message->kind, odd = kind == 5 || kind == 10 || kind == 16 || kind == 25, done = -1;
@@ -244,7 +204,7 @@ static int count_parent(Datagrams *tables, const Message *message, PyObject *sta
 
 static int take_question(Unusual *self, const Message *message, PyObject *key, int64_t t, int64_t frame)
 {
-    Datagrams *tables = self->datagrams;
+    Registers *tables = self->registers;
     PyObject *pending = tables->held[PENDING], *rows = tables->held[ROWS], *parents = tables->held[PARENTS];
     const char *bytes = PyBytes_AS_STRING(key);
     PyObject *waiting = pending_key(message, bytes, bytes + 8), *parent = NULL, *place = NULL, *stats = NULL, *row = NULL;
@@ -289,7 +249,7 @@ done:
 /* ---- the answer ---- */
 
 /* Texts of the addresses of an answer, which are remembered with the name that was asked for. */
-static PyObject *answer_texts(Datagrams *tables, const Message *message, const unsigned char **addresses)
+static PyObject *answer_texts(Registers *tables, const Message *message, const unsigned char **addresses)
 {
     PyObject *texts = PyList_New(message->answers), *known = tables->held[ADDRESSES];
 
@@ -312,7 +272,7 @@ static PyObject *answer_texts(Datagrams *tables, const Message *message, const u
 
 static int take_answer(Unusual *self, const Message *message, PyObject *key, int64_t t, int64_t frame)
 {
-    Datagrams *tables = self->datagrams;
+    Registers *tables = self->registers;
     PyObject *pending = tables->held[PENDING], *texts = NULL, *server = NULL, *times = NULL;
     const unsigned char *addresses[MOST_ANSWERS];
     const char *bytes = PyBytes_AS_STRING(key), *client = bytes + 4;
@@ -342,7 +302,7 @@ static int take_answer(Unusual *self, const Message *message, PyObject *key, int
     if (counts == NULL || asked < 0) /* a server's first answer */
         goto done;
     waited = t > asked ? t - asked : 0;
-    if (waited > EXACT || (double)waited > tables->slow_s * 1e9)
+    if (waited > EXACT || (double)waited > tables->slow_dns_s * 1e9)
         goto done;
     stats = parent_stats(tables, message, client, &parent, &place);
     taken = -1;

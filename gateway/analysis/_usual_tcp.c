@@ -20,16 +20,14 @@ typedef struct {
 } Packet;
 
 PyObject *call[CALLS];
-static PyObject *str_seed, *str_spike, *str_frames_cap, *str_fin, *str_ack_time;
+static PyObject *str_seed, *str_fin, *str_ack_time;
 
 int tcp_setup(void)
 {
     str_seed = PyUnicode_InternFromString("_seed");
-    str_spike = PyUnicode_InternFromString("spike_ns");
-    str_frames_cap = PyUnicode_InternFromString("frames_cap");
     str_fin = PyUnicode_InternFromString("fin");
     str_ack_time = PyUnicode_InternFromString("ack_time");
-    return str_seed && str_spike && str_frames_cap && str_fin && str_ack_time ? 0 : -1;
+    return str_seed && str_fin && str_ack_time ? 0 : -1;
 }
 
 /* What a call of Python's gave: 0, or -1 with the exception set. */
@@ -76,18 +74,20 @@ static int sample(Unusual *self, Direction *r, int64_t trip)
     return 0;
 }
 
-/* Tell `flows.slow_trip` of a round trip longer than those that are known. */
+/* Tell `flows.slow_trip` of a round trip longer than those that are known; the first is usually below all that it keeps. */
 static int tell_slow(Unusual *self, Direction *r, int64_t trip, int64_t t, int64_t frame)
 {
-    PyObject *spike = PyObject_GetAttr(self->st, str_spike), *most = PyObject_GetAttr(self->st, str_frames_cap);
-    int done = -1;
+    if (r->slow == Py_None && trip <= self->registers->spike_ns) {
+        PyObject *none = PyList_New(0);
 
-    if (spike != NULL && most != NULL)
-        done = called(PyObject_CallFunction(call[SLOW_TRIP], "OLLLOO", r, (long long)trip, (long long)t,
-                                            (long long)frame, spike, most));
-    Py_XDECREF(spike);
-    Py_XDECREF(most);
-    return done;
+        if (none == NULL)
+            return -1;
+        Py_SETREF(r->slow, none);
+        r->slow_from = self->registers->spike_ns;
+        return 0;
+    }
+    return called(PyObject_CallFunction(call[SLOW_TRIP], "OLLLLn", r, (long long)trip, (long long)t, (long long)frame,
+                                        (long long)self->registers->spike_ns, self->registers->most[MOST_FRAMES]));
 }
 
 /* Close the current second of a direction, as `tcp.roll` does; a silence is for that. */
@@ -131,9 +131,13 @@ static int acknowledge(Unusual *self, Direction *r, Py_ssize_t count, int64_t t,
     return trip > r->slow_from ? tell_slow(self, r, trip, t, frame) : 0;
 }
 
-/* Hand the payload of a segment to `applications.feed`. */
+/* Hand the payload of a segment to `applications.feed`, unless it is the usual HTTP. */
 static int feed(Unusual *self, Direction *d, const Packet *packet, int64_t position, int64_t length)
 {
+    int taken = http_take(self, d, position, packet->record->end, packet->seq, length, packet->record->t, packet->frame);
+
+    if (taken)
+        return taken < 0 ? -1 : 0;
     return called(PyObject_CallFunction(call[FEED], "OOOLLLLLL", self->st, d, self->view.obj, (long long)position,
                                         (long long)packet->record->end, (long long)packet->seq, (long long)length,
                                         (long long)packet->record->t, (long long)packet->frame));

@@ -7,8 +7,6 @@
 
 #include "_usual.h"
 
-#include <string.h>
-
 /* Positions in a direction, in the counters of a target, and what datagrams are for: see `udp`. */
 enum { U_REV, U_FLOW, U_PACKETS, U_BYTES, U_LAST, U_LAST_FRAME, U_PAYLOAD, U_APP, U_TARGET, U_PACE, U_SLOTS = 13 };
 enum { T_COUNT, T_UNTIL, T_BINS, T_TOTAL, T_FIRST_FRAME, T_LAST_FRAME, T_SOURCES, T_SLOTS = 8 };
@@ -34,20 +32,6 @@ int udp_setup(void)
     str_service = PyUnicode_InternFromString("service");
     dns_service = Py_BuildValue("(sds)", "dns", 1.0, "payload");
     return str_base && str_udp_flows && str_append && str_orig && str_resp && str_service && dns_service ? 0 : -1;
-}
-
-int put_number(PyObject *list, Py_ssize_t at, int64_t value)
-{
-    PyObject *number = PyLong_FromLongLong(value);
-
-    return number == NULL ? -1 : PyList_SetItem(list, at, number);
-}
-
-int add_number(PyObject *list, Py_ssize_t at, int64_t more)
-{
-    int64_t value = PyLong_AsLongLong(PyList_GET_ITEM(list, at));
-
-    return value == -1 && PyErr_Occurred() ? -1 : put_number(list, at, value + more);
 }
 
 /* Whether a list of Python's has as many items as it should. */
@@ -124,7 +108,7 @@ static PyObject *open_direction(Unusual *self, PyObject *key, int64_t t, int64_t
 {
     const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(key);
     unsigned char reversed[KEY];
-    PyObject *directions = self->datagrams->held[FLOWS], *back = NULL, *flow = NULL, *app = NULL, *target = NULL;
+    PyObject *directions = self->registers->held[FLOWS], *back = NULL, *flow = NULL, *app = NULL, *target = NULL;
     PyObject *d = NULL, *flows = NULL, *base = NULL, *offset = NULL, *first = NULL;
 
     for (int i = 0; i < KEY; i++)
@@ -151,7 +135,7 @@ static PyObject *open_direction(Unusual *self, PyObject *key, int64_t t, int64_t
         Py_XDECREF(done);
     }
     app = flow == NULL ? NULL : app_of(bytes);
-    target = app == NULL ? NULL : target_row(self->datagrams->held[TARGETS], bytes, frame);
+    target = app == NULL ? NULL : target_row(self->registers->held[TARGETS], bytes, frame);
     if (target != NULL)
         d = Py_BuildValue("[OOiiLLiOOOOLL]", back == NULL ? Py_None : back, flow, 0, 0, (long long)t, (long long)frame, 0,
                           app, target, Py_None, Py_None, (long long)t, (long long)frame);
@@ -238,14 +222,14 @@ static int has_room(Unusual *self)
     Py_ssize_t count = flows == NULL ? -1 : PyObject_Size(flows);
 
     Py_XDECREF(flows);
-    return count < 0 ? -1 : count < self->datagrams->most[MOST_FLOWS];
+    return count < 0 ? -1 : count < self->registers->most[MOST_FLOWS];
 }
 
 int udp_take(Unusual *self, const Record *record, int64_t frame)
 {
     int64_t size = record->end - record->start - self->before, t = record->t, since = 0, packets = 0;
 
-    if (!self->datagrams->taken || record->start < 0 || record->end > self->view.len || size < 42 || t < 0 ||
+    if (!self->registers->datagrams || record->start < 0 || record->end > self->view.len || size < 42 || t < 0 ||
         t > LATEST)
         return 0;
     const unsigned char *ip = (const unsigned char *)self->view.buf + record->start + self->before + 2;
@@ -254,7 +238,7 @@ int udp_take(Unusual *self, const Record *record, int64_t frame)
         length > total - 20)
         return 0;
     PyObject *key = PyBytes_FromStringAndSize((const char *)ip + 12, KEY);
-    PyObject *d = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->datagrams->held[FLOWS], key));
+    PyObject *d = key == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->registers->held[FLOWS], key));
     int taken = PyErr_Occurred() ? -1 : 1;
     if (taken > 0 && d == NULL)
         taken = has_room(self);
@@ -301,96 +285,3 @@ int udp_take(Unusual *self, const Record *record, int64_t frame)
     Py_XDECREF(key);
     return taken;
 }
-
-/* ---- Datagrams ---- */
-
-/* What `path` says of an object: attributes one below the other, with dots between. A new reference. */
-static PyObject *attribute(PyObject *object, const char *path)
-{
-    PyObject *found = Py_NewRef(object);
-
-    while (found != NULL && *path) {
-        size_t size = strcspn(path, ".");
-        PyObject *name = PyUnicode_FromStringAndSize(path, (Py_ssize_t)size);
-        PyObject *below = name == NULL ? NULL : PyObject_GetAttr(found, name);
-
-        Py_XDECREF(name);
-        Py_SETREF(found, below);
-        path += size + (path[size] == '.');
-    }
-    return found;
-}
-
-static PyObject *datagrams_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
-{
-    static const char *const held[HELD] = {"udp", "targets", "dns", "dns.pending", "dns.names", "dns.parents",
-                                           "dns.servers", "dns.rcodes", "dns.statuses", "dns.rows", "dns.addresses"};
-    static const char *const bounds[BOUNDS] = {"settings.tables.flows", "settings.tables.rows", "settings.tables.names",
-                                               "settings.tables.dns_pending", "frames_cap"};
-    PyObject *st, *slow = NULL, *decapsulate = NULL;
-
-    if (!PyArg_ParseTuple(args, "O", &st) || (keywords != NULL && PyDict_GET_SIZE(keywords)))
-        return NULL;
-    Datagrams *self = (Datagrams *)type->tp_alloc(type, 0);
-    for (int i = 0; self != NULL && i < HELD; i++) {
-        self->held[i] = attribute(st, held[i]);
-        if (self->held[i] == NULL)
-            Py_CLEAR(self);
-        else if (i == ROWS ? !PyList_CheckExact(self->held[i]) : i != DNS_TABLE && !PyDict_CheckExact(self->held[i])) {
-            PyErr_Format(PyExc_TypeError, "%s of a state is no table", held[i]);
-            Py_CLEAR(self);
-        }
-    }
-    for (int i = 0; self != NULL && i < BOUNDS; i++) {
-        PyObject *number = attribute(st, bounds[i]);
-
-        self->most[i] = number == NULL ? -1 : PyLong_AsSsize_t(number);
-        Py_XDECREF(number);
-        if (self->most[i] == -1 && PyErr_Occurred())
-            Py_CLEAR(self);
-    }
-    slow = self == NULL ? NULL : attribute(st, "settings.dns.slow_low_s");
-    decapsulate = slow == NULL ? NULL : attribute(st, "decapsulate");
-    if (decapsulate != NULL) {
-        self->slow_s = PyFloat_AsDouble(slow);
-        self->taken = PyObject_Not(decapsulate);
-    }
-    Py_XDECREF(slow);
-    Py_XDECREF(decapsulate);
-    if (PyErr_Occurred())
-        Py_CLEAR(self);
-    return (PyObject *)self;
-}
-
-static int datagrams_traverse(Datagrams *self, visitproc visit, void *arg)
-{
-    for (int i = 0; i < HELD; i++)
-        Py_VISIT(self->held[i]);
-    return 0;
-}
-
-static int datagrams_clear(Datagrams *self)
-{
-    self->taken = 0;
-    for (int i = 0; i < HELD; i++)
-        Py_CLEAR(self->held[i]);
-    return 0;
-}
-
-static void datagrams_dealloc(Datagrams *self)
-{
-    PyObject_GC_UnTrack(self);
-    datagrams_clear(self);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-PyTypeObject datagrams_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "gateway.analysis._usual.Datagrams",
-    .tp_doc = "Datagrams(state): the tables that datagrams go to, and their bounds.",
-    .tp_basicsize = sizeof(Datagrams),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_new = datagrams_new,
-    .tp_dealloc = (destructor)datagrams_dealloc,
-    .tp_traverse = (traverseproc)datagrams_traverse,
-    .tp_clear = (inquiry)datagrams_clear,
-};

@@ -15,11 +15,12 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.analysis.applications import feed
+from gateway.analysis.applications import App, Payload, feed
 from gateway.analysis.decode import decode
 from gateway.analysis.dns import ParentStats, parent_of
 from gateway.analysis.flows import HALF, MASK, NOBODY, RESENT, Direction, round_trips, slow_trip
 from gateway.analysis.handshake import established, opening, opening_syn
+from gateway.analysis.http import PROBES, Conversation
 from gateway.analysis.icmp import too_big
 from gateway.analysis.link import DECODED
 from gateway.analysis.native import bind, taken, unusual
@@ -55,6 +56,7 @@ _LAYOUTS = {before: _layouts(before) for before in _ETHERTYPE_AT.values()}
 bind(
     *(opening_syn, opening, segment, established, roll, feed, slow_trip),
     *(PORTS, UdpFlow, read, close_second, parent_of, ParentStats),
+    *(App, Payload, Conversation, PROBES),
 )
 
 

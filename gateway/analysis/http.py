@@ -46,7 +46,7 @@ _KEPT: Final = frozenset(
 )
 _MAX_HEADER: Final = 16_384
 _MAX_WAITING: Final = 512
-_PROBES: Final = {
+PROBES: Final = {
     "connectivitycheck.gstatic.com": "Android",
     "clients3.google.com": "Android",
     "connectivitycheck.android.com": "Android",
@@ -253,7 +253,7 @@ def _request(
         "response_bytes": None,
         "content_type": None,
         "user_agent": _text(fields.get(b"user-agent"), 120),
-        "probe": _PROBES.get(host.lower().partition(":")[0]) if host is not None else None,
+        "probe": PROBES.get(host.lower().partition(":")[0]) if host is not None else None,
         "credentials": b"authorization" in fields,
     }
     table.total += 1

@@ -50,7 +50,7 @@ def active() -> bool:
 
 
 def bind(*calls: object) -> None:
-    """Tell the helper what to call, in its order, and what ports are for."""
+    """Tell the helper what to call, in its order, with what it looks up."""
     if _helper is not None:
         _helper.bind(*calls)
 
@@ -76,9 +76,9 @@ def new_trips() -> array[int] | _usual.Trips:
     return trips
 
 
-def new_datagrams(st: State) -> _usual.Datagrams | None:
-    """What the helper knows of the tables that datagrams go to, which are those of `st` until its end."""
-    return None if _helper is None else _helper.Datagrams(st)
+def new_registers(st: State) -> _usual.Registers | None:
+    """What the helper knows of the tables of `st` in which it writes; they are the same until its end."""
+    return None if _helper is None else _helper.Registers(st)
 
 
 def sorted_trips(trips: Any) -> Any:  # Any: an array, or what the helper has for one
@@ -111,7 +111,7 @@ def unusual(block: Block, ethertype_at: int, st: State) -> Iterator[tuple[int, R
     if isinstance(records, list) or _helper is None:
         return enumerate(records, st.frame + 1)
     rest: Iterator[tuple[int, Record]] = _helper.Unusual(
-        records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st, st.datagrams
+        records, block.buffer, st.frame + 1, ethertype_at, st.tcp, st, st.registers
     )
     return rest
 

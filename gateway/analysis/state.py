@@ -15,11 +15,11 @@ from gateway.analysis import fold
 from gateway.analysis.arp import ArpTable
 from gateway.analysis.dhcp import DhcpTable
 from gateway.analysis.dns import DnsTable
-from gateway.analysis.flows import Connection, UdpDirection, reverse_key
+from gateway.analysis.flows import RESENT, Connection, UdpDirection, reverse_key
 from gateway.analysis.fragments import FragmentTable
 from gateway.analysis.http import HttpTable
 from gateway.analysis.icmp import IcmpTable
-from gateway.analysis.native import new_datagrams, new_table
+from gateway.analysis.native import new_registers, new_table
 from gateway.analysis.quic import QuicFlow
 from gateway.analysis.records import Interface, Notes
 from gateway.analysis.rtp import RtpStream
@@ -57,7 +57,7 @@ class State:
         self.duplicate_ns = int(settings.loss.duplicate_s * SECOND)
         self.fast_window_ns = int(settings.loss.fast_window_s * SECOND)
         self.unknown_irtt_ns = int(settings.loss.unknown_irtt_s * SECOND)
-        self.spike_ns = int(settings.rtt.spike_s * SECOND)
+        self.spike_ns = min(int(settings.rtt.spike_s * SECOND), RESENT)  # no clock goes further
         self.gap_ns = int(settings.gap.low_s * SECOND)
         self.half_cap = settings.tables.half_open
         self.decapsulate = settings.reader.decapsulate
@@ -143,7 +143,7 @@ class State:
         self.watch_mtu = False
         self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
         self._seed = 0x2545F491
-        self.datagrams = new_datagrams(self)
+        self.registers = new_registers(self)
 
     def adopt(self, timeline: Timeline) -> None:
         """Take over what the reader knows of times and sizes, now that the file has ended."""

@@ -179,6 +179,6 @@ def test_tables_that_are_none_are_refused() -> None:
     helper = native._load()
     for wrong in (None, object(), START_NS):
         with pytest.raises((AttributeError, TypeError)):
-            helper.Datagrams(wrong)
+            helper.Registers(wrong)
     with pytest.raises(TypeError):
-        helper.Datagrams()
+        helper.Registers()
