@@ -22,6 +22,10 @@ _CLEAR = {21, 23, 25, 80, 110, 143, 20}
 def detect(st: State, out: Findings) -> None:
     """Report large uploads; payload only, retransmitted bytes taken out."""
     limits = st.settings.exfiltration
+    least = min(limits.low_bytes, limits.medium_bytes, limits.high_bytes, limits.new_peer_bytes, limits.odd_port_bytes)
+    sent = sum(session.up for session in map(of_connection, st.connections) if session.up > 0)
+    if sent + sum(flow.orig[U_PAYLOAD] for flow in st.udp_flows if flow.orig is not None) < least:
+        return  # all together is too little, as in most captures
     local = membership(st)
     sums: dict[tuple[bytes, bytes, int, str], list[Any]] = defaultdict(lambda: [0, 0, 0, 0, [], None])
     for conn in st.connections:
@@ -40,7 +44,6 @@ def detect(st: State, out: Findings) -> None:
         down = flow.resp[U_PAYLOAD] if flow.resp is not None else 0
         row = sums[source, target, port, "udp"]
         _add(row, flow.orig[U_PAYLOAD], down, flow.time, flow.orig[U_LAST], flow.frame, flow.name, limits.window_s)
-    least = min(limits.low_bytes, limits.medium_bytes, limits.high_bytes, limits.new_peer_bytes, limits.odd_port_bytes)
     for (source, target, port, proto), (up, down, first, last, frames, name) in sums.items():
         if up < least:
             continue

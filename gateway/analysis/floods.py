@@ -50,7 +50,7 @@ def detect(st: State, out: Findings) -> Flooded:
 
 def busy(bins: dict[int, int], rate: float, ratio: float, seconds: int) -> tuple[int, int, int] | None:
     """Longest run of seconds at or above `rate` and `ratio` times the median: (first second, length, peak)."""
-    if not bins:
+    if not bins or max(bins.values()) < rate:
         return None
     span = max(bins) - min(bins) + 1
     # Seconds without an entry count as zero, so that a busy minute does not become its own normal.

@@ -61,7 +61,8 @@ _UNEVENTFUL: Final[DirectionRow] = {
 
 def active_ns(d: Direction) -> int:
     """Time between the first and last packet of a direction less its silences of over a second."""
-    return max(0, int(d.last - d.first - d.idle))
+    span: int = d.last - d.first - d.idle
+    return span if span > 0 else 0
 
 
 def limited_by(conn: Connection, d: Direction, share: float) -> str | None:

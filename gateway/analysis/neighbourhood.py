@@ -24,7 +24,13 @@ _SHARE: Final = 0.9  # of the connections that a prefix takes part in to be ours
 
 
 def membership(st: State) -> Callable[[bytes], bool]:
-    """A test whether an address is local; to be made once the whole file is read."""
+    """A test whether an address is local, for when the whole file is read; made once, for several detectors ask."""
+    if st.local is None:
+        st.local = _membership(st)
+    return st.local
+
+
+def _membership(st: State) -> Callable[[bytes], bool]:
     ours = frozenset(st.icmp.prefixes) or _usual(st)
 
     @lru_cache(maxsize=4096)  # flow after flow asks for the same addresses

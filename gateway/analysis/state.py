@@ -8,6 +8,7 @@ host and by service, so that counts stay exact while memory stays bounded under 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ class State:
         self.wait_samples: list[int] = []
         self.watch_mtu = False
         self.names_seen: dict[bytes, str] = {}  # address -> name by SNI or HTTP host, filled at the end
+        self.local: Callable[[bytes], bool] | None = None  # see `neighbourhood`
         self._seed = 0x2545F491
         self.registers = new_registers(self)
 
