@@ -44,16 +44,17 @@ def detect(st: State, out: Findings) -> list[BurstRow]:
     begin = int(worst["start"] * SECOND) + (st.first_ns or 0)
     disturbed = sum(bool(row["coinciding"]) for row in rows)
     most = worst["talkers"][0]["host"] if worst["talkers"] else None
+    where = "in it" if len(rows) == 1 else f"in {disturbed:,} of {len(rows):,} bursts"
     out.add(
         "traffic.burst",
         "medium" if disturbed else "low",
         0.5,
         f"{counted(len(rows), 'burst')} of packets",
-        f"The {'strongest burst' if not disturbed else 'strongest burst with trouble in it'} carried "
+        f"The {'strongest burst' if not disturbed or len(rows) == 1 else 'strongest burst with trouble in it'} carried "
         f"{counted(worst['packets'], 'packet')} in {short_s(worst['duration'])}, {worst['peak_ratio']:,.0f} times the "
         "mean"
         + (f", most of it from {most}" if most is not None else "")
-        + (f"; in {disturbed:,} of {counted(len(rows), 'burst')} segments were lost or delayed." if disturbed else "."),
+        + (f"; {where} segments were lost or delayed." if disturbed else "."),
         frames=[worst["frame"]],
         count=len(rows),
         last_frame=worst["frame"] + worst["packets"] - 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,3 +36,21 @@ def test_no_violation_and_a_running_script(tmp_path: Path) -> None:
     assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert "<button>Originator</button>" in done.stdout
     assert '<div class="tools">' in done.stdout, "the filter appears once the script runs"
+
+
+@pytest.mark.slow
+def test_findings_that_are_folded_together_are_printed(tmp_path: Path) -> None:
+    """On paper nothing can be opened: sixty findings of one kind take more pages than three."""
+    if BROWSER is None:
+        pytest.skip("no chromium here (apt-get install chromium)")
+    pages = []
+    for count in (3, 60):
+        report = sample()
+        report["findings"] = many_rows(report, count)["findings"]
+        page, paper = tmp_path / f"{count}.html", tmp_path / f"{count}.pdf"
+        page.write_text(html.render(report))
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        command = [BROWSER, *FLAGS, profile, f"--print-to-pdf={paper}", page.as_uri()]
+        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        pages.append(len(re.findall(rb"/Type /Page\b(?!s)", paper.read_bytes())))
+    assert pages[1] >= pages[0] + 5
