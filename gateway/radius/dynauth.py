@@ -3,7 +3,8 @@
 Sans-IO: a datagram comes in, an answer or an order to look up sessions goes out; the shell reports how the order went,
 and only then is it acknowledged. Who is not on the list, or does not verify, gets no answer at all; a correct request
 that cannot be followed gets a NAK with Error-Cause. A request that is repeated within `CACHE_S` gets the same answer
-and happens once.
+and happens once; one that says when it was made is known, from whichever port it comes, for as long as it would be
+taken: who recorded it cannot use it again.
 """
 
 from __future__ import annotations
@@ -169,6 +170,7 @@ class _Pending:
     authenticator: bytes
     secret: bytes
     echo: bytes  # State and Proxy-State, which every answer repeats
+    kept_s: float  # how long it is remembered once it is answered
     answer: bytes = b""
     forget_at: float = 0.0
 
@@ -179,7 +181,8 @@ class DynamicAuthorizer:
     def __init__(self, config: Config, nas_addresses: Callable[[], frozenset[IPv4Address | IPv6Address]]) -> None:
         self._nas_addresses = nas_addresses
         self._pending: dict[int, _Pending] = {}
-        self._seen: OrderedDict[tuple[Endpoint, bytes], _Pending] = OrderedDict()  # by source and header
+        # By header and source, of which the port counts only where nothing else tells a replay from another request.
+        self._seen: OrderedDict[tuple[Endpoint | IPv4Address | IPv6Address, bytes], _Pending] = OrderedDict()
         self._next = 0
         self.counters: Counter[str] = Counter()  # by what became of it: ack, nak_503, duplicate, dropped_source …
         self.reconfigure(config)
@@ -227,21 +230,24 @@ class DynamicAuthorizer:
             packet = decode_dynamic_request(
                 event.data, secret, require_message_authenticator=self._radius.coa_require_message_authenticator
             )
-            self._check_time(packet, event.unix)
+            valid_s = self._check_time(packet, event.unix)
             echo = _echo(packet)
         except DecodeError as err:
             self.counters[f"dropped_{err.reason}"] += 1
             out.append(ReportDrop(event.source, err.reason, str(err)))
             return
-        key = (event.source, event.data[:20])  # code, identifier, authenticator
-        if (known := self._seen.get(key)) is not None:
+        place = event.source if valid_s is None else event.source.address
+        key = (place, event.data[:20])  # code, identifier, authenticator
+        known = self._seen.get(key)
+        if known is not None and (not known.answer or now < known.forget_at):
             self.counters["duplicate"] += 1
             if known.answer:
                 out.append(Answer(event.source, known.answer))
             return  # still being decided: the first one will be answered
         self._next += 1
         request = self._next
-        pending = _Pending(event.source, packet.code, packet.identifier, packet.authenticator, secret, echo)
+        kept_s = max(CACHE_S, valid_s or 0.0)
+        pending = _Pending(event.source, packet.code, packet.identifier, packet.authenticator, secret, echo, kept_s)
         self._pending[request] = self._seen[key] = pending
         by = f"RADIUS server {event.source.address}"
         try:
@@ -271,14 +277,21 @@ class DynamicAuthorizer:
             raise DecodeError("secret", "no secret is configured for its sender (option coa_secret)")
         return secret.reveal().encode()
 
-    def _check_time(self, packet: Packet, unix: float | None) -> None:
-        """The replay window (RFC 5176 §6.3); without a set clock of our own nothing can be said."""
+    def _check_time(self, packet: Packet, unix: float | None) -> float | None:
+        """The replay window (RFC 5176 §6.3): for how many seconds more this request would be taken.
+
+        None where its time says nothing: it has none, or our own clock was never set.
+        """
         stamp = packet.integer("Event-Timestamp")
         if stamp is None:
             if self._radius.coa_require_event_timestamp:
                 raise DecodeError("event_timestamp", "it has no Event-Timestamp, which is demanded")
-        elif unix is not None and abs(unix - stamp) > self._radius.coa_window:
+            return None
+        if unix is None:
+            return None
+        if abs(unix - stamp) > self._radius.coa_window:
             raise DecodeError("event_timestamp", f"its Event-Timestamp is {unix - stamp:.0f} s from our clock")
+        return stamp + self._radius.coa_window - unix
 
     def _check_nas(self, packet: Packet) -> None:
         try:
@@ -331,7 +344,7 @@ class DynamicAuthorizer:
         pending.answer = encode_answer(
             code, pending.identifier, pending.secret, SIGNATURE_SLOT + attributes + pending.echo, pending.authenticator
         )
-        pending.forget_at = now + CACHE_S
+        pending.forget_at = now + pending.kept_s
         out.append(Answer(pending.source, pending.answer))
 
 

@@ -191,6 +191,30 @@ def test_a_repeated_request_happens_once() -> None:
     assert isinstance(feed(made, data, 31.0)[0], DisconnectSessions)
 
 
+def test_a_recorded_request_cannot_be_used_again_while_its_time_would_pass() -> None:
+    """Replayed from another port after minutes, it gets the answer of the first time, and nothing happens."""
+    made = core(Radius(coa_window=300))
+    stamped = request(attribute(Type.USER_NAME, b"alice"), integer_attribute(Type.EVENT_TIMESTAMP, int(UNIX) + 200))
+    (order,) = feed(made, stamped)
+    assert isinstance(order, DisconnectSessions)
+    (ack,) = made.receive(OrderDone(order.request, True), 0.0)
+    assert isinstance(ack, Answer)
+    elsewhere = Endpoint(SERVER.address, 40001)
+    assert feed(made, stamped, 499.0, elsewhere, UNIX + 499) == [Answer(elsewhere, ack.data)]
+    dropped(feed(made, stamped, 501.0, elsewhere, UNIX + 501), "event_timestamp")
+
+
+def test_a_request_without_a_time_is_another_one_after_half_a_minute() -> None:
+    """Whatever else is still remembered: nothing tells it from one that was made anew."""
+    made = core()
+    for data in (request(SESSION, integer_attribute(Type.EVENT_TIMESTAMP, int(UNIX))), request(SESSION)):
+        (order,) = feed(made, data)
+        assert isinstance(order, DisconnectSessions)
+        made.receive(OrderDone(order.request, True), 0.0)
+    assert isinstance(feed(made, request(SESSION), 29.0)[0], Answer)
+    assert isinstance(feed(made, request(SESSION), 31.0)[0], DisconnectSessions)
+
+
 def test_the_memory_of_answers_is_bounded() -> None:
     """Very many requests do not make it grow without end."""
     made = core()
