@@ -250,7 +250,7 @@ case "$task" in
   golden)
     need_packages "${RUN_PACKAGES[@]}"
     need_venv
-    exec "$VENV/bin/python" -m pytest -p no:randomly --rewrite-golden tests/golden
+    exec "$VENV/bin/python" -m pytest -p no:randomly --rewrite-golden tests/gateway/datapath/test_ruleset.py
     ;;
   bench)
     need_root bench

@@ -26,6 +26,7 @@ from gateway.datapath.seal import seal, seals, unseal, why_not
 log = logging.getLogger(__name__)
 
 _PROC = Path("/proc/sys/net")
+_NOBODYS = ""  # the interface name under which no zone can be
 
 
 class Base:
@@ -174,14 +175,30 @@ class Base:
                 await self._netlink.add_guard(guard, priority)
             for guard in sorted(present - wanted):
                 await self._netlink.remove_guard(guard, priority)
-            guests = {zone.interface for zone in zones}
-            for index in sealed.keys() - {link.index for link in links if link.name in guests}:
-                await self._netlink.work(partial(unseal, index))
+            await self._free(links, sealed)
         except OSError as refused:
             problems.append(
                 f"the guards that keep the gate shut without our table could not be set: {refused}; "
                 "the daemon needs the capability NET_ADMIN"
             )
+
+    async def _free(self, links: Sequence[Link], sealed: Mapping[int, str]) -> None:
+        """Unseal what is no guest interface any more, but not what was renamed under its guests.
+
+        That keeps a seal which no table takes off, for as long as the interface of a zone is missing: to rules that go
+        by names its guests would be nobody's, and forwarded.
+        """
+        names = {link.index: link.name for link in links}
+        guests = {zone.interface for zone in self._config.zones}
+        of_guests = {name_of(interface) for interface in guests}
+        shut = name_of(_NOBODYS)
+        for index in sorted(sealed.keys() & names.keys()):
+            if names[index] in guests:
+                continue
+            if sealed[index] in of_guests:
+                await self._netlink.work(partial(seal, index, _NOBODYS))
+            elif sealed[index] != shut or guests <= set(names.values()):
+                await self._netlink.work(partial(unseal, index))
 
     async def _address(self, link: Link, address: IPv4Interface, problems: list[str]) -> None:
         try:

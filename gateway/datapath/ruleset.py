@@ -308,6 +308,10 @@ def _zone_chains(text: _Text, zone: Zone, portal_port: int) -> None:
     to_garden = pass_on.format(mark=MARK_GARDEN)
     to_allowed = pass_on.format(mark=MARK_ALLOWED)
     held = [
+        (
+            f'iifname != "{zone.interface}" drop',
+            "the interface was renamed: no rule below would know where this is from",
+        ),
         (f"ether saddr @block_{name} drop", "blocked by the operator: no address, no portal, nothing"),
         (
             f"meta mark set {MARK_HELD:#x}",

@@ -123,11 +123,12 @@ class Surroundings:
         if event.gone:
             self._names.pop(event.index, None)
             self._masters.pop(event.index, None)
-            if self._zone_of_index.pop(event.index, None) is not None:
-                # Its addresses and ports went with it; what comes back is new.
-                self._ports = {place: port for place, port in self._ports.items() if place[0] != event.index}
-                self.changed.set()
-        else:
+        renamed = known is not None and known != event.name
+        if (event.gone or renamed) and self._zone_of_index.pop(event.index, None) is not None:
+            # Its addresses and ports went with it; what comes back is new.
+            self._ports = {place: port for place, port in self._ports.items() if place[0] != event.index}
+            self.changed.set()
+        if not event.gone:
             self._names[event.index] = event.name
             self._masters[event.index] = event.master
             if appears and event.name in self._zone_of_name:

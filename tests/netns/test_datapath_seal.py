@@ -276,6 +276,33 @@ def test_an_interface_made_anew_is_sealed_anew_and_one_given_up_is_freed() -> No
             other.close()
 
 
+def rename(lab: Lab, before: str, after: str) -> None:
+    for words in (["down"], ["name", after], ["up"]):
+        lab.run(lab.gateway, ["ip", "link", "set", after if words == ["up"] else before, *words])
+
+
+def test_an_interface_that_is_renamed_is_shut() -> None:
+    """No rule knows it any more: whoever is not online gets nothing at once, the others as soon as it is seen."""
+    with open_lab("renamed", guests=2) as (lab, gate):
+        online, held = lab.guests
+        bridge = lab.zones[0].bridge
+        gate.login(online)
+        assert connect(lab, online.netns, WEB4, 443) == "open"
+        rename(lab, bridge, "lan9")
+        assert connect(lab, held.netns, WEB4, 443, timeout_s=0.5) == "silence"
+        assert gate.until(lambda: any(bridge in problem for problem in gate.datapath.problems()))
+        assert connect(lab, online.netns, WEB4, 443, timeout_s=0.5) == "silence"
+        gate.reconfigure(narrower(gate.config, isolate=False))  # whatever else changes, it is not taken for given up
+        assert connect(lab, online.netns, WEB4, 443, timeout_s=0.5) == "silence"
+        assert connect(lab, held.netns, WEB4, 443, timeout_s=0.5) == "silence"
+        rename(lab, "lan9", bridge)
+        assert gate.until(lambda: not gate.datapath.problems())
+        assert gate.until(lambda: connect(lab, online.netns, WEB4, 443, timeout_s=0.5) == "open")
+        gate.close()
+        rename(lab, bridge, "lan9")
+        assert connect(lab, held.netns, WEB4, 443, timeout_s=0.5) == "silence"
+
+
 def test_bridged_frames_that_pass_the_table_early_are_not_lost() -> None:
     """With bridge-nf-call-iptables the table sees a packet before its seal, and no second time."""
     with open_lab("bridged") as (lab, gate):
