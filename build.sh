@@ -24,7 +24,7 @@ IMAGE_PACKAGES=("${COMPILER_PACKAGES[@]}" python3-venv mmdebstrap squashfs-tools
   zstd cpio kmod binutils openssl systemd)
 FOREIGN_IMAGE_PACKAGES=(qemu-user-static binfmt-support arch-test binutils-aarch64-linux-gnu)
 BOOT_PACKAGES=(python3-venv qemu-utils zstd)
-TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu make busybox)
+TEST_PACKAGES+=("${IMAGE_PACKAGES[@]}" "${BOOT_PACKAGES[@]}" qemu-system-x86 binutils-aarch64-linux-gnu make busybox zopfli)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" kea-dhcp4-server kea-admin opennds wrk iperf3 tcptrace linux-perf iptables gawk)
 
 usage() {
@@ -211,7 +211,7 @@ case "$task" in
     ;;
   sdist | deb | openwrt)
     need_target "$task" "$@"
-    need_packages python3-venv dpkg binutils binutils-aarch64-linux-gnu "${COMPILER_PACKAGES[@]}"
+    need_packages python3-venv dpkg zopfli binutils binutils-aarch64-linux-gnu "${COMPILER_PACKAGES[@]}"
     need_venv
     exec "$VENV/bin/python" -m rootfs.build "$task" "$@"
     ;;

@@ -1,8 +1,9 @@
 """The .ipk of OpenWrt up to 24.10, written and read without its SDK.
 
 A package is a gzip of a tar with `debian-binary`, `data.tar.gz` and `control.tar.gz`, in this order. Names begin with
-`./`, owners are root without a name, every time is one, so the same files are the same octets. `problems` is a reader
-of our own that holds a package against these rules.
+`./`, owners are root without a name, every time is one, directories come first, and files in the order in which they
+compress best (`openwrt.order`), so the same files are the same octets. `problems` is a reader of our own that holds a
+package against these rules. zopfli writes the same format as gzip in 4 % fewer octets; every gunzip reads it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import subprocess
 import tarfile
+import tempfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from openwrt.order import alike
 from rootfs.tree import DIRECTORY, PROGRAM, Tree
 
 MEMBERS: Final = ("./debian-binary", "./data.tar.gz", "./control.tar.gz")
@@ -79,7 +84,7 @@ def write(package: Package, destination: Path, epoch: int) -> Path:
             parts.add(name, script, PROGRAM)
     outer = io.BytesIO()
     with tarfile.open(fileobj=outer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        contents = (b"2.0\n", pack(data), pack(_tar(parts, epoch)))
+        contents = (b"2.0\n", squeeze(data), squeeze(_tar(parts, epoch)))
         for name, content in zip(MEMBERS, contents, strict=True):
             _add(archive, name, content, 0o644, epoch)
     path = destination / package.file_name
@@ -113,6 +118,17 @@ def pack(data: bytes) -> bytes:
     with gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=9, mtime=0) as file:
         file.write(data)
     return out.getvalue()
+
+
+def squeeze(data: bytes) -> bytes:
+    """The same as `pack`, with fewer octets, by zopfli."""
+    # A name for a file that is no file: it reads its input twice, so it takes no pipe.
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        done = subprocess.run(["zopfli", "--i5", "--deflate", "-c", file.name], capture_output=True, check=True)
+    checked = zlib.crc32(data).to_bytes(4, "little") + (len(data) & 0xFFFFFFFF).to_bytes(4, "little")
+    return _GZIP_HEAD + done.stdout + checked
 
 
 def problems(path: Path) -> list[str]:
@@ -159,13 +175,10 @@ def fields(path: Path) -> dict[str, str]:
 def _tar(tree: Tree, epoch: int) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        entries = [(f"./{path}", None) for path in tree.directories()] + [(f"./{path}", path) for path, _ in tree]
-        _add(archive, "./", None, DIRECTORY, epoch)
-        for name, path in sorted(entries, key=lambda item: item[0].encode()):
-            if path is None:
-                _add(archive, f"{name}/", None, DIRECTORY, epoch)
-            else:
-                _add(archive, name, tree.files[path].data, tree.files[path].mode, epoch)
+        for path in ("", *tree.directories()):
+            _add(archive, f"./{path}/" if path else "./", None, DIRECTORY, epoch)
+        for path in alike({path: entry.data for path, entry in tree}):
+            _add(archive, f"./{path}", tree.files[path].data, tree.files[path].mode, epoch)
     return raw.getvalue()
 
 
@@ -194,8 +207,9 @@ def _tar_problems(name: str, packed: bytes) -> list[str]:
     times = {member.mtime for member in members}
     if len(times) > 1:
         found.append(f"{name}: files have different times")
-    if names != sorted(names, key=str.encode):
-        found.append(f"{name}: files are not in the order of their names")
+    folders = [member.name for member in members if member.isdir()]
+    if names[: len(folders)] != folders or folders != sorted(folders, key=str.encode):
+        found.append(f"{name}: directories are not first, in the order of their names")
     for member in members:
         if not (member.name == "." or member.name.startswith("./")):
             found.append(f"{name}: {member.name} does not begin with ./")

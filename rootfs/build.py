@@ -28,10 +28,10 @@ from rootfs.vendor import Library, VendorError, libraries
 
 MIB: Final = 1 << 20
 IPK_LIMITS: Final = {
-    "postern": 400_000,
-    "postern-admin": 200_000,
-    "postern-analysis": 250_000,
-    "postern-vendor": 600_000,
+    "postern": 340_000,
+    "postern-admin": 125_000,
+    "postern-analysis": 190_000,
+    "postern-vendor": 500_000,
     "postern-uvloop": 700_000,
     "luci-app-postern": 100_000,
 }
@@ -201,6 +201,7 @@ def make_openwrt(arch: str, destination: Path) -> None:
     if processor := uvloop.processor(arch):
         need(processor.strip, processor.package)
         need("readelf", "binutils")
+    need("zopfli", "zopfli")
     own = uvloop.package(arch, CACHE)
     made, found = [], libraries(CACHE)
     every = [*packages(found, build_id()), *([own] if own else [])]

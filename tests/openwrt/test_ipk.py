@@ -51,19 +51,19 @@ def test_a_package_has_three_members_in_their_order(package: Package, tmp_path: 
 
 
 def test_the_data_has_every_directory_before_its_files(package: Package, tmp_path: Path) -> None:
-    """Names begin with ./ and are sorted; owner, time and mode are those of the recipe."""
+    """Names begin with ./ and directories are sorted; owner, time and mode are those of the recipe."""
     members = members_of(write(package, tmp_path, EPOCH), "./data.tar.gz")
     assert [(member.name, oct(member.mode)) for member in members] == [
         (".", "0o755"),
         ("./etc", "0o755"),
         ("./etc/config", "0o755"),
-        ("./etc/config/thing", "0o600"),
         ("./usr", "0o755"),
         ("./usr/bin", "0o755"),
-        ("./usr/bin/thing", "0o755"),
         ("./usr/lib", "0o755"),
         ("./usr/lib/thing", "0o755"),
         ("./usr/lib/thing/deep", "0o755"),
+        ("./etc/config/thing", "0o600"),
+        ("./usr/bin/thing", "0o755"),
         ("./usr/lib/thing/deep/data", "0o644"),
     ]
     assert {(member.uid, member.gid, member.uname, member.mtime) for member in members} == {(0, 0, "", EPOCH)}
@@ -86,6 +86,16 @@ def test_built_twice_a_package_is_the_same_octets(package: Package, tmp_path: Pa
     first = write(package, tmp_path / "a", EPOCH)
     second = write(package, tmp_path / "b", EPOCH)
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"abc" * 100_000, bytes(range(256)) * 300])
+def test_what_is_squeezed_is_a_gzip_that_every_reader_takes(data: bytes) -> None:
+    """Python's reader and the shell's, which check its sum and its length."""
+    packed = ipk.squeeze(data)
+    assert gzip.decompress(packed) == data
+    for reader in (["gzip", "-dc"], ["busybox", "gunzip", "-c"]):
+        assert subprocess.run(reader, input=packed, capture_output=True, check=True).stdout == data
+    assert len(packed) <= len(pack(data)) + 5
 
 
 def test_every_package_of_ours_is_the_same_twice(made: dict[str, Package], tmp_path: Path) -> None:
@@ -157,7 +167,7 @@ BROKEN: list[tuple[str, Callable[[Parts], Parts], str]] = [
     ("version", lambda parts: {**parts, "./debian-binary": b"3.0\n"}, "debian-binary is not 2.0"),
     ("named gzip", lambda parts: {**parts, DATA: gzip.compress(gzip.decompress(parts[DATA]), 9)}, "not a gzip without"),
     ("cut off", lambda parts: {**parts, DATA: parts[DATA][:-20]}, "cannot be read"),
-    ("not sorted", _inner(DATA, lambda members: [members[0], *members[:0:-1]]), "not in the order"),
+    ("not sorted", _inner(DATA, lambda members: [members[0], *members[:0:-1]]), "not first, in the order"),
     ("no directory", _inner(DATA, _without("./etc")), "before its directory"),
     ("owner", _inner(DATA, _with("./usr/bin/thing", uid=1000)), "belongs to somebody other than root"),
     ("owner's name", _inner(DATA, _with("./usr/bin/thing", uname="me")), "belongs to somebody other than root"),
