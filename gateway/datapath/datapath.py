@@ -351,9 +351,8 @@ class Datapath:
                 await asyncio.wait_for(self._damage.look.wait(), WATCH_INTERVAL_S)
             self._damage.look.clear()
             try:
-                lost = not self._table.intact()
-                if lost or self._damage:
-                    await self._rebuild(lost=lost)
+                if not self._table.intact() or self._damage:
+                    await self._rebuild()
             except Exception as error:  # noqa: BLE001 - whatever it is, the gate is shut and must be tried again
                 log.error("the table could not be rebuilt, trying again reason=%s", error)
                 await asyncio.sleep(WATCH_INTERVAL_S)
@@ -362,8 +361,11 @@ class Datapath:
             for action in unclosed:
                 self._deny(action)
 
-    async def _rebuild(self, *, lost: bool) -> None:
+    async def _rebuild(self) -> None:
         async with self._changing:
+            lost = not self._table.intact()  # looked at again: a reload in between was no loss
+            if not lost and not self._damage:
+                return
             damaged = self._damage.take()
             if lost:
                 self.statistics.tables_lost += 1

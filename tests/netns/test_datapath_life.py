@@ -124,6 +124,26 @@ def test_lost_table_is_rebuilt_with_its_counters(damage: str) -> None:
         assert connect(lab, held.netns, WEB4, 443) == "reset"
 
 
+def test_a_table_that_a_reload_is_just_putting_in_place_is_not_lost() -> None:
+    """The regular look may fall between the new text and its loading; it waits, and looks again."""
+    with open_lab("between") as (lab, gate):
+        datapath = gate.datapath
+
+        async def reload() -> None:
+            async with datapath._changing:
+                gate.nft("flush ruleset")
+                datapath._damage.look.set()
+                await asyncio.sleep(0.3)
+                await datapath._table.load(datapath._text)
+
+        gate._do(reload())
+        gate.let_run(0.3)
+        assert datapath._table.intact()
+        assert datapath.statistics.tables_lost == 0
+        gate.login(lab.guest)
+        assert connect(lab, lab.guest.netns, WEB4, 443) == "open"
+
+
 def test_login_while_the_table_is_lost_is_answered_when_it_is_back() -> None:
     """An order that finds no table is carried out with the rebuilt one; the hub hears of it then, once."""
     with open_lab("lostlogin") as (lab, gate):

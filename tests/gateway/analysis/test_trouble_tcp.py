@@ -288,7 +288,7 @@ def dying(idle_s: float, *, unacked: bool = True, closed: bool = False) -> Wire:
 
 
 def test_a_dead_connection_is_told() -> None:
-    """Data without answer and silence for over a minute; not for 50 s, not when it was reset; acknowledged, it rests."""
+    """Data unanswered and silence for over a minute; not for 50 s, not when it was reset. Acknowledged, it rests."""
     assert kinds(dying(90).found("tcp.state")) == [("tcp.state.zombie", "medium")]
     assert dying(50).found("tcp.state") == []
     assert kinds(dying(90, unacked=False).found("tcp.state")) == [("tcp.state.idle", "info")]
