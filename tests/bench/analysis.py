@@ -31,7 +31,6 @@ from tests.gateway.analysis.packets import ACK, PSH, START_NS, SYN, Trace, dns_a
 _SMALL: Final = 131_072
 _FLOORS: Final = {"small": (250_000, 40), "big": (300_000, 100), "flood": (200_000, 80)}
 _TSHARK: Final = {"small": 2.5, "big": 15.0}
-_WORKER_MORE: Final = 0.05
 _OURS: Final = """
 import sys
 from gateway.analysis.engine import analyze
@@ -245,10 +244,11 @@ def main() -> int:
             missed += _case(case, path, packets, arguments.rounds)
             if case == "small":
                 command, confined = worker(folder, path, arguments.rounds)
-                more = confined / command - 1
-                print(f"  the worker on it: {confined:.2f} s CPU, the command with the same outputs {command:.2f} s\n")
-                if more > _WORKER_MORE:
-                    missed.append(f"worker: {more:.1%} more than the command, {_WORKER_MORE:.0%} allowed")
+                print(
+                    f"  a worker started for it alone: {confined:.2f} s CPU, the command with the same outputs "
+                    f"{command:.2f} s\n  (its own start included, which a running service has behind it: "
+                    "`bench web` compares with that)\n"
+                )
             path.unlink()
     for line in missed:
         print(f"missed: {line}")
