@@ -47,7 +47,8 @@ def verdict_line(entry: Mapping[str, Any]) -> tuple[str, str, int | None]:
         sentence = sentence[:1].upper() + sentence[1:]
     if frame is not None and f"frame {frame}" in sentence:
         frame = None
-    return ("all clear" if about == "none" else about), sentence, frame
+    label = "all clear" if about == "none" else f"{about} ok" if entry.get("clear") else about
+    return label, sentence, frame
 
 
 def bounds_line(limits: Mapping[str, int]) -> str:

@@ -83,8 +83,9 @@ def summary(report: ReportLike) -> Safe:
         about, sentence, first = verdict_line(entry)
         frame = "" if first is None else f"first at frame {first}"
         small = " · ".join(part for part in (frame, links) if part)
+        tag = "tag ok" if entry.get("clear") else "tag"
         lines.append(
-            f'<li><span class="tag">{markup(about)}</span><p>{markup(sentence, 600)}'
+            f'<li><span class="{tag}">{markup(about)}</span><p>{markup(sentence, 600)}'
             f"{f'<small>{small}</small>' if small else ''}</p></li>"
         )
     grade = health_part["grade"] or "none"

@@ -59,13 +59,14 @@ class Capture(TypedDict):
 
 
 class VerdictSentence(TypedDict):
-    """One of at most three sentences; `about` says which part of the path it speaks of."""
+    """One of at most three sentences; `about` says of which part of the path, `clear` that it is not to blame."""
 
     about: Literal["network", "server", "client", "capture", "security", "none"]
     sentence: str
     findings: list[str]
     frame: int | None
     numbers: dict[str, float | int | str | None]
+    clear: bool
 
 
 class HealthMetric(TypedDict):

@@ -183,7 +183,7 @@ def _verdict(report: ReportLike, style: Style) -> str:
     for entry in report["verdict"]:
         label, sentence, frame = verdict_line(entry)
         where = "" if frame is None else f" (frame {frame})"
-        lines += wrapped(show(sentence, 600) + where, style, " " * 13, first=f"  {label:<9}  ")
+        lines += wrapped(show(sentence, 600) + where, style, " " * 14, first=f"  {label:<10}  ")
     return "\n".join([*lines, ""])
 
 

@@ -1,10 +1,15 @@
-"""The verdict: up to three sentences that say network, server or client, and only what the evidence carries."""
+"""The verdict: up to three sentences that say network, server or client, and only what the evidence carries.
+
+What is wrong comes first, the weightiest before. Where that leaves room and there is enough traffic to tell, the other
+parts of the path are cleared, each with its numbers: who looks for the culprit must know who it is not.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from gateway.analysis.measures import SECOND, counted, percent, rank, short_s
+from gateway.analysis.score import MIN_SEGMENTS
 from gateway.analysis.words import SEVERITIES
 
 if TYPE_CHECKING:
@@ -13,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.analysis.summary import TcpTotals
 
 _CLEAR_SIDE: Final = 0.8  # share of the placed losses from which one side is named
+_SENTENCES: Final = 3
+_SLOW_S: Final = 0.5  # from here on the median wait for a server is told even where nothing else is
 
 
 def _worst(findings: list[Finding], *kinds: str) -> list[Finding]:
@@ -24,7 +31,7 @@ def _weight(row: Finding) -> int:
 
 
 def _sentence(
-    about: str, text: str, rows: list[Finding], numbers: dict[str, float | int | str | None]
+    about: str, text: str, rows: list[Finding], numbers: dict[str, float | int | str | None], *, clear: bool = False
 ) -> VerdictSentence:
     frame = rows[0]["first"]["frame"] if rows else None
     if frame:
@@ -35,21 +42,59 @@ def _sentence(
         "findings": [row["id"] for row in rows[:20]],
         "frame": frame or None,
         "numbers": numbers,
+        "clear": clear,
     }
 
 
 def verdict(st: State, totals: TcpTotals, findings: list[Finding]) -> list[VerdictSentence]:
-    """The sentences, the weightiest first."""
+    """The sentences, the weightiest first, then who is not to blame."""
     found: list[tuple[int, VerdictSentence]] = []
     for part in (_security, _network, _connect, _server, _client, _capture):
         result = part(st, totals, findings)
         if result is not None:
             found.append(result)
     found.sort(key=lambda item: -item[0])
-    chosen = [sentence for _, sentence in found[:3]]
-    if not chosen:
-        chosen.append(_fine(st, totals, findings))
+    chosen = [sentence for _, sentence in found[:_SENTENCES]] or [_fine(st, totals, findings)]
+    blamed = {sentence["about"] for sentence in chosen}
+    seen = totals.segments >= MIN_SEGMENTS and 2 * totals.one_sided < len(st.connections)
+    if seen and "capture" not in blamed:
+        for about, cleared in (("network", _network_clear), ("server", _server_clear), ("client", _client_clear)):
+            # Where nothing is wrong at all, the first sentence has the network's numbers.
+            if len(chosen) < _SENTENCES and about not in blamed and not (about == "network" and "none" in blamed):
+                chosen += cleared(st, totals, findings)
     return chosen
+
+
+def _network_clear(st: State, totals: TcpTotals, findings: list[Finding]) -> list[VerdictSentence]:
+    if _worst(findings, "tcp.connect", "tcp.syn", "tcp.rtt", "icmp.", "ip.pmtu", "tcp.retransmission"):
+        return []
+    path = totals.path_rtt
+    text = f"Network: {totals.lost:,} of {totals.segments:,} TCP data segments were lost"
+    text += f", at {short_s(path / SECOND)} round trip (median)." if path is not None else "."
+    numbers: dict[str, float | int | str | None] = {
+        "retransmissions": totals.lost,
+        "rate": totals.lost / totals.segments,
+        "rtt_s": None if path is None else path / SECOND,
+    }
+    return [_sentence("network", text, [], numbers, clear=True)]
+
+
+def _server_clear(st: State, totals: TcpTotals, findings: list[Finding]) -> list[VerdictSentence]:
+    if not st.wait_samples or _worst(findings, "http.slow", "http.error", "tls.hello.slow", "tcp.gap.server"):
+        return []
+    wait = rank(sorted(st.wait_samples), 0.5) / SECOND
+    trip = rank(sorted(totals.irtts), 0.5) / SECOND if totals.irtts else None
+    text = f"Server: first byte {short_s(wait)} after the request beyond the path"
+    text += f", at {short_s(trip)} round trip" if trip is not None else ""
+    text += f" (median of {counted(len(st.wait_samples), 'answer')})."
+    return [_sentence("server", text, [], {"wait_s": wait, "rtt_s": trip, "n": len(st.wait_samples)}, clear=True)]
+
+
+def _client_clear(st: State, totals: TcpTotals, findings: list[Finding]) -> list[VerdictSentence]:
+    if totals.zero_ns or _worst(findings, "tcp.window", "tcp.handshake.client"):
+        return []
+    text = f"Client: no receiver's window closed in {totals.segments:,} TCP data segments."
+    return [_sentence("client", text, [], {"zero_windows": 0, "segments": totals.segments}, clear=True)]
 
 
 def _network(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int, VerdictSentence] | None:
@@ -113,10 +158,10 @@ def _server(st: State, totals: TcpTotals, findings: list[Finding]) -> tuple[int,
     waits = sorted(st.wait_samples)
     wait = rank(waits, 0.5) / SECOND if waits else None
     trip = rank(sorted(totals.irtts), 0.5) / SECOND if totals.irtts else None
-    if not rows and (wait is None or wait < 0.5):
+    if not rows and (wait is None or wait < _SLOW_S):
         return None
     weight = max(map(_weight, rows), default=2)
-    if wait is not None and trip is not None and (wait >= 0.5 or any(row["kind"] == "http.slow" for row in rows)):
+    if wait is not None and trip is not None and (wait >= _SLOW_S or any(row["kind"] == "http.slow" for row in rows)):
         text = (
             f"Server: median {short_s(wait)} from request to first byte beyond the path, at {short_s(trip)} round trip."
         )

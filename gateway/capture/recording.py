@@ -28,7 +28,7 @@ Status = Literal["recording", "finished", "failed"]
 
 @value_class
 class Bounds:
-    """Where a recording ends by itself; with a ring, `file_bytes` is per file and the oldest file goes first."""
+    """Where a recording ends by itself; a ring goes on, and its oldest file goes first."""
 
     max_bytes: int = 50 << 20  # of all files together
     max_packets: int = 1_000_000

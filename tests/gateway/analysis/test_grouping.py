@@ -30,6 +30,8 @@ def test_a_verdict_does_not_repeat_its_label_or_its_frame() -> None:
     assert verdict_line(entry) == ("network", "Loss towards X. First at frame 94.", None)
     entry = {"about": "network", "sentence": "Network or server: no answer.", "frame": 3}
     assert verdict_line(entry) == ("network", "Network or server: no answer.", 3)
+    entry = {"about": "server", "sentence": "Server: first byte 2 ms after the request.", "frame": None, "clear": True}
+    assert verdict_line(entry) == ("server ok", "First byte 2 ms after the request.", None)
     assert verdict_line({"about": "none", "sentence": "Fine.", "frame": None})[0] == "all clear"
 
 
