@@ -143,7 +143,7 @@ def read_grant(accept: Packet, username: str, *, client_view: bool, moment: Mome
     `client_view` turns Input and Output around (option `accounting_view`).
     """
     notes: list[str] = []
-    limits, _ = _limits(accept, client_view=client_view, moment=moment, complain=notes.append)
+    limits, _ = _limits(accept, client_view=client_view, moment=moment, complain=notes.append, remark=notes.append)
     interim = accept.integer("Acct-Interim-Interval")
     identity = accept.octets("Chargeable-User-Identity")
     names = accept.texts("User-Name")
@@ -188,9 +188,17 @@ def read_change(request: Packet, *, client_view: bool, moment: Moment) -> GrantC
 
 
 def _limits(
-    packet: Packet, *, client_view: bool, moment: Moment, complain: Callable[[str], None]
+    packet: Packet,
+    *,
+    client_view: bool,
+    moment: Moment,
+    complain: Callable[[str], None],
+    remark: Callable[[str], None] = lambda _: None,
 ) -> tuple[Limits, frozenset[str]]:
-    """The limits in a packet and the names of those fields of Limits about which it says something."""
+    """The limits in a packet and the names of those fields of Limits about which it says something.
+
+    `complain` hears of values without meaning, `remark` of what was settled between values that differ.
+    """
     values: dict[str, int] = {}
     for field, name in (("session_time_s", "Session-Timeout"), ("idle_time_s", "Idle-Timeout")):
         if (seconds := packet.integer(name)) is not None:
@@ -198,7 +206,7 @@ def _limits(
     ends: list[float] = []
     if packet.of_vendors:  # all others are theirs, and most answers have none of them
         values.update(_quotas(packet, client_view=client_view))
-        values.update(_rates(packet, complain))
+        values.update(_rates(packet, complain, remark))
         ends.extend(_ends(packet, moment, complain))
     limits = Limits(
         session_time_s=values.get("session_time_s"),
@@ -234,7 +242,7 @@ def _wide(packet: Packet, low_name: str, high_name: str) -> int | None:
     return None if low is None and high is None else ((high or 0) << 32) + (low or 0)
 
 
-def _rates(packet: Packet, complain: Callable[[str], None]) -> dict[str, int]:
+def _rates(packet: Packet, complain: Callable[[str], None], remark: Callable[[str], None]) -> dict[str, int]:
     """The rate per direction from the first source that names one."""
     mikrotik: tuple[int, int] | None = None
     if texts := packet.texts("Mikrotik-Rate-Limit"):
@@ -244,11 +252,17 @@ def _rates(packet: Packet, complain: Callable[[str], None]) -> dict[str, int]:
     found: dict[str, int] = {}
     for number, (field, sources) in enumerate((("upload_bps", _UPLOAD_RATES), ("download_bps", _DOWNLOAD_RATES))):
         # Every source is read, so that a value of the wrong length is found even behind one that wins.
-        named = [(value * unit) for name, unit in sources if (value := packet.integer(name)) is not None]
+        named = [(name, value * unit) for name, unit in sources if (value := packet.integer(name)) is not None]
+        if any(name == "Ascend-Xmit-Rate" for name, _ in named):  # then the other one is about upload alone
+            named = [(name, rate) for name, rate in named if name != "Ascend-Data-Rate"]
         if mikrotik is not None:
-            named.insert(0, mikrotik[number])
+            named.insert(0, ("Mikrotik-Rate-Limit", mikrotik[number]))
         if named:
-            found[field] = named[0]
+            first, found[field] = named[0]
+            losers = [f"{name} ({rate:,} bit/s)" for name, rate in named[1:] if rate != found[field]]
+            if losers:
+                way = field.removesuffix("_bps")
+                remark(f"{way} rate by {first} ({found[field]:,} bit/s), not by {' or '.join(losers)}")
     return found
 
 

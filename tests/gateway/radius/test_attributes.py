@@ -125,6 +125,18 @@ def test_each_direction_has_its_own_source() -> None:
     assert (read.upload_bps, read.download_bps) == (9000, 64_000)
 
 
+def test_which_rate_won_is_said_where_they_differ() -> None:
+    """For the log: which attribute counts, and which did not. Equal ones and single ones need no word."""
+    reading = grant(vsa(CHILLISPOT, 4, 512), vsa(WISPR, 7, 2_000_000))
+    assert reading.grant.limits.upload_bps == 512_000
+    assert reading.notes == (
+        "upload rate by ChilliSpot-Bandwidth-Max-Up (512,000 bit/s), not by WISPr-Bandwidth-Max-Up (2,000,000 bit/s)",
+    )
+    assert grant(vsa(CHILLISPOT, 4, 512), vsa(WISPR, 7, 512_000)).notes == ()
+    assert grant(vsa(WISPR, 7, 2_000_000)).notes == ()
+    assert grant(RATES["ascend"][0]).notes == ()
+
+
 def test_ascend_data_rate_alone_holds_for_both_directions() -> None:
     """Without Ascend-Xmit-Rate the data rate is that of both directions."""
     read = limits(vsa(ASCEND, 197, 250_000))
