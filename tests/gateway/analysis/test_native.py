@@ -27,21 +27,9 @@ from tests.gateway.analysis.outcomes import InPython, outcome
 from tests.gateway.analysis.packets import ACK, PSH, START_NS, SYN, Trace, tcp
 from tests.gateway.analysis.test_properties import lossy, mixed
 
+pytestmark = pytest.mark.usefixtures("native_helper")
+
 _TIGHT = Settings().with_overrides({"tables.half_open": "64", "tables.flows": "64", "tables.fragment_groups": "16"})
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if not native.active():
-        pytest.fail("the helper of the analysis is not built for this Python: ./build.sh native")
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[InPython]:
-    """The analysis in Python alone."""
-    other = InPython()
-    yield other
-    other.close()
 
 
 def traces() -> Iterator[bytes]:

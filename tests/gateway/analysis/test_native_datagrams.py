@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +12,10 @@ import pytest
 from gateway.analysis import dns, native
 from gateway.analysis.measures import stats_ms
 from gateway.analysis.settings import Settings
-from tests.fuzz.analysis import damaged
-from tests.gateway.analysis.outcomes import InPython, outcome
+from tests.gateway.analysis.outcomes import InPython, damaged_ones_give_the_same, outcome
 from tests.gateway.analysis.packets import START_NS, Trace, dns_name, dns_query, udp
+
+pytestmark = pytest.mark.usefixtures("native_helper")
 
 _TIGHT = Settings().with_overrides(
     {"tables.flows": "64", "tables.names": "64", "tables.dns_pending": "16", "tables.rows": "10", "tables.frames": "10"}
@@ -24,20 +24,6 @@ _DECAPSULATED = Settings().with_overrides({"reader.decapsulate": "true"})
 _HOSTS = tuple(f"10.0.0.{number}" for number in range(2, 9))
 _SERVERS = ("10.0.0.53", "8.8.8.8", "224.0.0.251")
 _PORTS = (53, 5353, 5355, 67, 443, 1900, 123, 4000, 40_000)
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if not native.active():
-        pytest.fail("the helper of the analysis is not built for this Python: ./build.sh native")
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[InPython]:
-    """The analysis in Python alone."""
-    other = InPython()
-    yield other
-    other.close()
 
 
 def _name(generator: random.Random) -> bytes:
@@ -115,10 +101,7 @@ def test_damaged_datagrams_give_the_same(plain: InPython) -> None:
     """Flipped, cut out and doubled bytes in questions and answers."""
     generator = random.Random(7)
     seeds = [datagrams(seed, 200).pcap() for seed in range(100, 104)]
-    for _ in range(150):
-        data = damaged(generator, generator.choice(seeds))
-        bounds = generator.choice((_TIGHT, Settings()))
-        assert outcome(data, bounds) == plain.outcome(data, bounds)
+    damaged_ones_give_the_same(generator, seeds, (_TIGHT, Settings()), plain)
 
 
 def test_busy_servers_and_far_times_give_the_same(plain: InPython) -> None:

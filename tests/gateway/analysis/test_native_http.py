@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gateway.analysis import http, native
+from gateway.analysis import http
 from gateway.analysis.settings import Settings
-from tests.fuzz.analysis import damaged
-from tests.gateway.analysis.outcomes import InPython, outcome
+from tests.gateway.analysis.outcomes import InPython, damaged_ones_give_the_same, outcome
 from tests.gateway.analysis.packets import ACK, FIN, PSH, SYN, Trace, tcp
+
+pytestmark = pytest.mark.usefixtures("native_helper")
 
 _TIGHT = Settings().with_overrides(
     {"tables.rows": "10", "tables.names": "64", "tables.frames": "10", "http.slow_s": "0.05", "rtt.spike_s": "1e12"}
@@ -30,20 +30,6 @@ _HOSTS = (
     b"a:\xff",
 )
 _STATUSES = (b"200", b"200", b"200", b"204", b"304", b"301", b"404", b"503", b"401", b"100", b"101", b"2", b"20x", b"")
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if not native.active():
-        pytest.fail("the helper of the analysis is not built for this Python: ./build.sh native")
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[InPython]:
-    """The analysis in Python alone."""
-    other = InPython()
-    yield other
-    other.close()
 
 
 def _header(generator: random.Random, first: bytes, fields: list[bytes]) -> bytes:
@@ -161,10 +147,7 @@ def test_damaged_conversations_give_the_same(plain: InPython) -> None:
     """Flipped, cut out and doubled bytes."""
     generator = random.Random(8)
     seeds = [talks(seed, 8).pcap() for seed in range(100, 106)]
-    for _ in range(150):
-        data = damaged(generator, generator.choice(seeds))
-        bounds = generator.choice((_TIGHT, Settings()))
-        assert outcome(data, bounds) == plain.outcome(data, bounds)
+    damaged_ones_give_the_same(generator, seeds, (_TIGHT, Settings()), plain)
 
 
 def test_usual_messages_do_not_reach_python(monkeypatch: pytest.MonkeyPatch) -> None:
