@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: the policy is not violated, the script runs, all without network."""
+"""The page in a real browser: the policy is not violated, the script runs, all without network."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ import pytest
 from gateway.analysis import html
 from tests.gateway.analysis.sample_report import HOSTILE, many_rows, sample
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--enable-logging=stderr", "--v=0", "--host-resolver-rules=MAP * ~NOTFOUND"),
 )
 
 
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """The browser that `./build.sh test` installs."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.fail("chromium is missing: apt-get install chromium")
+    return found
+
+
 @pytest.mark.slow
-def test_no_violation_and_a_running_script(tmp_path: Path) -> None:
+def test_no_violation_and_a_running_script(tmp_path: Path, browser: str) -> None:
     """With every string of the report hostile, the console stays empty and the tables get their sort buttons."""
-    if BROWSER is None:
-        pytest.skip("no chromium here (apt-get install chromium)")
     page = tmp_path / "report.html"
     page.write_text(html.render(many_rows(sample(HOSTILE), 20)))
     done = subprocess.run(
-        [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
@@ -39,10 +45,8 @@ def test_no_violation_and_a_running_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_findings_that_are_folded_together_are_printed(tmp_path: Path) -> None:
+def test_findings_that_are_folded_together_are_printed(tmp_path: Path, browser: str) -> None:
     """On paper nothing can be opened: sixty findings of one kind take more pages than three."""
-    if BROWSER is None:
-        pytest.skip("no chromium here (apt-get install chromium)")
     pages = []
     for count in (3, 60):
         report = sample()
@@ -50,7 +54,7 @@ def test_findings_that_are_folded_together_are_printed(tmp_path: Path) -> None:
         page, paper = tmp_path / f"{count}.html", tmp_path / f"{count}.pdf"
         page.write_text(html.render(report))
         profile = f"--user-data-dir={tmp_path / 'profile'}"
-        command = [BROWSER, *FLAGS, profile, f"--print-to-pdf={paper}", page.as_uri()]
+        command = [browser, *FLAGS, profile, f"--print-to-pdf={paper}", page.as_uri()]
         subprocess.run(command, capture_output=True, timeout=120, check=True)
         pages.append(len(re.findall(rb"/Type /Page\b(?!s)", paper.read_bytes())))
     assert pages[1] >= pages[0] + 5
